@@ -1,0 +1,1 @@
+"""Benchmarks: measure any OpenAI-compatible endpoint, and this project itself."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: thin adapters from requests to the domain and back."""

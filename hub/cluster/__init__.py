@@ -1,0 +1,1 @@
+"""How several Hub processes share sessions and limits; one process needs only `local`."""

@@ -1,0 +1,1 @@
+"""What a model is: catalog, file formats, memory estimate, disk store, sources and download."""

@@ -1,0 +1,1 @@
+"""The node: devices, engines, replicas, scheduling, the relay and the owner's command line."""

@@ -1,0 +1,1 @@
+"""Adapters to the engines, one module each, independent of each other."""

@@ -1,0 +1,1 @@
+"""The wire between a node and the Hub: frames, messages, the sans-I/O protocol, then sessions."""
