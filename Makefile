@@ -1,1 +1,62 @@
-# Every target bootstraps what it needs: a clone and `make demo` is all a newcomer types.
+# Every target bootstraps what it needs: `make demo` right after a clone is all a newcomer types.
+#
+#   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
+#   make test           every test; needs no root, says what it skips and how to get it
+#   make check          format, lint, types, layering, shell
+#   make bench          this project's own figures
+#   make clean          removes the environment and the caches
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# One data directory for development: the engine's environment and the model are fetched once.
+DATA   := $(CURDIR)/.cache/porten
+MODEL  := smollm2-135m-instruct
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench fixtures clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   make /  make /p' Makefile
+
+# The machine is asked first, so that nobody meets a traceback five minutes in.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Porten needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Porten and its libraries into $(VENV) (a minute or two the first time)"
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+fixtures: $(VENV)/.ready-bench
+	@PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install llama_cpp
+	@PORTEN_DATA_DIR=$(DATA) $(BIN)/porten models pull $(MODEL)
+
+demo: $(VENV)/.ready-bench
+	@$(BIN)/python -m benchmarks.demo --shared-data $(DATA) $(if $(KEEP),--keep)
+
+test: $(VENV)/.ready-dev fixtures
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck install.sh .ci/run
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.ready-dev fixtures
+	$(BIN)/python -m benchmarks.relay_overhead --shared-data $(DATA) $(BENCH)
+
+clean:
+	rm -rf $(VENV) .cache reports .mypy_cache .ruff_cache .pytest_cache .hypothesis

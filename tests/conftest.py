@@ -1,0 +1,39 @@
+"""What every test shares: the real engine and model that `make fixtures` fetched, and the rule about skips."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODEL_ID = "smollm2-135m-instruct"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In CI nothing may be skipped: a machine that lacks something is a failure, not a shrug."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("PORTEN_TEST_FORBID_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where skips are forbidden: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data directory that holds the engine's environment and the model; read, never written."""
+    directory = ROOT / ".cache" / "porten"
+    if not (directory / "engines").is_dir() or not (directory / "models").is_dir():
+        pytest.skip("the engine and the model are not here yet: run `make fixtures`")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a real browser."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium: on Debian, apt-get install chromium")
