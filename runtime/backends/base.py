@@ -1,0 +1,107 @@
+"""What a backend is: the adapter that says how an engine is started for a model. It starts nothing itself.
+
+Decisions here are synchronous and small; `runtime.supervisor` does the slow work. Backends never import each
+other, the tunnel or the scheduler.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.catalog import ModelSpec
+from models.fit import MemoryEstimate
+from models.store import StoredModel
+from runtime.snapshot import DeviceKind
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can serve now; where not, why, and the one thing to do about it."""
+
+    ok: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an engine answers, and the headers every request to it must carry (its loopback key)."""
+
+    host: str
+    port: int
+    base_path: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What the owner set for every engine; None leaves the choice to the model and the backend.
+
+    Attributes:
+        context_length: tokens of context for EACH slot, not for all of them together.
+        slots: requests answered at once.
+        threads: CPU threads that generate.
+    """
+
+    context_length: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPlan:
+    """One backend's choice for one stored model: what it will run and what that takes."""
+
+    backend: str
+    slots: int
+    context_length: int
+    threads: int
+    memory: MemoryEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """How to start one engine process.
+
+    The process announces `{"host": …, "port": …}` as one JSON line on stdout, answers 200 on `ready_path` when
+    it can serve, and ends when its stdin closes.
+    """
+
+    argv: tuple[str, ...]
+    ready_path: str = "/health"
+    env: Mapping[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
+    stdin: bytes = b""
+
+
+class Backend(Protocol):
+    """One kind of engine."""
+
+    @property
+    def name(self) -> str:
+        """Stable name of the backend, as configuration and reports use it."""
+
+    @property
+    def provider(self) -> str:
+        """Which distribution of the engine it runs."""
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Model formats it can load (`gguf`, `safetensors`)."""
+
+    @property
+    def device_kinds(self) -> tuple[DeviceKind, ...]:
+        """Kinds of device it can use, best first."""
+
+    def available(self) -> Availability:
+        """Whether it can serve now. Cheap: reads the disk, starts nothing."""
+
+    def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
+        """Slots, context and memory for one model.
+
+        Raises:
+            models.errors.FormatUnsupported: the file is not one this engine reads.
+        """
+
+    def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
+        """The process to start."""
