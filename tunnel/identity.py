@@ -1,0 +1,222 @@
+"""Who a node is and what it may be asked: keys, credentials, tickets, the signature in HELLO.
+
+Owns every signature of the tunnel, all Ed25519. Must not know sockets, the clock (`now` is passed
+in, unix seconds) or policies: a ticket is compared with the node's own credential, nothing else.
+"""
+
+import base64
+import binascii
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+import jwt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tunnel.errors import CredentialInvalid, TicketRefused
+
+CREDENTIAL_TYPE = "porten-node+jwt"
+TICKET_TYPE = "porten-ticket+jwt"
+HELLO_CONTEXT = b"porten-tunnel.v1 hello"
+CLOCK_SKEW_S = 30.0  # how far the clocks of Hub and node may disagree about a ticket
+MAX_REMEMBERED_TICKETS = 65_536  # replays remembered at once; beyond it the node refuses
+
+Sharing = Literal["private", "organisations", "public"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """What a node dials with."""
+
+    node_id: str
+    private_key: Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCredential:
+    """What the Hub says of a node, signed. `issued_at` is unix seconds."""
+
+    node_id: str
+    owner_id: str
+    region: str | None
+    trust: str
+    sharing: Sharing
+    hub_id: str
+    public_key: str  # base64url of the node's raw Ed25519 public key
+    issued_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """The Hub's signed leave for one request. Times are unix seconds."""
+
+    node_id: str
+    owner_id: str
+    region: str | None
+    organisation_id: str  # of the key that asks
+    model: str
+    request_id: str
+    generation: int
+    issued_at: int
+    expires_at: int
+
+
+def encode_public_key(key: Ed25519PublicKey) -> str:
+    """Write a public key as unpadded base64url of its 32 raw bytes."""
+    return base64.urlsafe_b64encode(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).rstrip(b"=").decode()
+
+
+def decode_public_key(text: str) -> Ed25519PublicKey:
+    """Read what `encode_public_key` wrote.
+
+    Raises:
+        CredentialInvalid: not base64url of 32 bytes.
+    """
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return Ed25519PublicKey.from_public_bytes(raw)
+    except (ValueError, binascii.Error) as error:
+        raise CredentialInvalid("not an Ed25519 public key in base64url") from error
+
+
+def issue_credential(hub_key: Ed25519PrivateKey, credential: NodeCredential) -> str:
+    """Sign a credential: a compact JWS of type `porten-node+jwt`."""
+    return _sign(hub_key, asdict(credential), CREDENTIAL_TYPE)
+
+
+def read_credential(token: str, hub_public_key: Ed25519PublicKey) -> NodeCredential:
+    """Verify and read a credential.
+
+    Raises:
+        CredentialInvalid: forged, damaged, or another kind of token.
+    """
+    try:
+        return _read(token, hub_public_key, CREDENTIAL_TYPE, NodeCredential)
+    except (jwt.PyJWTError, TypeError, ValueError) as error:
+        raise CredentialInvalid(f"credential does not verify: {type(error).__name__}") from error
+
+
+def issue_ticket(hub_key: Ed25519PrivateKey, ticket: Ticket) -> str:
+    """Sign a ticket: a compact JWS of type `porten-ticket+jwt`."""
+    return _sign(hub_key, asdict(ticket), TICKET_TYPE)
+
+
+class TicketVerifier:
+    """The node's own check of every request, against its own credential.
+
+    A Hub that errs (or is made to err) about owner or region is refused here.
+    """
+
+    def __init__(self, credential: NodeCredential, hub_public_key: Ed25519PublicKey) -> None:
+        self._credential = credential
+        self._key = hub_public_key
+        self._seen: dict[str, float] = {}  # request id -> unix time at which its ticket expires
+
+    def verify(self, token: str, *, now: float, request_id: str, generation: int) -> Ticket:
+        """Check a ticket and remember it against replay.
+
+        Args:
+            token: The compact JWS from OPEN.
+            now: Unix seconds.
+            request_id: The uid of the OPEN it came with.
+            generation: The generation of the session it came through.
+
+        Raises:
+            TicketRefused: with the first gate that refused.
+        """
+        try:
+            ticket = _read(token, self._key, TICKET_TYPE, Ticket)
+        except (jwt.PyJWTError, TypeError, ValueError) as error:
+            raise TicketRefused("signature") from error
+        gate = self._refusing_gate(ticket, now, request_id, generation)
+        if gate is not None:
+            raise TicketRefused(gate)
+        self._remember(ticket, now)
+        return ticket
+
+    def _refusing_gate(self, ticket: Ticket, now: float, request_id: str, generation: int) -> str | None:
+        mine = self._credential
+        refusals = {
+            "expired": not ticket.issued_at - CLOCK_SKEW_S <= now < ticket.expires_at + CLOCK_SKEW_S,
+            "node": ticket.node_id != mine.node_id,
+            "owner": ticket.owner_id != mine.owner_id,
+            "region": ticket.region != mine.region,
+            "sharing": mine.sharing == "private" and ticket.organisation_id != mine.owner_id,
+            "request": ticket.request_id != request_id,
+            "generation": ticket.generation != generation,
+        }
+        return next((gate for gate, refused in refusals.items() if refused), None)
+
+    def _remember(self, ticket: Ticket, now: float) -> None:
+        """Refuse a ticket seen before; forget the expired, which the time check refuses anyway."""
+        if ticket.request_id in self._seen:
+            raise TicketRefused("replay")
+        if len(self._seen) >= MAX_REMEMBERED_TICKETS:
+            self._seen = {seen: until for seen, until in self._seen.items() if until > now}
+            if len(self._seen) >= MAX_REMEMBERED_TICKETS:
+                raise TicketRefused("replay")
+        self._seen[ticket.request_id] = ticket.expires_at + CLOCK_SKEW_S
+
+
+def sign_hello(
+    key: Ed25519PrivateKey, *, nonce: bytes, hub_host: str, node_id: str, instance_id: str, digest: bytes
+) -> bytes:
+    """Sign (context, nonce, hub host, node id, instance id, digest of HELLO without signature)."""
+    return key.sign(hello_transcript(nonce, hub_host, node_id, instance_id, digest))
+
+
+def verify_hello(
+    keys: tuple[Ed25519PublicKey, ...],
+    signature: bytes,
+    *,
+    nonce: bytes,
+    hub_host: str,
+    node_id: str,
+    instance_id: str,
+    digest: bytes,
+) -> bool:
+    """Say whether any of the node's active keys made the signature."""
+    transcript = hello_transcript(nonce, hub_host, node_id, instance_id, digest)
+    return any(_verifies(key, signature, transcript) for key in keys)
+
+
+def hello_transcript(nonce: bytes, hub_host: str, node_id: str, instance_id: str, digest: bytes) -> bytes:
+    """Concatenate the parts, each behind its u16 length, so that no two inputs read the same."""
+    parts = (HELLO_CONTEXT, nonce, hub_host.encode(), node_id.encode(), instance_id.encode(), digest)
+    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+
+
+def _verifies(key: Ed25519PublicKey, signature: bytes, transcript: bytes) -> bool:
+    try:
+        key.verify(signature, transcript)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _sign(key: Ed25519PrivateKey, claims: dict[str, Any], kind: str) -> str:
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"typ": kind})
+
+
+C = TypeVar("C", NodeCredential, Ticket)
+
+
+def _read(token: str, key: Ed25519PublicKey, kind: str, record: type[C]) -> C:
+    """Verify a compact JWS of exactly this type; times are ours to judge, not the library's."""
+    decoded = jwt.decode_complete(
+        token,
+        key,
+        algorithms=["EdDSA"],
+        options={
+            "verify_exp": False,
+            "verify_iat": False,
+            "verify_nbf": False,
+            "verify_aud": False,
+            "verify_iss": False,
+        },
+    )
+    if decoded["header"].get("typ") != kind:
+        raise ValueError(f"a token of another type than {kind}")
+    claims = decoded["payload"]
+    return record(**{field.name: claims[field.name] for field in fields(record)})

@@ -1,0 +1,217 @@
+"""The control payloads of the tunnel: frozen msgpack maps.
+
+Owns their fields and their encoding. Must not know frames' headers, sessions or policies.
+Unknown fields are ignored, so a newer peer may add some; a field once sent keeps its meaning.
+"""
+
+import hashlib
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from tunnel.errors import ProtocolViolation
+
+MAX_CONTROL_BYTES = 32 * 1024  # bytes; a control payload beyond it ends the session
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Base of all control payloads: a msgpack map, field names as keys."""
+
+
+class Challenge(Message, kw_only=True, frozen=True):
+    """Hub to node, first of all: what the node has to sign."""
+
+    nonce: bytes
+    hub_id: str
+
+
+class Hello(Message, kw_only=True, frozen=True):
+    """Node to Hub: who dials, what it speaks, and the proof that it holds the node's key."""
+
+    node_id: str
+    instance_id: str
+    host: str  # host[:port] as dialled; a HELLO signed for another Hub is refused
+    versions: tuple[int, ...] = (1,)
+    features: tuple[str, ...] = ()
+    agent: str = ""
+    max_streams: int = 256
+    signature: bytes = b""
+
+
+class Welcome(Message, kw_only=True, frozen=True):
+    """Hub to node: the session stands."""
+
+    generation: int
+    hub_id: str
+    heartbeat_s: float
+    max_streams: int
+    credential: str  # the node's current NodeCredential; the node stores it if it changed
+    features: tuple[str, ...] = ()
+
+
+class Open(Message, kw_only=True, frozen=True):
+    """Hub to node: one request begins. `deadline` is unix seconds, `window` bytes of credit."""
+
+    uid: str
+    generation: int
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    deadline: float
+    ticket: str
+    window: int = 0
+    content_length: int | None = None
+
+
+class Head(Message, kw_only=True, frozen=True):
+    """Node to Hub: the response's status and headers, before its first byte."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+class Usage(Message, kw_only=True, frozen=True):
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+class Trailers(Message, kw_only=True, frozen=True):
+    """Rides in the last DATA frame: what the Hub must know before it passes on the last bytes."""
+
+    usage: Usage | None = None
+    ttft_ms: float | None = None
+    outcome: str = ""
+
+
+class DeviceStatus(Message, kw_only=True, frozen=True):
+    """One device of the node; all memory in bytes."""
+
+    id: str
+    kind: Literal["cpu", "cuda", "metal"]
+    name: str
+    memory_total: int
+    memory_used_by_others: int
+    memory_budget: int
+    memory_reserved: int
+
+
+class ReplicaStatus(Message, kw_only=True, frozen=True):
+    """One engine process; `progress` is 0..1 while it loads."""
+
+    id: str
+    model: str
+    state: str
+    slots: int
+    running: int
+    waiting: int
+    tokens_per_second: float
+    phase: str
+    progress: float | None = None
+
+
+class ModelStatus(Message, kw_only=True, frozen=True):
+    """One model the node offers; sizes in bytes."""
+
+    model: str
+    digest: str | None
+    size_bytes: int
+    on_disk: bool
+    state: Literal["cold", "warming", "ready"]
+    fits: bool
+    context_length: int
+    capabilities: tuple[str, ...]
+    phase: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Status(Message, kw_only=True, frozen=True):
+    """Node to Hub, every 10 s and on change. The session fills in `sequence` and `streams`."""
+
+    agent: str
+    accepting: bool
+    devices: tuple[DeviceStatus, ...]
+    replicas: tuple[ReplicaStatus, ...]
+    models: tuple[ModelStatus, ...]
+    reason: str | None = None
+    sequence: int = 0
+    streams: tuple[int, ...] = ()
+
+
+class Goaway(Message, kw_only=True, frozen=True):
+    """Either side: no new streams here. Times are seconds from now."""
+
+    reason: str
+    reconnect_in: float
+    deadline: float
+    last_stream: int
+
+
+class Command(Message, kw_only=True, frozen=True):
+    """Hub to node: a job of its own, not part of a request."""
+
+    job: str
+    action: Literal["load", "unload", "pull"]
+    model: str
+
+
+class Event(Message, kw_only=True, frozen=True):
+    """Node to Hub: how a Command goes on."""
+
+    job: str
+    phase: str
+    done: int
+    total: int
+    error: str | None = None
+
+
+class Reset(Message, kw_only=True, frozen=True):
+    """Either side: this stream is over. `code` is a ResetCode."""
+
+    code: int
+    reason: str = ""
+
+
+M = TypeVar("M", bound=Message)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode_message(message: Message) -> bytes:
+    """Encode a control payload.
+
+    Raises:
+        ProtocolViolation: (local) it is longer than MAX_CONTROL_BYTES.
+    """
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_CONTROL_BYTES:
+        kind = type(message).__name__
+        raise ProtocolViolation(f"{kind} of {len(payload)} bytes is over the limit", local=True)
+    return payload
+
+
+def decode_message(kind: type[M], payload: bytes | memoryview) -> M:
+    """Decode a control payload of the given kind.
+
+    Raises:
+        ProtocolViolation: it is too long, not msgpack, or not of this shape.
+    """
+    if len(payload) > MAX_CONTROL_BYTES:
+        raise ProtocolViolation(f"{kind.__name__} payload is over the limit")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        message: M = decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolViolation(f"not a {kind.__name__}: {error}") from error
+    return message
+
+
+def hello_digest(hello: Hello) -> bytes:
+    """Hash a HELLO without its signature: SHA-256 over its encoding with `signature` empty."""
+    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(hello, signature=b""))).digest()
