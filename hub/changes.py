@@ -1,0 +1,60 @@
+"""News of what changed, inside one Hub process.
+
+Owns who is told. Those who change something (portal, enrollment, commands) publish; those who keep copies
+(registry, key cache) subscribe and obey at once. It carries identifiers only: a subscriber reads the new
+state from storage. Other processes are reached by the revision counter in the settings table, not from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """A key was made, changed or revoked."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChanged:
+    """A node was enrolled, renamed, or its region, trust class or sharing changed."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRevoked:
+    """A node was revoked: its session must end now."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionsChanged:
+    """The tree of regions changed."""
+
+
+Change = KeyChanged | NodeChanged | NodeRevoked | RegionsChanged
+Subscriber = Callable[[Change], None]
+
+
+class Changes:
+    """A list of subscribers, called in order, in the publisher's task."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber`` for every change from now on; returns what ends it."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def publish(self, change: Change) -> None:
+        """Tell everyone. One that raises stops none of the others; its error reaches the publisher after."""
+        with ExitStack() as everyone:
+            for subscriber in reversed(self._subscribers):
+                everyone.callback(subscriber, change)

@@ -1,0 +1,128 @@
+"""What can go wrong in the Hub, as one tree.
+
+::
+
+    HubError
+    ├── InvalidInput            a field somebody filled in cannot be accepted
+    ├── NotFound                no such thing, or not one the caller may see
+    ├── NotAllowed              the caller's role does not reach this far
+    ├── AlreadyExists           a unique name is taken
+    ├── TooManyAttempts         a rate limit; says when to come back
+    ├── SignInRefused           wrong e-mail or wrong password: one answer for both
+    ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
+    ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
+    ├── LeaveRefused            a leave request that the node's own key did not sign
+    ├── ConfigInvalid           a setting is unknown or has no meaning
+    ├── NotInitialised          ``porten-hub init`` has not been run here
+    ├── StorageUnavailable      the database cannot be opened or is not ours
+    └── SpoolUnavailable        the usage spool cannot be written or belongs to another process
+
+Answers of the inference API have their own mapping, in ``hub/api/openai_errors.py``; nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HubError(Exception):
+    """Root of everything the Hub raises on purpose."""
+
+
+class InvalidInput(HubError):
+    """A field cannot be accepted.
+
+    Attributes:
+        field: the name of the field, as forms and commands call it.
+        message: one sentence for the person who filled it in.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class NotFound(HubError):
+    """No such thing, or none that the caller may see: the two are not told apart."""
+
+    def __init__(self, kind: str, identifier: str) -> None:
+        super().__init__(f"no such {kind}: {identifier}")
+        self.kind = kind
+        self.identifier = identifier
+
+
+class NotAllowed(HubError):
+    """The account's role does not reach this far."""
+
+
+class AlreadyExists(HubError):
+    """A name that must be unique is taken."""
+
+    def __init__(self, kind: str, identifier: str) -> None:
+        super().__init__(f"{kind} exists already: {identifier}")
+        self.kind = kind
+        self.identifier = identifier
+
+
+class TooManyAttempts(HubError):
+    """A rate limit was reached.
+
+    Attributes:
+        retry_after: seconds after which another attempt is taken.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many attempts, try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class SignInRefused(HubError):
+    """The e-mail address or the password is wrong; which of them is not said."""
+
+    def __init__(self) -> None:
+        super().__init__("the e-mail address or the password is wrong")
+
+
+class CodeUnknown(HubError):
+    """No enrollment waits under this user code (wrong, used, denied and expired look alike)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no machine is waiting under this code: it is mistyped, used or older than 10 minutes"
+        )
+
+
+class JoinTokenInvalid(HubError):
+    """The join token does not admit a node (wrong, used up, revoked and expired look alike)."""
+
+    def __init__(self) -> None:
+        super().__init__("the join token is not valid: it is mistyped, used up, revoked or expired")
+
+
+class LeaveRefused(HubError):
+    """A leave request that was not signed by the key of the node it names."""
+
+
+class ConfigInvalid(HubError):
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: one line for each thing that is wrong.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class NotInitialised(HubError):
+    """The data directory holds no Hub yet."""
+
+
+class StorageUnavailable(HubError):
+    """The database cannot be opened, or its schema is newer than this Hub."""
+
+
+class SpoolUnavailable(HubError):
+    """The usage spool cannot be written, or another process holds it."""

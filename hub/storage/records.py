@@ -1,0 +1,235 @@
+"""What storage hands out: frozen records that speak the domain.
+
+Owns their fields and how stored text becomes what the policy judges. Must not know SQL. Times are UTC seconds
+since the epoch, as floats, everywhere in the Hub. Text that cannot be read becomes the value that refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hub.policy import NodeFacts, Policy, RegionAuthority, Sharing, TrustClass, read_policy
+
+
+class Role(StrEnum):
+    """What an account may do. ``operator`` is of the Hub; the others are of their organisation."""
+
+    OPERATOR = "operator"
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+    @property
+    def may_manage_nodes(self) -> bool:
+        """Approve, change and revoke nodes."""
+        return self in (Role.OPERATOR, Role.OWNER, Role.ADMIN)
+
+    @property
+    def may_manage_keys(self) -> bool:
+        """Create and revoke API keys."""
+        return self is not Role.AUDITOR
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """Who owns nodes and keys."""
+
+    id: str
+    name: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person, member of one organisation."""
+
+    id: str
+    organisation_id: str
+    email: str
+    password_hash: str = field(repr=False)
+    role: Role
+    created_at: float
+
+    @property
+    def is_operator(self) -> bool:
+        """The account speaks for the whole Hub."""
+        return self.role is Role.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as stored: its secret is known to nobody but its holder.
+
+    ``fleet``, ``regions`` and ``minimum_trust`` are stored text, for showing; only :attr:`policy` decides.
+    ``models`` is ``None`` where every model is allowed.
+    """
+
+    id: str
+    organisation_id: str
+    name: str
+    prefix: str
+    hash: str = field(repr=False)
+    fleet: str
+    regions: frozenset[str]
+    minimum_trust: str
+    models: frozenset[str] | None
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    @property
+    def policy(self) -> Policy | None:
+        """The access rules, ``None`` (which refuses) where the stored text makes no sense."""
+        return read_policy(self.organisation_id, self.fleet, self.regions, self.minimum_trust)
+
+    def is_active(self, now: float) -> bool:
+        """Neither revoked nor expired at ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def allows_model(self, model: str) -> bool:
+        """Whether the key's own list has the model."""
+        return self.models is None or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An owner's machine as the Hub holds it.
+
+    ``organisation_id`` is its owner. ``region_confirmed`` says that an operator confirmed the region.
+    ``machine`` is what the node said about itself at enrollment: shown to people, never judged.
+    """
+
+    id: str
+    organisation_id: str
+    name: str
+    public_key: str
+    region: str | None
+    region_confirmed: bool
+    trust: TrustClass | None
+    sharing: Sharing | None
+    machine: Mapping[str, Any]
+    generation: int
+    created_at: float
+    revoked_at: float | None = None
+    last_seen_at: float | None = None
+
+    def facts(self, authority: RegionAuthority = RegionAuthority.OPERATOR) -> NodeFacts:
+        """What the policy judges. Under ``owner`` authority the owner's choice of region counts by itself."""
+        return NodeFacts(
+            node_id=self.id,
+            owner_id=self.organisation_id,
+            region=self.region,
+            region_confirmed=self.region_confirmed or authority is RegionAuthority.OWNER,
+            trust=self.trust,
+            sharing=self.sharing,
+            revoked=self.revoked_at is not None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A code of the operator's tree."""
+
+    code: str
+    parent: str | None
+    name: str
+
+
+class EnrollmentStatus(StrEnum):
+    """Where a device enrollment stands; it only ever moves to the right of ``pending``."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REDEEMED = "redeemed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEnrollment:
+    """A machine that asked to be enrolled. The codes are stored as hashes and appear nowhere here."""
+
+    id: str
+    public_key: str
+    name: str
+    machine: Mapping[str, Any]
+    address: str
+    status: EnrollmentStatus
+    interval: float
+    created_at: float
+    expires_at: float
+    last_polled_at: float | None = None
+    node_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """Leave for a number of machines to enroll without a person."""
+
+    id: str
+    organisation_id: str
+    name: str
+    region: str | None
+    region_confirmed: bool
+    max_uses: int
+    uses: int
+    created_at: float
+    expires_at: float
+    revoked_at: float | None = None
+
+    def is_active(self, now: float) -> bool:
+        """Whether it still admits a node at ``now``."""
+        return self.revoked_at is None and now < self.expires_at and self.uses < self.max_uses
+
+
+@dataclass(frozen=True, slots=True)
+class PortalSession:
+    """A signed-in browser. ``id`` is the SHA-256 of the cookie's value, which is not stored."""
+
+    id: str = field(repr=False)
+    account_id: str
+    csrf_token: str = field(repr=False)
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One answered request: who, where, how much; never what was said.
+
+    Attributes:
+        ttft_ms: milliseconds from the request to the first byte of its answer; ``None`` where there was none.
+        duration_ms: milliseconds from the request to the last byte.
+        outcome: ``ok`` or the error code the client saw, or ``cancelled``.
+    """
+
+    request_id: str
+    key_id: str
+    organisation_id: str
+    node_id: str
+    region: str | None
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    ttft_ms: float | None
+    duration_ms: float
+    outcome: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """Usage of one day (``YYYY-MM-DD``, UTC), model and key."""
+
+    day: str
+    model: str
+    key_id: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
