@@ -1,0 +1,94 @@
+"""install.sh: what it says, what it changes, and that a second run and an uninstall are clean."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script as a user whose home is `home`; pip keeps its own cache and settings."""
+    cache = subprocess.run(
+        [sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=True
+    )
+    kept = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith(("PIP_", "SSL_", "LANG"))}
+    return subprocess.run(
+        ["sh", str(ROOT / "install.sh"), *arguments],
+        env=kept
+        | {"HOME": str(home), "PIP_CACHE_DIR": cache.stdout.strip(), "PYTHON": sys.executable}
+        | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    said = run("--dry-run", "--hub", "http://127.0.0.1:9", home=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "porten[node]" in said.stdout
+    assert "would run" in said.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--hub"]])
+def test_wrong_options_are_usage_errors(tmp_path: Path, arguments: list[str]) -> None:
+    said = run(*arguments, home=tmp_path)
+    assert said.returncode == 2
+    assert "--help" in said.stderr
+
+
+def test_a_hub_that_is_no_url_is_refused(tmp_path: Path) -> None:
+    said = run("--hub", "hub.example.org", home=tmp_path)
+    assert said.returncode == 1
+    assert "https://" in said.stderr
+
+
+def test_an_old_python_is_found_out_first(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "uname", "id", "dirname", "readlink"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    said = run("--hub", "http://127.0.0.1:9", home=tmp_path, PATH=str(tools), PYTHON="no-such-python")
+    assert said.returncode == 1
+    assert "3.11" in said.stderr
+
+
+def test_a_script_cut_short_runs_nothing(tmp_path: Path) -> None:
+    whole = (ROOT / "install.sh").read_text()
+    (tmp_path / "cut.sh").write_text(whole[: whole.rindex('main "$@"')])
+    said = subprocess.run(
+        ["sh", str(tmp_path / "cut.sh")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": str(tmp_path)},
+    )
+    assert said.stdout == ""
+
+
+@pytest.mark.timeout(600)
+def test_install_again_and_uninstall(tmp_path: Path) -> None:
+    first = run("--from", str(ROOT), "--no-engine", "--hub", "http://127.0.0.1:9", home=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "porten login --hub http://127.0.0.1:9" in first.stdout
+    porten = tmp_path / ".local" / "bin" / "porten"
+    version = subprocess.run([porten, "version"], capture_output=True, text=True, check=True)
+    assert version.stdout.strip()
+    again = run("--from", str(ROOT), "--no-engine", "--no-login", home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    models = tmp_path / ".local" / "share" / "porten" / "models"
+    models.mkdir(exist_ok=True)
+    gone = run("--uninstall", home=tmp_path)
+    assert gone.returncode == 0, gone.stderr
+    assert not porten.is_symlink()
+    assert models.is_dir(), "models stay without --purge"
+    assert run("--uninstall", "--purge", home=tmp_path).returncode == 0
+    assert not models.parent.exists()
