@@ -13,7 +13,7 @@ from typing import Protocol
 
 import httptools
 
-from runtime.errors import EngineFailed
+from runtime.errors import EngineConnectionLost, EngineUnreachable
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_HEADER_BYTES = 32 * 1024
@@ -25,14 +25,6 @@ IDLE_LIMIT_S = 30.0
 """A connection idle for longer is not used again: engines close theirs without a word."""
 
 Headers = Sequence[tuple[str, str]]
-
-
-class EngineUnreachable(EngineFailed):
-    """No connection to the engine could be made, or it died before a byte of the answer came."""
-
-
-class EngineConnectionLost(EngineFailed):
-    """The engine's connection died, or spoke something that is not HTTP, within an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self.headers: list[tuple[str, str]] = []
         self.head_done = False
         self.complete = False
+        self.request_cut = False  # the engine answered before it had the whole request
         self.error: str | None = None
 
     # asyncio's side
@@ -161,7 +154,8 @@ class _Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        return self.complete and not self.closed and self.error is None and self._parser.should_keep_alive()
+        sound = self.complete and not self.request_cut and not self.closed and self.error is None
+        return sound and self._parser.should_keep_alive()
 
     async def write(self, data: bytes) -> None:
         if self.closed or self.transport is None:
@@ -294,6 +288,11 @@ class EngineClient:
                 pass  # stale: the engine closed it while it was idle
         return await self._exchange(await self._connect(), method, path, headers, body)
 
+    @property
+    def unused(self) -> bool:
+        """No connection is open."""
+        return not self._busy and all(connection.closed for connection in self._idle)
+
     def close(self) -> None:
         """Abort every connection."""
         self._closed = True
@@ -351,6 +350,7 @@ class EngineClient:
         await connection.write(head)
         async for piece in body.pieces:
             if connection.answered or connection.closed:
+                connection.request_cut = True
                 return  # it answered before it had heard everything: an error, and worth passing on
             await connection.write(
                 piece if body.length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)

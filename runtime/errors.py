@@ -11,9 +11,19 @@
     ├── ReplicaBusy          an unload was asked for while it answers
     ├── EngineUnavailable    no engine for this format is installed; carries the remedy
     ├── EngineFailed         an engine process died or never got ready
+    │   ├── EngineUnreachable     it gave no byte of an answer: the request may be asked elsewhere
+    │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
+    ├── BodyTooLarge         a request's body is over the limit
     ├── NodeStopping         the supervisor is shutting down
     ├── ConfigInvalid        a setting is unknown or makes no sense
-    └── EnrollmentRefused    the Hub said no
+    ├── EnrollmentRefused    the Hub said no
+    │   └── HubUnreachable   the Hub could not be asked
+    ├── NotEnrolled          this machine has no identity yet
+    ├── AlreadyEnrolled      this machine has one, and a second would take its place
+    ├── IdentityInvalid      the identity on the disk is damaged or not ours
+    ├── AlreadyRunning       another daemon works on the same data directory
+    ├── PortTaken            the local API's address is in use
+    └── DaemonUnreachable    the daemon does not run, or does not answer
 
 Knows nothing of HTTP, the tunnel or the Hub.
 """
@@ -21,7 +31,7 @@ Knows nothing of HTTP, the tunnel or the Hub.
 from runtime.progress import LoadProgress
 
 
-class RuntimeFault(Exception):  # noqa: N818 - the root names a family; its members say what went wrong
+class RuntimeFault(Exception):
     """Root of everything the node raises on purpose."""
 
 
@@ -97,3 +107,47 @@ class ConfigInvalid(RuntimeFault):
 
 class EnrollmentRefused(RuntimeFault):
     """The Hub refused to enroll this node, or forgot it."""
+
+
+class EngineUnreachable(EngineFailed):
+    """No connection to the engine could be made, or it died before a byte of the answer came."""
+
+
+class EngineConnectionLost(EngineFailed):
+    """The engine's connection died within an answer, or it spoke something that is not HTTP."""
+
+
+class BodyTooLarge(RuntimeFault):
+    """A request's body is over the limit in bytes; no engine was asked."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's body is over {limit} bytes")
+        self.limit = limit
+
+
+class HubUnreachable(EnrollmentRefused):
+    """No answer came from the Hub; the message says what to check."""
+
+
+class NotEnrolled(RuntimeFault):
+    """There is no identity in the data directory."""
+
+
+class AlreadyEnrolled(RuntimeFault):
+    """There is an identity in the data directory already."""
+
+
+class IdentityInvalid(RuntimeFault):
+    """The identity's files are missing, damaged, or signed by another Hub."""
+
+
+class AlreadyRunning(RuntimeFault):
+    """Another daemon holds the data directory's lock."""
+
+
+class PortTaken(RuntimeFault):
+    """The local API cannot listen where it was told to."""
+
+
+class DaemonUnreachable(RuntimeFault):
+    """Nobody answers on the control socket."""

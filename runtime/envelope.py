@@ -1,0 +1,178 @@
+"""OpenAI's error envelope, and the engine's headers and errors put into it.
+
+Owns the one place where the node's faults and an engine's error answers become a status and a body. Pure.
+Must not know the tunnel or a web framework.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runtime.errors import (
+    BodyTooLarge,
+    EngineFailed,
+    EngineUnavailable,
+    LoadFailed,
+    ModelDoesNotFit,
+    ModelUnknown,
+    NodeStopping,
+    Overloaded,
+    RuntimeFault,
+    Warming,
+)
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_MESSAGE_CHARACTERS = 2000
+JSON_CONTENT = ("content-type", "application/json")
+DIGEST_HEADER = "x-porten-model-digest"
+_WARMING_RETRY_S = 5
+_REQUEST_HEADERS = frozenset({"accept", "content-type"})
+_RESPONSE_HEADERS = frozenset({"content-type"})
+_CONTEXT_WORDS = ("exceed_context_size", "maximum context length", "context size", "context window")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error as the caller gets it: status, envelope, and seconds after which another try makes sense."""
+
+    status: int
+    code: str
+    type: str
+    message: str
+    param: str | None = None
+    retry_after_s: int | None = None
+
+    def body(self, request_id: str | None = None) -> bytes:
+        """The envelope as JSON."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        document: dict[str, Any] = {"error": error}
+        if request_id is not None:
+            document["request_id"] = request_id
+        return json.dumps(document).encode()
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers that go with it."""
+        if self.retry_after_s is None:
+            return (JSON_CONTENT,)
+        return (JSON_CONTENT, ("retry-after", str(self.retry_after_s)))
+
+    def event(self) -> bytes:
+        """The same as a server-sent event, for a stream that has begun; no `[DONE]` may follow it."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+def request_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What of a request's headers the engine gets: never a key, a cookie or an address."""
+    return [(name.lower(), value) for name, value in headers if name.lower() in _REQUEST_HEADERS]
+
+
+def response_headers(
+    headers: Iterable[tuple[str, str]], *, digest: str | None = None
+) -> tuple[tuple[str, str], ...]:
+    """What of the engine's headers the caller gets, with the digest of the model that answered."""
+    kept = [(name.lower(), value) for name, value in headers if name.lower() in _RESPONSE_HEADERS]
+    if digest:
+        kept.append((DIGEST_HEADER, digest))
+    return tuple(kept)
+
+
+_UPSTREAM = (502, "engine_error", "upstream_error")
+_UNAVAILABLE = (503, "no_available_node", "service_unavailable")
+_FAULTS: tuple[tuple[type[RuntimeFault], tuple[int, str, str]], ...] = (
+    (ModelUnknown, (404, "model_not_found", "invalid_request_error")),
+    (Warming, (503, "model_warming", "service_unavailable")),
+    (Overloaded, (503, "overloaded", "service_unavailable")),
+    (BodyTooLarge, (413, "request_too_large", "invalid_request_error")),
+    (LoadFailed, _UPSTREAM),
+    (EngineFailed, _UPSTREAM),
+    (ModelDoesNotFit, _UNAVAILABLE),
+    (EngineUnavailable, _UNAVAILABLE),
+    (NodeStopping, _UNAVAILABLE),
+)
+
+
+def from_fault(fault: RuntimeFault) -> ErrorAnswer:
+    """A fault of this node in the terms of the API's error table; what is not in it stays unexplained."""
+    for kind, (status, code, type_) in _FAULTS:
+        if isinstance(fault, kind):
+            param = "model" if kind is ModelUnknown else None
+            return ErrorAnswer(status, code, type_, str(fault), param, _retry_after(fault))
+    return ErrorAnswer(*_UPSTREAM, "the node could not answer")
+
+
+def _retry_after(fault: RuntimeFault) -> int | None:
+    if isinstance(fault, Warming):
+        return _WARMING_RETRY_S
+    if isinstance(fault, Overloaded | LoadFailed):
+        return max(1, math.ceil(fault.retry_after_s))
+    return None
+
+
+def deadline_exceeded() -> ErrorAnswer:
+    """The request's time is up."""
+    return ErrorAnswer(504, "deadline_exceeded", "timeout_error", "the request's deadline passed")
+
+
+def unknown_route(path: str) -> ErrorAnswer:
+    """No such endpoint."""
+    return ErrorAnswer(404, "unknown_route", "invalid_request_error", f"there is no endpoint {path}")
+
+
+def from_engine(status: int, body: bytes) -> ErrorAnswer:
+    """An engine's error answer in OpenAI's envelope.
+
+    Args:
+        status: as the engine gave it, 400 or more.
+        body: the first bytes of its body; anything may stand there.
+    """
+    message, kind, code, param = _read_error(body)
+    text = message or f"the engine answered {status}"
+    if status == 400 and _is_context_overflow(f"{kind} {text}"):
+        return ErrorAnswer(400, "context_length_exceeded", "invalid_request_error", text, param)
+    if status in (429, 503):
+        return ErrorAnswer(503, "overloaded", "service_unavailable", text, retry_after_s=1)
+    if status == 501:
+        return ErrorAnswer(400, "unsupported_parameter", "invalid_request_error", text, param)
+    if status in (400, 404, 413, 422) or _blames_the_request(text):
+        status = 400 if status in (422, 500) else status
+        return ErrorAnswer(status, code or _CODES.get(status, "invalid_request"), _REQUEST_ERROR, text, param)
+    # 401 and 403 are between the node and its engine; no caller can mend them.
+    return ErrorAnswer(502, "engine_error", "upstream_error", text if status >= 500 else "the engine refused")
+
+
+_REQUEST_ERROR = "invalid_request_error"
+_CODES = {400: "invalid_request", 404: "unknown_route", 413: "request_too_large"}
+
+
+def _is_context_overflow(text: str) -> bool:
+    return any(words in text.lower() for words in _CONTEXT_WORDS)
+
+
+def _blames_the_request(message: str) -> bool:
+    """llama.cpp answers 500 where its JSON library refused the request's types or syntax."""
+    return "[json.exception." in message
+
+
+def _read_error(body: bytes) -> tuple[str, str, str | None, str | None]:
+    """Message, type, code and param of the shapes that engines use; empty where there are none."""
+    try:
+        document: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", "", None, None
+    if not isinstance(document, dict):
+        return "", "", None, None
+    error = document.get("error", document)  # older vLLM puts the members at the top
+    if isinstance(error, str):
+        return error[:MAX_MESSAGE_CHARACTERS], "", None, None
+    if not isinstance(error, dict):
+        return "", "", None, None
+    message = _text(error.get("message")) or _text(error.get("detail")) or ""
+    return message, _text(error.get("type")) or "", _text(error.get("code")), _text(error.get("param"))
+
+
+def _text(value: object) -> str | None:
+    return value[:MAX_MESSAGE_CHARACTERS] if isinstance(value, str) and value else None

@@ -1,0 +1,233 @@
+"""One request from its model's lease to the last byte of the engine's answer, whoever asked.
+
+Owns the order of things: body, lease, engine, head, pieces, end. The tunnel's relay and the local API both
+drive it and differ only in the `Sink` they pass in. Must not know the tunnel, tickets or a web framework.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.backends.base import Endpoint
+from runtime.engine_http import Body, EngineClient, EngineResponse, StreamedBody
+from runtime.envelope import (
+    MAX_ERROR_BYTES,
+    ErrorAnswer,
+    from_engine,
+    request_headers,
+    response_headers,
+)
+from runtime.errors import BodyTooLarge, EngineConnectionLost, EngineUnreachable
+from runtime.progress import LoadProgress
+from runtime.supervisor import Lease
+from runtime.usage import BodyEnds, TokenUsage, find_usage
+
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+"""What an engine may be asked: its other endpoints (slots, metrics, model management) are the node's own."""
+MAX_BODY_BYTES = 32 * 1024 * 1024
+HELD_BODY_BYTES = 1024 * 1024
+"""A body up to this is held, so that it can be sent again on a new connection; a longer one is passed on."""
+DEFAULT_WARMUP_S = 300.0
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together."""
+
+    request_id: str
+    model: str
+    method: str
+    path: str
+    headers: Headers
+    pieces: AsyncIterator[bytes]
+    content_length: int | None
+    budget_s: float = DEFAULT_WARMUP_S
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended: `ok` or the error's code, the engine's counts, and ms from lease to first byte."""
+
+    outcome: str
+    usage: TokenUsage | None = None
+    ttft_ms: float | None = None
+
+
+class Sink(Protocol):
+    """Where an answer goes. A call may wait for a slow reader; the engine's socket is then left unread."""
+
+    async def head(self, status: int, headers: Headers) -> None:
+        """The answer's status and headers, once."""
+
+    async def send(self, data: bytes) -> None:
+        """Bytes that are not the last."""
+
+    async def finish(self, data: bytes, outcome: Outcome) -> None:
+        """The last bytes, perhaps none, with how it ended."""
+
+
+class Leases(Protocol):
+    """What is used of `runtime.supervisor.Supervisor`."""
+
+    def lease(
+        self, model_id: str, *, budget_s: float, on_progress: Callable[[LoadProgress], None] | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Hold a slot of a ready replica for the length of the block."""
+
+    def report_engine_failure(self, replica_id: str) -> None:
+        """Say that the replica's connection died."""
+
+
+class Forwarder:
+    """Forwards jobs to leased engines. Belongs to one event loop; `close` ends its connections."""
+
+    def __init__(self, leases: Leases, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._leases = leases
+        self._clock = clock
+        self._clients: dict[str, tuple[Endpoint, EngineClient]] = {}
+
+    async def forward(self, job: Job, sink: Sink) -> Outcome:
+        """Carry one request out; what the sink's `finish` got is returned too.
+
+        Cancelling aborts the engine's connection, which is what frees the engine's slot.
+
+        Raises:
+            RuntimeFault: no engine could be leased, or it failed; see whether `head` was sent.
+            BodyTooLarge: the body is over `MAX_BODY_BYTES`.
+        """
+        body = await _take_body(job.pieces, job.content_length)
+        async with self._leases.lease(job.model, budget_s=job.budget_s) as lease:
+            try:
+                last, outcome = await self._ask(job, lease, body, sink)
+            except (EngineUnreachable, EngineConnectionLost):
+                self._leases.report_engine_failure(lease.replica_id)
+                raise
+        # The slot is free by now: a slow reader of the last bytes keeps nobody waiting.
+        await sink.finish(last, outcome)
+        return outcome
+
+    def close(self) -> None:
+        """Abort every connection to every engine."""
+        for _, client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
+        started = self._clock()
+        client = self._client(lease.replica_id, lease.endpoint)
+        headers = [*request_headers(job.headers), *lease.endpoint.headers]
+        response = await client.request(job.method, lease.endpoint.base_path + job.path, headers, body)
+        try:
+            if response.status >= 400:
+                return await self._answer_error(job, response, sink)
+            await sink.head(response.status, response_headers(response.headers, digest=lease.model_digest))
+            last, outcome = await self._pass_on(response, sink, started)
+        finally:
+            response.close()
+        if outcome.usage is not None:
+            lease.report(outcome.usage.completion_tokens, self._clock() - started)
+        return last, outcome
+
+    async def _pass_on(self, response: EngineResponse, sink: Sink, started: float) -> tuple[bytes, Outcome]:
+        """Pass pieces on as they come, but keep back the last: it travels with the outcome.
+
+        Of an event stream only the closing `[DONE]` is kept back; of any other body, which nobody reads until
+        it is whole, always the latest piece.
+        """
+        streamed = (response.header("content-type") or "").startswith("text/event-stream")
+        ends = BodyEnds()
+        held = b""
+        ttft_ms: float | None = None
+        while piece := await _next(response, ends):
+            if ttft_ms is None:
+                ttft_ms = (self._clock() - started) * 1000
+            ends.add(piece)
+            if held:
+                await sink.send(held)
+            held = piece
+            if response.complete:
+                break
+            if streamed and not ends.says_done:
+                await sink.send(piece)
+                held = b""
+        return held, Outcome(_judge(ends, streamed=streamed), find_usage(ends, streamed=streamed), ttft_ms)
+
+    async def _answer_error(self, job: Job, response: EngineResponse, sink: Sink) -> tuple[bytes, Outcome]:
+        answer = from_engine(response.status, await response.read_all(MAX_ERROR_BYTES))
+        await sink.head(answer.status, answer.headers())
+        return answer.body(job.request_id), Outcome(answer.code)
+
+    def _client(self, replica_id: str, endpoint: Endpoint) -> EngineClient:
+        known = self._clients.get(replica_id)
+        if known is not None and known[0] == endpoint:
+            return known[1]
+        self._forget_unused()
+        client = EngineClient(endpoint.host, endpoint.port)
+        self._clients[replica_id] = (endpoint, client)
+        return client
+
+    def _forget_unused(self) -> None:
+        """Engines come and go; the clients of those that went hold no open connection any more."""
+        for replica_id, (_, client) in list(self._clients.items()):
+            if client.unused:
+                client.close()
+                del self._clients[replica_id]
+
+
+async def finish_with(sink: Sink, answer: ErrorAnswer, request_id: str) -> Outcome:
+    """Answer with an error of the node's own, where no head was sent yet."""
+    outcome = Outcome(answer.code)
+    await sink.head(answer.status, answer.headers())
+    await sink.finish(answer.body(request_id), outcome)
+    return outcome
+
+
+async def _next(response: EngineResponse, ends: BodyEnds) -> bytes:
+    """The next piece; an engine that hangs up right after `[DONE]` has said all there was."""
+    try:
+        return await response.read()
+    except EngineConnectionLost:
+        if ends.says_done:
+            return b""
+        raise
+
+
+def _judge(ends: BodyEnds, *, streamed: bool) -> str:
+    """`ok`, or `engine_error` where a stream ended with the engine's own error event instead of `[DONE]`."""
+    if not streamed or ends.says_done:
+        return "ok"
+    last_event = ends.tail[-MAX_ERROR_BYTES:].rstrip().rpartition(b"\n\n")[2]
+    return "engine_error" if last_event.startswith((b'data: {"error"', b"error:")) else "ok"
+
+
+async def _take_body(pieces: AsyncIterator[bytes], length: int | None) -> Body:
+    """The whole body where it is short; else what has come so far and the rest as it comes.
+
+    Raises:
+        BodyTooLarge: it is announced, or turns out, to be over the limit.
+    """
+    if length is not None and length > MAX_BODY_BYTES:
+        raise BodyTooLarge(MAX_BODY_BYTES)
+    held: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > HELD_BODY_BYTES:
+            return StreamedBody(_continue(b"".join(held), pieces, length or MAX_BODY_BYTES), length)
+    return b"".join(held)
+
+
+async def _continue(begun: bytes, rest: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """More bytes than announced would read as a second request on the engine's connection."""
+    size = len(begun)
+    yield begun
+    async for piece in rest:
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        yield piece
