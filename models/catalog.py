@@ -60,6 +60,12 @@ class HuggingFaceSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag
     file: str
     revision: str = "main"
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", self.repository):
+            raise ValueError("`repository` is not owner/name")
+        if {"", ".", ".."} & set(self.file.split("/")):
+            raise ValueError("`file` is not a path inside the repository")
+
 
 Source = FileSource | WheelSource | HuggingFaceSource
 
