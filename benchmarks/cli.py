@@ -1,0 +1,298 @@
+"""The command line ``porten-bench``: reads settings, runs a measurement, shows and writes the result.
+
+Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 130 stopped by Ctrl-C
+(what was measured by then is shown and written all the same).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks import report
+from benchmarks.environment import describe_environment
+from benchmarks.errors import BenchmarkError, SettingInvalid
+from benchmarks.load import Arrivals
+from benchmarks.overhead import ComparePlan, compare
+from benchmarks.progress import Progress
+from benchmarks.serving import ServingPlan, run_serving
+from benchmarks.settings import (
+    parse_counts,
+    parse_limit,
+    parse_load,
+    parse_tree,
+    parse_warmup,
+    parse_workload,
+    read_key,
+)
+from benchmarks.target import Api, Target
+
+KEY_VARIABLE: Final = "PORTEN_API_KEY"
+_INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="porten-bench",
+    help="Measure OpenAI-compatible endpoints, and what Porten adds on the way to one.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # its tracebacks would show local variables, keys among them
+)
+
+T = TypeVar("T")
+Endpoint = Literal["chat", "completions"]
+_APIS: Final = {"chat": Api.CHAT, "completions": Api.COMPLETIONS}
+
+_Model = Annotated[str, typer.Option(metavar="NAME", help="Model to ask for.")]
+_ApiChoice = Annotated[Endpoint, typer.Option("--endpoint", help="Which API to use.")]
+_PromptTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the prompts.")]
+_OutputTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the answers (max_tokens).")]
+_SharedPrefix = Annotated[int, typer.Option(metavar="N", min=0, help="Leading tokens all prompts share.")]
+_Seed = Annotated[int, typer.Option(metavar="N", help="Same seed: same prompts, lengths, arrivals.")]
+_IgnoreEos = Annotated[bool, typer.Option(help="Ask the engine to go on to the full length.")]
+_Timeout = Annotated[float, typer.Option(metavar="S", min=0.001, help="Seconds for one request.")]
+_CaFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Certificates to trust, not the system's.")
+]
+_Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result there; - is stdout.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+_KeyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help=f"Holds the API key. Default: {KEY_VARIABLE}, if set.")
+]
+_DirectKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Holds the key for --direct.")]
+_Url = "http://host:port/v1"
+
+
+@app.callback()
+def program() -> None:
+    """Measure OpenAI-compatible endpoints, and what Porten adds on the way to one."""
+
+
+@app.command(no_args_is_help=True)
+def serving(
+    *,
+    base_url: Annotated[str, typer.Option(metavar="URL", help=_Url)],
+    model: _Model,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Keep N requests in flight.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="N", min=0.001, help="Send N requests a second.")
+    ] = None,
+    arrivals: Annotated[Arrivals, typer.Option(help="How --rate spreads them.")] = Arrivals.POISSON,
+    requests: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N requests.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=0.001, help="Begin for S seconds.")
+    ] = None,
+    warmup: Annotated[str, typer.Option(metavar="N|Ss", help="Not measured: 10 requests, or 10s.")] = "0",
+    prompt_tokens: _PromptTokens = "128",
+    output_tokens: _OutputTokens = "64",
+    shared_prefix: _SharedPrefix = 0,
+    endpoint: _ApiChoice = "chat",
+    stream: Annotated[bool, typer.Option(help="Ask for the answer as a stream.")] = True,
+    ignore_eos: _IgnoreEos = True,
+    api_key_file: _KeyFile = None,
+    ca_file: _CaFile = None,
+    timeout: _Timeout = 600.0,
+    seed: _Seed = 0,
+    json_file: _Json = None,
+    quiet: _Quiet = False,
+) -> None:
+    r"""Drive one endpoint and tell TTFT, ITL, TPOT, E2EL, tokens/s and errors.
+
+    With --concurrency each answer is followed by the next request. With --rate
+    requests come when they are due, however slow the answers are, and latency
+    counts from that moment. Figures are defined as in vLLM's "bench serve".
+    Ctrl-C stops and keeps what was measured.
+
+    LENGTH is a number of tokens (128) or drawn for each request: uniform:LOW,HIGH
+    or normal:MEAN,DEVIATION or lognormal:MEDIAN,SPREAD_PERCENT.
+
+    [bold]Examples[/]
+
+    Eight streams for half a minute against a local engine:
+
+      porten-bench serving --base-url http://127.0.0.1:8080/v1 --model smollm2 \
+        --concurrency 8 --duration 30
+
+    Two requests a second as from many people, through a Hub, result as JSON:
+
+      porten-bench serving --base-url https://hub.example/v1 --model smollm2 \
+        --api-key-file key.txt --rate 2 --requests 200 --warmup 10s \
+        --prompt-tokens lognormal:200,80 --output-tokens uniform:16,128 \
+        --json result.json
+    """
+    with _one_line_errors():
+        plan = ServingPlan(
+            target=Target(
+                base_url=base_url,
+                model=model,
+                api=_APIS[endpoint],
+                api_key=read_key(api_key_file, os.environ.get(KEY_VARIABLE)),
+                stream=stream,
+                ignore_eos=ignore_eos,
+                timeout_s=timeout,
+                ca_file=ca_file,
+            ),
+            workload=parse_workload(prompt_tokens, output_tokens, shared_prefix, seed),
+            load=parse_load(concurrency, rate, arrivals, seed),
+            limit=parse_limit(requests, duration),
+            warmup=parse_warmup(warmup),
+        )
+        environment = describe_environment()
+        result = _run(lambda stop, progress: run_serving(plan, stop=stop, progress=progress), quiet=quiet)
+        document = report.serving_document(result, command=_command(), environment=environment)
+        _publish(document, json_file, lambda console: report.print_serving(console, result))
+    if result.metrics.interrupted:
+        raise typer.Exit(_INTERRUPTED)
+    if not result.metrics.completed:
+        raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def overhead(
+    *,
+    direct: Annotated[str, typer.Option(metavar="URL", help=f"The engine itself, {_Url}")],
+    via: Annotated[str, typer.Option(metavar="URL", help="What stands before it.")],
+    model: _Model,
+    direct_model: Annotated[str | None, typer.Option(metavar="NAME", help="Its name at --direct.")] = None,
+    concurrency: Annotated[str, typer.Option(metavar="N,N", help="Numbers of streams.")] = "1,8",
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of runs at each.")] = 10,
+    requests: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="A run. Default: 2 a stream.")
+    ] = None,
+    cpu_pid: Annotated[list[str] | None, typer.Option(metavar="NAME=PID", help="A tree to watch.")] = None,
+    cpu_exclude: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Leave out processes with it in their command.")
+    ] = None,
+    prompt_tokens: _PromptTokens = "128",
+    output_tokens: _OutputTokens = "64",
+    shared_prefix: _SharedPrefix = 0,
+    endpoint: _ApiChoice = "chat",
+    ignore_eos: _IgnoreEos = True,
+    api_key_file: _KeyFile = None,
+    direct_api_key_file: Annotated[
+        Path | None, typer.Option(help="Key for --direct, if it wants one.")
+    ] = None,
+    ca_file: _CaFile = None,
+    timeout: _Timeout = 600.0,
+    seed: _Seed = 0,
+    json_file: _Json = None,
+    quiet: _Quiet = False,
+) -> None:
+    r"""Run the same load on two endpoints in turns: what does the longer way cost?
+
+    Prints medians over rounds, with a 95 % bootstrap interval, of tokens/s and
+    E2EL as ratios and of TTFT as a difference; and the CPU time of given process
+    trees for each output token. For LENGTH see: porten-bench serving --help
+
+    [bold]Example[/]
+
+    A Hub and a node before an engine, which is the node's child and not counted:
+
+      porten-bench overhead --direct http://127.0.0.1:41000/v1 \
+        --via http://127.0.0.1:8420/v1 --model smollm2 --concurrency 1,8 \
+        --cpu-pid hub=4711 --cpu-pid node=4712 --cpu-exclude xllamacpp \
+        --json overhead.json
+    """
+    with _one_line_errors():
+        target = Target(
+            base_url=via,
+            model=model,
+            api=_APIS[endpoint],
+            api_key=read_key(api_key_file, os.environ.get(KEY_VARIABLE)),
+            ignore_eos=ignore_eos,
+            timeout_s=timeout,
+            ca_file=ca_file,
+        )
+        engine = replace(
+            target,
+            base_url=direct,
+            model=direct_model or model,
+            api_key=read_key(direct_api_key_file, None),  # the Hub's key is not for the engine to see
+        )
+        plan = ComparePlan(
+            workload=parse_workload(prompt_tokens, output_tokens, shared_prefix, seed),
+            concurrency=parse_counts(concurrency),
+            rounds=rounds,
+            requests=requests,
+        )
+        trees = [parse_tree(text, tuple(cpu_exclude or ())) for text in cpu_pid or ()]
+        environment = describe_environment()
+        result = _run(
+            lambda stop, progress: compare(engine, target, plan, trees=trees, stop=stop, progress=progress),
+            quiet=quiet,
+        )
+        document = report.overhead_document(result, command=_command(), environment=environment)
+        _publish(document, json_file, lambda console: report.print_comparison(console, result))
+    if result.interrupted:
+        raise typer.Exit(_INTERRUPTED)
+    if not all(level.throughput_ratio for level in result.levels):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    async def measure() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            # A second Ctrl-C finds Python's own handler and ends the program at once.
+            stop.set()
+            loop.remove_signal_handler(signal.SIGINT)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        async with Progress(Console(stderr=True), quiet=quiet) as progress:
+            return await work(stop, progress)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measure())
+
+
+def _publish(document: report.Document, json_file: str | None, show: Callable[[Console], None]) -> None:
+    show(Console(stderr=json_file == "-"))
+    if json_file == "-":
+        sys.stdout.buffer.write(report.json_bytes(document))
+        sys.stdout.flush()
+    elif json_file is not None:
+        try:
+            report.write_json(document, Path(json_file))
+        except OSError as error:
+            raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
+
+
+def _command() -> list[str]:
+    # Keys come from files and the environment only, so that this line never holds one.
+    return ["porten-bench", *sys.argv[1:]]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except SettingInvalid as error:
+        raise typer.BadParameter(str(error)) from error
+    except BenchmarkError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""CPU time of other programs: whole process trees, less the parts that are asked to be left out.
+
+Owns the reading of process tables. Must not know what the processes are for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from benchmarks.errors import ProcessMissing
+
+ProcessKey = tuple[int, float]
+"""Process id and start time: an id alone may come to mean another process."""
+
+Reading = Mapping[str, Mapping[ProcessKey, float]]
+"""Per tree, the CPU seconds (user and system) each of its processes has used since it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedTree:
+    """A process with all its descendants.
+
+    Attributes:
+        name: under which its CPU time is told.
+        pid: the root.
+        exclude: a process whose command line holds one of these texts is left out with its descendants; so
+            a node is measured without the engine it started.
+    """
+
+    name: str
+    pid: int
+    exclude: tuple[str, ...] = ()
+
+
+def read_cpu(trees: Sequence[WatchedTree]) -> Reading:
+    """Read the processor time of each tree now.
+
+    The system counts in ticks, mostly of 10 ms: take differences over whole rounds, not over requests.
+
+    Raises:
+        ProcessMissing: a root is not there or may not be looked at.
+    """
+    return {tree.name: dict(_walk(_root(tree), tree.exclude)) for tree in trees}
+
+
+def consumed(before: Reading, after: Reading) -> dict[str, float]:
+    """CPU seconds used between two readings, per tree.
+
+    A process that began in between counts from its start; of one that has ended the rest is unknown, and
+    left out.
+    """
+    return {
+        name: sum(seconds - before.get(name, {}).get(key, 0.0) for key, seconds in tree.items())
+        for name, tree in after.items()
+    }
+
+
+def _root(tree: WatchedTree) -> psutil.Process:
+    try:
+        return psutil.Process(tree.pid)
+    except psutil.Error as error:
+        raise ProcessMissing(f"no process {tree.pid} to measure as {tree.name!r}") from error
+
+
+def _walk(process: psutil.Process, exclude: Sequence[str]) -> Iterator[tuple[ProcessKey, float]]:
+    try:
+        command = " ".join(process.cmdline())
+        times, key = process.cpu_times(), (process.pid, process.create_time())
+        children = process.children()
+    except psutil.Error:
+        return  # it has just ended
+    if any(text in command for text in exclude):
+        return
+    yield key, times.user + times.system
+    for child in children:
+        yield from _walk(child, exclude)

@@ -1,0 +1,40 @@
+"""What can go wrong while measuring.
+
+::
+
+    BenchmarkError
+    ├── SettingInvalid      a setting that makes no sense; the command line answers with exit code 2
+    ├── EndpointUnusable    the endpoint refused the probe: nothing was measured; exit code 1
+    ├── ProcessMissing      a process whose CPU time was wanted is not there; exit code 1
+    └── ExchangeFailed      one request failed; it is counted under its kind and never ends a run
+"""
+
+
+class BenchmarkError(Exception):
+    """Root of everything this folder raises on purpose."""
+
+
+class SettingInvalid(BenchmarkError):
+    """A setting cannot be understood or contradicts another one."""
+
+
+class EndpointUnusable(BenchmarkError):
+    """The endpoint did not answer the probe request, so that a measurement would say nothing."""
+
+
+class ProcessMissing(BenchmarkError):
+    """A process to be watched does not exist, or belongs to somebody else."""
+
+
+class ExchangeFailed(BenchmarkError):
+    """One request did not end in a complete answer.
+
+    Attributes:
+        kind: a short stable name to count by, such as ``timeout`` or ``http_503:overloaded``.
+        detail: one line for a person; never holds the API key.
+    """
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail

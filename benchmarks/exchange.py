@@ -1,0 +1,275 @@
+"""One HTTP exchange with an OpenAI-compatible server, read without a socket or a clock of its own.
+
+Owns what the bytes of an answer mean: HTTP framing (httptools), server-sent events, which chunks carry
+tokens, and when each arrived. Bytes and the time of their arrival are handed in; so tests can replay any
+timing exactly. Must not know connections, loads or statistics.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+import msgspec
+
+from benchmarks.errors import ExchangeFailed
+
+BODY_KEPT_BYTES: Final = 1 << 20
+"""Answers that are read as a whole (errors, replies that are not streamed) are cut here."""
+
+_DONE: Final = b"[DONE]"
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """The counts a server gives with its answer, in tokens."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
+    error: msgspec.Raw | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str = ""
+    code: str | int | None = None
+    type: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    error: _ErrorBody
+
+
+_decode_chunk: Final[Callable[[bytes], _Chunk]] = msgspec.json.Decoder(_Chunk).decode
+_decode_error: Final[Callable[[bytes | msgspec.Raw], _ErrorBody]] = msgspec.json.Decoder(_ErrorBody).decode
+_decode_envelope: Final[Callable[[bytes], _Envelope]] = msgspec.json.Decoder(_Envelope).decode
+
+
+class Reply:
+    """The answer to one request, filled in as its bytes arrive. All times are those handed to ``feed``.
+
+    A *token chunk* is a streamed chunk whose first choice carries generated content: text, reasoning or a
+    tool call. Chunks with only a role, a finish reason or usage carry none. vLLM's ``bench serve`` takes
+    every chunk that has a choice for a token; the two agree on servers that send the role along with the
+    first token, and here a server that greets early gains nothing by it.
+
+    Attributes:
+        first_token_at: arrival of the first token chunk; none in a reply that is not streamed.
+        last_token_at: arrival of the last token chunk, or of the whole reply where it is not streamed.
+        gaps: seconds between successive token chunks. Chunks that one read brought together are 0 apart,
+            which is how they arrived.
+        token_chunks: how many token chunks came.
+        usage: the server's own counts, where it gave any.
+        complete: the whole HTTP message is here.
+        reusable: the connection may carry another request.
+    """
+
+    __slots__ = (
+        "_body",
+        "_done",
+        "_failure",
+        "_framed",
+        "_now",
+        "_parser",
+        "_rest",
+        "_streaming",
+        "complete",
+        "first_token_at",
+        "gaps",
+        "last_token_at",
+        "reusable",
+        "started",
+        "status",
+        "token_chunks",
+        "usage",
+    )
+
+    def __init__(self, *, streaming: bool) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._streaming = streaming
+        self._now = 0.0
+        self._rest = b""
+        self._body = bytearray()
+        self._done = False
+        self._framed = False
+        self._failure: ExchangeFailed | None = None
+        self.started = False
+        self.status = 0
+        self.complete = False
+        self.reusable = False
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+        self.gaps: list[float] = []
+        self.token_chunks = 0
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes, now: float) -> bool:
+        """Take bytes that arrived at ``now``, in seconds of any one clock; true once complete.
+
+        Raises:
+            ExchangeFailed: the bytes are not HTTP.
+        """
+        self.started = True
+        self._now = now
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise ExchangeFailed("bad_response", "the server's answer is not HTTP/1.1") from error
+        return self.complete
+
+    def feed_eof(self, now: float) -> None:
+        """The server closed the connection: a body without a length ends here and is complete."""
+        self._now = now
+        if self.status and not self._framed and not self.complete:
+            self.on_message_complete()
+        self.reusable = False
+
+    def verdict(self) -> None:
+        """Judge the reply once nothing more can come.
+
+        A stream must have ended with ``[DONE]``: a server that broke off looks complete to HTTP if it
+        closes its chunked body cleanly, and must not count as a fast answer.
+
+        Raises:
+            ExchangeFailed: it is an error, broken off, or holds no token.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self.status >= 300:
+            raise _refusal(self.status, bytes(self._body))
+        if not self.complete or (self._streaming and not self._done):
+            raise ExchangeFailed("truncated", "the answer broke off before its end")
+        if self.last_token_at is None:
+            raise ExchangeFailed("no_tokens", "the answer is complete but holds no token")
+
+    # -- httptools' callbacks; the names are its own --------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the body says its own length."""
+        lowered = name.lower()
+        if lowered == b"content-length" or (lowered == b"transfer-encoding" and b"chunked" in value.lower()):
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        """The status is known."""
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        """Part of the body: events of a stream are read at once, anything else is kept for the end."""
+        if self._streaming and self.status < 300:
+            self._read_events(data)
+        elif len(self._body) < BODY_KEPT_BYTES:
+            self._body += data
+
+    def on_message_complete(self) -> None:
+        """The message ends; after an interim one (1xx) the real one follows."""
+        if self.status < 200:
+            self.status, self._framed = 0, False
+            return
+        self.complete = True
+        self.reusable = self._parser.should_keep_alive()
+        if not self._streaming and self.status < 300:
+            self._read_whole()
+
+    # -- what the body means --------------------------------------------------------------------------
+
+    def _read_events(self, data: bytes) -> None:
+        # One data line is one event: every server of this API writes them so, and it spares a copy.
+        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._read_event(line[5:].strip())
+
+    def _read_event(self, payload: bytes) -> None:
+        if payload == _DONE:
+            self._done = True
+            return
+        try:
+            chunk = _decode_chunk(payload)
+        except msgspec.DecodeError:
+            self._fail(ExchangeFailed("bad_response", "a chunk of the stream is not the API's JSON"))
+            return
+        if chunk.error is not None:
+            self._fail(_stream_error(chunk.error))
+        if chunk.choices and _carries_content(chunk.choices[0]):
+            self._count_token()
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+
+    def _count_token(self) -> None:
+        now = self._now
+        if self.last_token_at is None:
+            self.first_token_at = now
+        else:
+            self.gaps.append(now - self.last_token_at)
+        self.last_token_at = now
+        self.token_chunks += 1
+
+    def _read_whole(self) -> None:
+        try:
+            chunk = _decode_chunk(bytes(self._body))
+        except msgspec.DecodeError:
+            self._fail(ExchangeFailed("bad_response", "the answer is not the API's JSON"))
+            return
+        self.usage = chunk.usage
+        if chunk.choices:
+            self.last_token_at = self._now
+
+    def _fail(self, failure: ExchangeFailed) -> None:
+        if self._failure is None:
+            self._failure = failure
+
+
+def _carries_content(choice: _Choice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text)
+    if delta.content or delta.reasoning_content or delta.reasoning or delta.refusal:
+        return True
+    return delta.tool_calls is not None and bytes(delta.tool_calls) not in {b"null", b"[]"}
+
+
+def _refusal(status: int, body: bytes) -> ExchangeFailed:
+    try:
+        error = _decode_envelope(body).error
+    except msgspec.DecodeError:
+        return ExchangeFailed(f"http_{status}", f"the server answered with status {status}")
+    return ExchangeFailed(_kind(f"http_{status}", error), f"status {status}: {_one_line(error.message)}")
+
+
+def _stream_error(raw: msgspec.Raw) -> ExchangeFailed:
+    try:
+        error = _decode_error(raw)
+    except msgspec.DecodeError:
+        return ExchangeFailed("stream_error", "the server reported an error within the stream")
+    return ExchangeFailed(
+        _kind("stream_error", error), f"error within the stream: {_one_line(error.message)}"
+    )
+
+
+def _kind(prefix: str, error: _ErrorBody) -> str:
+    # Codes become keys of a report: what is not a plain word (some servers repeat the status) adds nothing.
+    code = error.code if isinstance(error.code, str) else error.type
+    if code and len(code) <= 64 and code.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        return f"{prefix}:{code}"
+    return prefix
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:300] or "no message"
