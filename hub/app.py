@@ -7,14 +7,33 @@ Knows nothing of how a route does its work.
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 
+from hub.api import discovery, enroll, health, inference, install, models
+from hub.api.edge import Edge, on_http_exception, on_request_failed
 from hub.composition import Addresses, Hub
+from hub.errors import RequestFailed
+from hub.portal import views
 
 __all__ = ["Addresses", "Hub", "create_app"]
+
+_COUNTED = frozenset({*inference.ENDPOINTS, "/v1/models"})
 
 
 def create_app(hub: Hub) -> FastAPI:
     """Build the application; handlers reach the Hub as ``request.app.state.hub``."""
-    app = FastAPI(title="Porten Hub", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Porten Hub",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would carry a key to wherever the Host header says
+        exception_handlers={HTTPException: on_http_exception, RequestFailed: on_request_failed},
+    )
     app.state.hub = hub
+    for group in (inference, models, discovery, health, install):
+        app.router.routes.extend(group.routes(hub))
+    app.include_router(enroll.router)
+    app.include_router(views.router)
+    app.add_middleware(Edge, answered=hub.metrics.answered, endpoints=_COUNTED)
     return app

@@ -15,7 +15,8 @@
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
     ├── StorageUnavailable      the database cannot be opened or is not ours
-    └── SpoolUnavailable        the usage spool cannot be written or belongs to another process
+    ├── SpoolUnavailable        the usage spool cannot be written or belongs to another process
+    └── RequestFailed           a request of the API that gets no answer; carries its code of the error table
 
 Answers of the inference API have their own mapping, in ``hub/api/openai_errors.py``; nothing here knows HTTP.
 """
@@ -126,3 +127,23 @@ class StorageUnavailable(HubError):
 
 class SpoolUnavailable(HubError):
     """The usage spool cannot be written, or another process holds it."""
+
+
+class RequestFailed(HubError):
+    """A request of the API that gets an error for an answer.
+
+    Attributes:
+        code: a code of the error table; ``hub/api/openai_errors.py`` knows its status and type.
+        message: one or two sentences for the caller; never anything of a prompt or a completion.
+        param: the field or header at fault, where one is.
+        retry_after: seconds after which another attempt makes sense.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after

@@ -1,0 +1,120 @@
+"""Who may ask: keys, their expiry and the models on their own list.
+
+Owns the copies of keys that spare each request a look into the database. Must not know HTTP, nodes or bodies.
+A copy is dropped the moment a change of its key is announced; who still holds it sees `current` turn False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hub.changes import Change, KeyChanged
+from hub.errors import RequestFailed
+from hub.keys import parse
+from hub.policy import Policy
+from hub.storage.records import ApiKey
+
+MAX_COPIES = 10_000
+"""Keys kept; beyond it all are dropped and read again, which costs one query each."""
+
+
+class KeySource(Protocol):
+    """What is asked of storage."""
+
+    async def by_hash(self, key_hash: str) -> ApiKey | None:
+        """The key stored under this hash."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Admitted:
+    """A caller. ``current`` is False once the key has changed and must be looked at again."""
+
+    key: ApiKey
+    policy: Policy | None
+    secret_hash: str = field(repr=False)
+    current: bool = True
+
+
+class Admission:
+    """Answers who a secret belongs to."""
+
+    def __init__(self, keys: KeySource, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._copies: dict[str, Admitted] = {}
+        self._epoch = 0
+
+    async def authenticate(self, authorization: str | None) -> Admitted:
+        """Find the caller behind an ``Authorization`` header.
+
+        Raises:
+            RequestFailed: ``invalid_api_key``, the same for every reason.
+        """
+        scheme, _, secret = (authorization or "").partition(" ")
+        key_hash = parse(secret.strip()) if scheme.lower() == "bearer" else None
+        if key_hash is None:
+            raise _unknown()
+        return await self._admit(key_hash)
+
+    async def confirm(self, admitted: Admitted) -> Admitted:
+        """The caller as of now: after any wait, before a node is chosen.
+
+        Raises:
+            RequestFailed: ``invalid_api_key``: the key was revoked or has expired meanwhile.
+        """
+        if admitted.current and admitted.key.is_active(self._clock()):
+            return admitted
+        return await self._admit(admitted.secret_hash)
+
+    async def _admit(self, key_hash: str) -> Admitted:
+        admitted = self._copies.get(key_hash) or await self._read(key_hash)
+        if admitted is None or not admitted.key.is_active(self._clock()):
+            raise _unknown()
+        return admitted
+
+    async def _read(self, key_hash: str) -> Admitted | None:
+        """Read until nothing changed meanwhile: an answer from before a change must not outlive it."""
+        while True:
+            epoch = self._epoch
+            key = await self._keys.by_hash(key_hash)
+            if epoch == self._epoch:
+                break
+        if key is None:
+            return None
+        if len(self._copies) >= MAX_COPIES:
+            self.forget()
+        admitted = self._copies[key_hash] = Admitted(key, key.policy, key_hash)
+        return admitted
+
+    def obey(self, change: Change) -> None:
+        """Take note of a change; subscribed to `Changes`."""
+        if isinstance(change, KeyChanged):
+            self._epoch += 1
+            for key_hash, admitted in list(self._copies.items()):
+                if admitted.key.id == change.key_id:
+                    admitted.current = False
+                    del self._copies[key_hash]
+
+    def forget(self) -> None:
+        """Drop every copy: something changed and nobody can say what."""
+        self._epoch += 1
+        for admitted in self._copies.values():
+            admitted.current = False
+        self._copies.clear()
+
+
+def check_model(admitted: Admitted, model: str) -> None:
+    """Hold a request to its key's own list of models.
+
+    Raises:
+        RequestFailed: ``model_not_allowed``.
+    """
+    if not admitted.key.allows_model(model):
+        raise RequestFailed("model_not_allowed", "This key's list of models does not have it.", param="model")
+
+
+def _unknown() -> RequestFailed:
+    return RequestFailed("invalid_api_key", "No valid API key was given (Authorization: Bearer sk-porten-…).")

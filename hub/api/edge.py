@@ -1,0 +1,127 @@
+"""What every response of the Hub has in common: a request id, a count, and an answer even where we failed.
+
+Owns the request's id (always ours: a client's own is not trusted), and the last place where an exception can
+still become a response. Nothing of a request's content is logged here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hub.api import openai_errors
+from hub.errors import RequestFailed
+from hub.identifiers import new_id
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = b"x-request-id"
+_CODES = {404: "unknown_url", 405: "method_not_allowed"}
+
+Answered = Callable[[str, int, str], None]
+"""Told of each answer: endpoint, status, error code or ``ok``."""
+
+
+def set_error_code(scope: Scope, code: str) -> None:
+    """Say how a request failed, for the count of answers."""
+    scope["state"]["error_code"] = code
+
+
+def request_id(request: Request) -> str:
+    """The id of the request being answered."""
+    found: str = request.scope["state"]["request_id"]
+    return found
+
+
+class Edge:
+    """ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp, *, answered: Answered, endpoints: frozenset[str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: what answers.
+            answered: told of each answer.
+            endpoints: paths counted by name; all others count together.
+        """
+        self._app = app
+        self._answered = answered
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identifier = new_id("req")
+        state = scope.setdefault("state", {})
+        state["request_id"] = identifier
+        status = 0
+
+        async def send_identified(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, identifier.encode())]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_identified)
+        except Exception as error:  # noqa: BLE001 - the last place where a fault of ours can become an answer
+            set_error_code(scope, "internal_error")
+            log.error(  # noqa: TRY400 - a traceback ends with the exception's words
+                "unexpected error",
+                extra={"event": "api.failed", "request_id": identifier, "error": _where(error)},
+            )
+            if not status:
+                await _internal_error(identifier)(scope, receive, send_identified)
+        endpoint = scope["path"] if scope["path"] in self._endpoints else "other"
+        self._answered(endpoint, status, state.get("error_code", "ok" if status < 400 else "other"))
+
+
+def _where(error: BaseException) -> str:
+    """Type and place of an exception, without its words: those may quote what somebody sent."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{place}"
+
+
+def _internal_error(identifier: str) -> Response:
+    return failure_response(RequestFailed("internal_error", "The Hub failed to answer."), identifier)
+
+
+def failure_response(failure: RequestFailed, identifier: str) -> Response:
+    """An error as a whole response."""
+    body = openai_errors.envelope(failure, identifier)
+    response = Response(body, openai_errors.kind_of(failure).status)
+    response.raw_headers = openai_errors.headers(failure, body)
+    return response
+
+
+async def on_request_failed(request: Request, error: Exception) -> Response:
+    """Exception handler for `RequestFailed` outside the inference endpoints."""
+    assert isinstance(error, RequestFailed)
+    set_error_code(request.scope, error.code)
+    return failure_response(error, request_id(request))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Exception handler for what the router refuses: the envelope under ``/v1``, plain text elsewhere."""
+    assert isinstance(error, HTTPException)
+    if not request.url.path.startswith("/v1") or error.status_code not in _CODES:
+        return PlainTextResponse(str(error.detail), error.status_code, headers=error.headers)
+    failure = RequestFailed(
+        _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."
+    )
+    set_error_code(request.scope, failure.code)
+    response = failure_response(failure, request_id(request))
+    response.headers.update(error.headers or {})
+    return response

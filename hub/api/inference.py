@@ -1,0 +1,230 @@
+"""The endpoints that models answer: chat completions, completions, embeddings.
+
+Owns the HTTP side of an exchange: who asks, what they send, and passing the answer's bytes on as they come.
+Must not know nodes or policies: `hub.dispatch` finds who answers. Nothing is parsed, logged or looked up per
+chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from hub import refusals
+from hub.admission import check_model
+from hub.api import openai_errors
+from hub.api.edge import set_error_code
+from hub.api.request import Headers, Peek, peek, read_body, wishes
+from hub.composition import Hub
+from hub.dispatch import Call, Dispatch
+from hub.errors import RequestFailed
+from tunnel.errors import ResetCode, StreamReset
+from tunnel.messages import Head
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 15.0
+"""Seconds a client that asked to stream waits in silence before it is sent a comment."""
+
+_COMMENT = b": keep-alive\n\n"
+_SSE = b"text/event-stream"
+
+ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+"""Paths with the capability that each asks of a model."""
+
+
+def routes(hub: Hub) -> list[BaseRoute]:
+    """The inference endpoints."""
+    return [
+        Route(path, Inference(hub, path, capability), methods=["POST"])
+        for path, capability in ENDPOINTS.items()
+    ]
+
+
+class Inference:
+    """One endpoint, as an ASGI application."""
+
+    def __init__(self, hub: Hub, path: str, capability: str) -> None:
+        self._hub = hub
+        self._path = path
+        self._capability = capability
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        answer = _Answer(send, scope["state"]["request_id"])
+        try:
+            await self._serve(scope, receive, answer)
+        except RequestFailed as failure:
+            set_error_code(scope, failure.code)
+            await answer.fail(failure)
+        except ClientDisconnect:
+            set_error_code(scope, "cancelled")
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        limits = self._hub.config
+        headers = Headers(scope["headers"])
+        give_up = asyncio.get_running_loop().time() + limits.request_deadline_s
+        try:
+            async with asyncio.timeout_at(give_up):
+                call, asked = await self._read(headers, receive, answer.request_id)
+        except TimeoutError:
+            raise refusals.deadline_exceeded() from None
+        dispatch = self._hub.dispatcher.begin(call)
+        with self._hub.metrics.active_streams.track_inprogress():
+            try:
+                async with asyncio.timeout_at(give_up), _WhileConnected(receive):
+                    await answer.relay(dispatch, stream=bool(asked.stream))
+            except TimeoutError:
+                dispatch.fail("deadline_exceeded", ResetCode.DEADLINE)
+                raise refusals.deadline_exceeded() from None
+            except StreamReset as reset:
+                failure = refusals.from_reset(reset)
+                dispatch.fail(failure.code)
+                raise failure from reset
+            except RequestFailed as failure:
+                dispatch.fail(failure.code)
+                raise
+            finally:
+                dispatch.close()
+
+    async def _read(self, headers: Headers, receive: Receive, request_id: str) -> tuple[Call, Peek]:
+        config = self._hub.config
+        deadline = self._hub.clock() + config.request_deadline_s
+        admitted = await self._hub.admission.authenticate(headers.get("authorization"))
+        wished = wishes(headers, warmup_budget_s=config.warmup_budget_s)
+        body = await read_body(headers, receive, config.body_limit_bytes)
+        asked = peek(body)
+        check_model(admitted, asked.model)
+        call = Call(
+            request_id=request_id,
+            admitted=admitted,
+            model=asked.model,
+            path=self._path,
+            capability=self._capability,
+            needs_tools=asked.needs_tools,
+            body=body,
+            narrowing=wished.narrowing,
+            warmup_budget_s=min(wished.warmup_budget_s, config.request_deadline_s),
+            deadline=deadline,
+        )
+        return call, asked
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the client has been sent so far."""
+
+    send: Send
+    request_id: str
+    started: bool = False
+    is_sse: bool = False
+    _comments: asyncio.Task[None] | None = field(default=None, init=False)
+
+    async def relay(self, dispatch: Dispatch, *, stream: bool) -> None:
+        """Pass an answer on. Its usage is on disk before its last bytes leave."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(KEEP_ALIVE_S, self._begin_comments, dispatch) if stream else None
+        try:
+            exchange, piece = await dispatch.connect()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await self._end_comments()
+        if not self.started:
+            await self._start(*_success(dispatch, piece if exchange.finished else None))
+        send, receive = self.send, exchange.receive
+        while piece is not None and not exchange.finished:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await receive()
+        dispatch.finish()
+        await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
+
+    async def fail(self, failure: RequestFailed) -> None:
+        """End with an error: as a response, as an event of a stream that has begun, or by breaking off."""
+        if not self.started:
+            body = openai_errors.envelope(failure, self.request_id)
+            await self._start(openai_errors.kind_of(failure).status, openai_errors.headers(failure, body))
+        elif self.is_sse:
+            body = openai_errors.sse_event(failure, self.request_id)
+        else:
+            return  # without its end: the server closes the connection, and no client takes it for whole
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.is_sse = any(name == b"content-type" and value.startswith(_SSE) for name, value in headers)
+        message: Message = {"type": "http.response.start", "status": status, "headers": headers}
+        await self.send(message)
+        self.started = True
+
+    def _begin_comments(self, dispatch: Dispatch) -> None:
+        self._comments = asyncio.get_running_loop().create_task(self._comment(dispatch))
+
+    async def _comment(self, dispatch: Dispatch) -> None:
+        """Keep the connection alive through a long load or prefill. Once told, the node stays the same."""
+        dispatch.pinned = dispatch.facts is not None
+        await self._start(200, [(b"content-type", _SSE), *_NO_BUFFERING, *dispatch.headers])
+        while True:
+            await self.send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+            await asyncio.sleep(KEEP_ALIVE_S)
+
+    async def _end_comments(self) -> None:
+        if self._comments is not None:
+            self._comments.cancel()
+            await asyncio.wait([self._comments])
+            if not self._comments.cancelled():
+                self._comments.result()
+
+
+_NO_BUFFERING = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+
+
+def _success(dispatch: Dispatch, whole: bytes | None) -> tuple[int, list[tuple[bytes, bytes]]]:
+    head = dispatch.head or Head(status=200, headers=())
+    kind = next((value for name, value in head.headers if name.lower() == "content-type"), "application/json")
+    headers = [(b"content-type", kind.encode("latin-1", "replace")), *dispatch.headers]
+    if kind.startswith("text/event-stream"):
+        headers += _NO_BUFFERING
+    elif whole is not None:
+        headers.append((b"content-length", str(len(whole)).encode()))
+    return head.status, headers
+
+
+class _WhileConnected:
+    """Ends what runs inside it as soon as the client goes away, with `ClientDisconnect`."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watcher.cancel()
+        await asyncio.wait([self._watcher])
+        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
+            raise ClientDisconnect from error

@@ -1,0 +1,154 @@
+"""Reading an inference request: its size, the few fields that route it, and its narrowing headers.
+
+Owns what is looked at and how it is refused. The body is otherwise not understood: its bytes go on as they
+came. No message quotes a body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from hub.errors import RequestFailed
+from hub.policy import Narrowing
+
+_REGION = re.compile(r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,7}")
+_NODE = re.compile(r"node_[a-z2-7]{20}")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)` - at `\$\.(\w+)")
+
+
+class Peek(msgspec.Struct):
+    """The fields that the Hub itself needs; all others pass by unread."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def needs_tools(self) -> bool:
+        """Whether tools are named: an empty list asks for nothing."""
+        return bytes(self.tools).translate(None, b" \t\r\n") not in (b"null", b"[]")
+
+
+_decoder = msgspec.json.Decoder(Peek)
+
+
+class Headers:
+    """A request's headers by lowercase name; what stands there twice has no meaning."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values: dict[bytes, list[bytes]] = {}
+        for name, value in raw:
+            self._values.setdefault(name, []).append(value)
+
+    def get(self, name: str) -> str | None:
+        """The header's value.
+
+        Raises:
+            RequestFailed: ``invalid_value``: it is given more than once.
+        """
+        values = self._values.get(name.encode())
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise RequestFailed("invalid_value", f"The header {name} is given more than once.", param=name)
+        return values[0].decode("latin-1").strip()
+
+
+def peek(body: bytes) -> Peek:
+    """Read the routing fields of a body.
+
+    Raises:
+        RequestFailed: ``invalid_json``, ``missing_required_parameter`` or ``invalid_type``.
+    """
+    try:
+        found = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RequestFailed("invalid_json", "The body is not a JSON document.") from None
+    if not found.model:
+        raise RequestFailed("invalid_value", "`model` is empty.", param="model")
+    return found
+
+
+def _invalid(explanation: str) -> RequestFailed:
+    """Translate the decoder's words, which name fields and types and quote no values."""
+    if missing := _MISSING.match(explanation):
+        name = missing[1]
+        return RequestFailed("missing_required_parameter", f"The parameter `{name}` is required.", param=name)
+    if wrong := _WRONG_TYPE.match(explanation):
+        expected, got, name = wrong.groups()
+        return RequestFailed("invalid_type", f"`{name}` must be {expected}, not {got}.", param=name)
+    return RequestFailed("invalid_type", "The body must be a JSON object with the parameters of the request.")
+
+
+async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """Read a body of at most ``limit`` bytes; what comes beyond it is never kept.
+
+    Raises:
+        RequestFailed: ``request_too_large``, as soon as that is known.
+        ClientDisconnect: the client went away.
+    """
+    declared = headers.get("content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _too_large(limit: int) -> RequestFailed:
+    return RequestFailed("request_too_large", f"The body is over the limit of {limit} bytes.")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the request's own headers ask for. They can only take away from what the key allows."""
+
+    narrowing: Narrowing
+    warmup_budget_s: float
+
+
+def wishes(headers: Headers, *, warmup_budget_s: float) -> Wishes:
+    """Read ``X-Porten-Region``, ``X-Porten-Node`` and ``X-Porten-Warmup-Budget``.
+
+    Args:
+        headers: the request's.
+        warmup_budget_s: seconds to wait for a cold model where the request says nothing.
+
+    Raises:
+        RequestFailed: ``invalid_value``: a wish that cannot be read is refused, never ignored.
+    """
+    region = _wish(headers, "x-porten-region", _REGION, "a region's code such as eu-de")
+    node = _wish(headers, "x-porten-node", _NODE, "a node's id such as node_…")
+    budget = _wish(headers, "x-porten-warmup-budget", _NUMBER, "a number of seconds")
+    return Wishes(
+        Narrowing(region=region, node_id=node), warmup_budget_s if budget is None else float(budget)
+    )
+
+
+def _wish(headers: Headers, name: str, form: re.Pattern[str], meaning: str) -> str | None:
+    value = headers.get(name)
+    if value is not None and not form.fullmatch(value):
+        raise RequestFailed("invalid_value", f"The header {name} must be {meaning}.", param=name)
+    return value

@@ -1,0 +1,178 @@
+"""What the Hub knows of nodes and regions: copies of what storage holds, never older than a known change.
+
+Owns those copies and their freshness. Must not know sessions, requests or HTTP.
+
+A fact that may be out of date counts as unknown, and an unknown node serves nobody: when a change is
+announced the copy goes first and comes back only from storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Protocol
+
+from hub.changes import Change, KeyChanged, NodeChanged, NodeRevoked, RegionsChanged
+from hub.policy import NodeFacts, RegionTree
+
+log = logging.getLogger(__name__)
+
+_MAX_LOADS = 3  # attempts at a consistent picture; if changes keep coming the next poll goes on
+
+
+class FactSource(Protocol):
+    """What is asked of storage."""
+
+    async def node(self, node_id: str) -> NodeFacts | None:
+        """One node, ``None`` where there is no such node."""
+        ...
+
+    async def nodes(self) -> Sequence[NodeFacts]:
+        """Every node."""
+        ...
+
+    async def regions(self) -> RegionTree:
+        """The operator's regions."""
+        ...
+
+
+class Background:
+    """Work that nobody waits for: it is kept referenced, its failures are logged, its end can be awaited."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("background work failed", extra={"event": "background.failed", "error": repr(error)})
+
+    async def close(self) -> None:
+        """Cancel what is left and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class KnownFacts:
+    """The copies. Reading them is synchronous: a decision sees one state of the world."""
+
+    def __init__(
+        self,
+        source: FactSource,
+        *,
+        on_read: Callable[[Sequence[str] | None], None],
+        on_revoked: Callable[[str], None],
+    ) -> None:
+        """Watch a source.
+
+        Args:
+            source: where facts come from.
+            on_read: called with the nodes just read, ``None`` for all, so that sessions are made to obey.
+            on_revoked: called at once with a node that was revoked, before anything is read.
+        """
+        self._source = source
+        self._on_read = on_read
+        self._on_revoked = on_revoked
+        self._nodes: dict[str, NodeFacts] = {}
+        self._regions = RegionTree()
+        self._epoch = 0
+        self._node_epochs: Counter[str] = Counter()
+        self._unread: set[str] = set()
+        self._unloaded = True
+        self._background = Background()
+
+    @property
+    def regions(self) -> RegionTree:
+        """The operator's tree; empty, and so refusing every region, while it is being read again."""
+        return self._regions
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something is not known that storage could tell, so that `load` is due."""
+        return self._unloaded or bool(self._unread)
+
+    def __iter__(self) -> Iterator[NodeFacts]:
+        return iter(self._nodes.values())
+
+    def get(self, node_id: str) -> NodeFacts | None:
+        """What is known of a node now; ``None`` where it is unknown or being read again."""
+        return self._nodes.get(node_id)
+
+    def want(self, node_id: str) -> None:
+        """A node has appeared that may not be known yet."""
+        if node_id not in self._nodes and node_id not in self._unread:
+            self._read_again(node_id)
+
+    async def load(self) -> None:
+        """Read everything; a picture that changed while it was read is read again.
+
+        Raises:
+            StorageUnavailable: the database does not answer. What was known stays known: see `forget`.
+        """
+        for _ in range(_MAX_LOADS):
+            epoch = self._epoch
+            nodes, regions = await self._source.nodes(), await self._source.regions()
+            if epoch == self._epoch:
+                self._nodes = {node.node_id: node for node in nodes}
+                self._regions = regions
+                self._unread.clear()
+                self._unloaded = False
+                self._on_read(None)
+                return
+
+    def forget(self) -> None:
+        """Hold everything for unknown: nothing is dispatched until `load` has succeeded."""
+        self._epoch += 1
+        self._unloaded = True
+        self._nodes = {}
+        self._regions = RegionTree()
+
+    def obey(self, change: Change) -> None:
+        """Take note of a change; subscribed to `Changes`. What was known of it is gone when this returns."""
+        match change:
+            case NodeRevoked(node_id):
+                self._read_again(node_id)
+                self._on_revoked(node_id)
+            case NodeChanged(node_id):
+                self._read_again(node_id)
+            case RegionsChanged():
+                self._epoch += 1
+                self._unloaded = True
+                self._regions = RegionTree()
+                self._background.spawn(self.load())
+            case KeyChanged():
+                pass
+
+    def _read_again(self, node_id: str) -> None:
+        self._epoch += 1
+        self._node_epochs[node_id] += 1
+        self._nodes.pop(node_id, None)
+        self._unread.add(node_id)
+        self._background.spawn(self._read(node_id))
+
+    async def _read(self, node_id: str) -> None:
+        """A read that fails leaves the node unknown, and `incomplete` makes the next poll load everything."""
+        epoch = self._node_epochs[node_id]
+        facts = await self._source.node(node_id)
+        if epoch != self._node_epochs[node_id]:
+            return  # changed meanwhile; whoever announced it reads it again
+        self._epoch += 1  # a picture of everything that was begun before this is old
+        self._unread.discard(node_id)
+        if facts is not None:
+            self._nodes[node_id] = facts
+        self._on_read([node_id])
+
+    async def close(self) -> None:
+        """End the background work."""
+        await self._background.close()

@@ -1,0 +1,78 @@
+"""The Hub's metrics for Prometheus.
+
+Owns their names and labels. Must not know requests or nodes: others tell it what happened. Labels come from
+closed sets (endpoints, statuses, codes, the catalog's names), so that no caller can grow them and none
+carries content, keys or node ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from hub.storage.records import UsageRecord
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER = "other"
+
+_TTFT_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_MS = 1000.0
+
+
+class Metrics:
+    """Counters of one Hub process, in a registry of their own."""
+
+    def __init__(self, *, models: Collection[str], sessions: Callable[[], int]) -> None:
+        """Begin at zero.
+
+        Args:
+            models: the catalog's names; any other model counts as ``other``.
+            sessions: the number of connected nodes now.
+        """
+        self._models = frozenset(models)
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "porten_hub_requests",
+            "Requests answered, by endpoint, HTTP status and error code (ok where there was none).",
+            ("endpoint", "status", "code"),
+            registry=self._registry,
+        )
+        self._ttft = Histogram(
+            "porten_hub_ttft_seconds",
+            "Seconds from a request's arrival to the first byte of its answer from a node.",
+            ("model",),
+            buckets=_TTFT_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "porten_hub_tokens", "Tokens by model and kind.", ("model", "kind"), registry=self._registry
+        )
+        self._outcomes = Counter(
+            "porten_hub_outcomes",
+            "Requests that reached a node, by model and outcome.",
+            ("model", "outcome"),
+            registry=self._registry,
+        )
+        self.active_streams = Gauge(
+            "porten_hub_active_streams", "Requests on their way to or from a node.", registry=self._registry
+        )
+        Gauge("porten_hub_sessions", "Connected nodes.", registry=self._registry).set_function(sessions)
+
+    def answered(self, endpoint: str, status: int, code: str) -> None:
+        """Count an answered request; ``code`` is one of the error table, or ``ok``."""
+        self._requests.labels(endpoint, str(status), code).inc()
+
+    def used(self, record: UsageRecord) -> None:
+        """Count what a request used."""
+        model = record.model if record.model in self._models else OTHER
+        self._outcomes.labels(model, record.outcome).inc()
+        if record.ttft_ms is not None:
+            self._ttft.labels(model).observe(record.ttft_ms / _MS)
+        self._tokens.labels(model, "prompt").inc(record.prompt_tokens)
+        self._tokens.labels(model, "cached").inc(record.cached_tokens)
+        self._tokens.labels(model, "completion").inc(record.completion_tokens)
+
+    def text(self) -> bytes:
+        """The exposition, of type `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
