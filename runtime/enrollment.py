@@ -1,0 +1,293 @@
+"""Joining a Hub and leaving it: the node's side of enrollment over HTTP.
+
+Owns the device authorization flow (RFC 8628), JoinTokens and the signed leave. Must not know how an identity
+is stored, nor how a terminal shows a code. Every failure of the network or the Hub becomes one clear error.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import platform
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from runtime.devices import Device
+from runtime.errors import EnrollmentRefused, HubUnreachable
+from runtime.identity import HubFacts, Identity
+from tunnel.identity import encode_public_key
+from tunnel.version import __version__
+
+AGENT = f"porten/{__version__}"
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+LEAVE_TYPE = "porten-leave+jwt"
+LEAVE_LIFETIME_S = 60
+SLOW_DOWN_S = 5.0  # RFC 8628, 3.5
+MAX_ANSWER_BYTES = 256 * 1024
+_TIMEOUT = httpx.Timeout(15.0, connect=10.0)
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class HubDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/.well-known/porten` says."""
+
+    hub_id: str
+    public_key: str
+    tunnel_urls: tuple[str, ...]
+    name: str = ""
+    version: str = ""
+
+
+class DeviceGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A code to be approved in a browser. Times are seconds."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str = ""
+    expires_in: float = 600.0
+    interval: float = 5.0
+
+
+class _Enrolled(msgspec.Struct, frozen=True, kw_only=True):
+    node_id: str
+    name: str
+    credential: str
+    hub: HubDescription
+
+
+T = TypeVar("T")
+
+
+def fingerprint(key: Ed25519PrivateKey) -> str:
+    """Twenty characters of the node's key that a person can compare on two screens."""
+    digest = hashlib.sha256(encode_public_key(key.public_key()).encode()).digest()
+    text = base64.b32encode(digest).decode()[:20]
+    return "-".join(text[start : start + 4] for start in range(0, 20, 4))
+
+
+def describe_machine(key: Ed25519PrivateKey, devices: Sequence[Device]) -> dict[str, Any]:
+    """What the person who approves gets to see of this machine."""
+    return {
+        "hostname": socket.gethostname(),
+        "os": f"{platform.system()} {platform.release()}",
+        "arch": platform.machine(),
+        "devices": [
+            {"kind": device.kind, "name": device.name, "memory_total": device.memory_total}
+            for device in devices
+        ],
+        "fingerprint": fingerprint(key),
+        "agent": AGENT,
+    }
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """The trust in the Hub's certificate: the system's authorities, and the owner's own where there is one.
+
+    Raises:
+        HubUnreachable: the file holds no certificate.
+    """
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise HubUnreachable(f"hub_ca_file {ca_file} cannot be used: {error}") from None
+    return context
+
+
+class HubApi:
+    """The Hub's enrollment endpoints. Use `HubApi.connect`."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+        self.url = url
+        self._client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, url: str, *, ca_file: Path | None = None, trust_env: bool = False
+    ) -> AsyncIterator["HubApi"]:
+        """Talk to the Hub at `url`; no proxy from the environment unless `trust_env`."""
+        verify: ssl.SSLContext | bool = tls_context(ca_file) if url.startswith("https://") else True
+        headers = {"user-agent": AGENT, "accept": "application/json"}
+        async with httpx.AsyncClient(
+            base_url=url, verify=verify, trust_env=trust_env, timeout=_TIMEOUT, headers=headers
+        ) as client:
+            yield cls(url, client)
+
+    async def discover(self) -> HubDescription:
+        """Ask the Hub who it is.
+
+        Raises:
+            HubUnreachable: nobody answers there, or it is no Hub.
+        """
+        answer = await self._send("GET", "/.well-known/porten")
+        if answer.status_code != 200:
+            raise HubUnreachable(f"{self.url} answers, but not as a Porten Hub ({answer.status_code})")
+        return self._decode(answer, HubDescription)
+
+    async def start_device(self, key: Ed25519PrivateKey, name: str, machine: dict[str, Any]) -> DeviceGrant:
+        """Ask for a code that a person approves."""
+        body = {"public_key": encode_public_key(key.public_key()), "name": name, "machine": machine}
+        answer = await self._send("POST", "/enroll/v1/device_authorization", json=body)
+        self._require_ok(answer)
+        return self._decode(answer, DeviceGrant)
+
+    async def wait_for_approval(
+        self, key: Ed25519PrivateKey, grant: DeviceGrant, *, sleep: Sleep = asyncio.sleep
+    ) -> Identity:
+        """Poll until the code was approved, at the Hub's pace; a Hub away for a while is waited for.
+
+        Raises:
+            EnrollmentRefused: it was refused, or its time is up.
+        """
+        form = {"grant_type": DEVICE_GRANT, "device_code": grant.device_code}
+        interval = max(grant.interval, 0.05)
+        deadline = time.monotonic() + grant.expires_in
+        while time.monotonic() < deadline:
+            await sleep(interval)
+            try:
+                answer = await self._send("POST", "/enroll/v1/token", data=form)
+            except HubUnreachable:
+                interval = min(interval * 2, 60.0)  # RFC 8628, 3.5: back off while nobody answers
+                continue
+            if answer.status_code == 200:
+                return self._identity(key, answer)
+            interval = _next_interval(_error_code(answer), interval, answer)
+        raise EnrollmentRefused("the code has expired: run `porten login` again")
+
+    async def join(self, key: Ed25519PrivateKey, token: str, name: str, machine: dict[str, Any]) -> Identity:
+        """Exchange a JoinToken for an identity.
+
+        Raises:
+            EnrollmentRefused: the token is unknown, used up or expired.
+        """
+        body = {
+            "join_token": token,
+            "public_key": encode_public_key(key.public_key()),
+            "name": name,
+            "machine": machine,
+        }
+        answer = await self._send("POST", "/enroll/v1/join", json=body)
+        if answer.status_code == 401:
+            raise EnrollmentRefused(
+                "the Hub does not accept this JoinToken: it is unknown, used up or expired"
+            )
+        self._require_ok(answer)
+        return self._identity(key, answer)
+
+    async def leave(self, identity: Identity) -> None:
+        """Tell the Hub that this node goes for good; it is revoked there.
+
+        Raises:
+            EnrollmentRefused: the Hub did not take it.
+        """
+        headers = {"authorization": f"Bearer {leave_token(identity, now=time.time())}"}
+        answer = await self._send("POST", "/enroll/v1/leave", headers=headers)
+        if answer.status_code not in (200, 204):
+            raise EnrollmentRefused(f"the Hub did not accept the farewell ({answer.status_code})")
+
+    def _identity(self, key: Ed25519PrivateKey, answer: httpx.Response) -> Identity:
+        enrolled = self._decode(answer, _Enrolled)
+        facts = HubFacts(
+            hub_url=self.url,
+            hub_id=enrolled.hub.hub_id,
+            public_key=enrolled.hub.public_key,
+            tunnel_urls=enrolled.hub.tunnel_urls,
+            node_id=enrolled.node_id,
+            name=enrolled.name,
+        )
+        return Identity.checked(key, enrolled.credential, facts)
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = await self._client.request(method, path, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise HubUnreachable(_explain(self.url, error)) from None
+        if answer.status_code >= 500:
+            raise HubUnreachable(
+                f"the Hub at {self.url} is in trouble ({answer.status_code}): try again later"
+            )
+        return answer
+
+    def _require_ok(self, answer: httpx.Response) -> None:
+        if answer.status_code == 429:
+            wait = answer.headers.get("retry-after", "60")
+            raise EnrollmentRefused(f"the Hub asks to wait {wait} s before another try")
+        if answer.status_code != 200:
+            reason = _error_code(answer) or str(answer.status_code)
+            raise EnrollmentRefused(f"the Hub at {self.url} refused: {reason}")
+
+    def _decode(self, answer: httpx.Response, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer.content[:MAX_ANSWER_BYTES], type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise HubUnreachable(f"{self.url} does not speak Porten: is it the Hub's address?") from None
+
+
+def leave_token(identity: Identity, *, now: float) -> str:
+    """The node's own signed word that it leaves; good for a minute."""
+    claims = {
+        "sub": identity.hub.node_id,
+        "aud": identity.hub.hub_id,
+        "iat": int(now),
+        "exp": int(now) + LEAVE_LIFETIME_S,
+        "jti": secrets.token_hex(8),
+    }
+    return jwt.encode(claims, identity.key, algorithm="EdDSA", headers={"typ": LEAVE_TYPE})
+
+
+def suggested_name(configured: str | None) -> str:
+    """The name under which the node asks to be known."""
+    return configured or socket.gethostname() or os.uname().nodename
+
+
+def _next_interval(code: str, interval: float, answer: httpx.Response) -> float:
+    """Seconds to the next poll.
+
+    Raises:
+        EnrollmentRefused: there is no point in another one.
+    """
+    if code == "authorization_pending":
+        return interval
+    if code == "slow_down" or answer.status_code == 429:
+        return interval + SLOW_DOWN_S
+    if code == "access_denied":
+        raise EnrollmentRefused("the request was refused in the portal")
+    if code == "expired_token":
+        raise EnrollmentRefused("the code has expired: run `porten login` again")
+    raise EnrollmentRefused(f"the Hub refused: {code or answer.status_code}")
+
+
+def _error_code(answer: httpx.Response) -> str:
+    """The Hub's word for what is wrong, short enough to be shown."""
+    try:
+        document = msgspec.json.decode(answer.content[:MAX_ANSWER_BYTES])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("code")
+    return error[:200] if isinstance(error, str) else ""
+
+
+def _explain(url: str, error: httpx.HTTPError | httpx.InvalidURL) -> str:
+    text = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"the certificate of {url} is not trusted: set hub_ca_file to your authority's PEM file"
+    if isinstance(error, httpx.TimeoutException):
+        return f"the Hub at {url} does not answer in time: check the address and the network"
+    return f"the Hub at {url} cannot be reached ({text}): check the address and the network"

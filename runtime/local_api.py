@@ -1,0 +1,134 @@
+"""The OpenAI-compatible API on this machine's loopback: the node's models without a Hub.
+
+Owns routes and who may use them. It asks for no key, so it answers to nobody but this machine: not to a browser's
+page from elsewhere, not to a name that was rebound to loopback. Must not know the tunnel.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runtime.envelope import ErrorAnswer, unknown_route
+from runtime.forward import PATHS, Forwarder
+from runtime.local_inference import Inference, new_request_id
+from runtime.metrics import CONTENT_TYPE, NodeMetrics
+from runtime.snapshot import ModelView, NodeSnapshot
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def create_app(
+    *,
+    forwarder: Forwarder,
+    snapshot: Callable[[], NodeSnapshot],
+    metrics: NodeMetrics,
+    stopping: Callable[[], bool] = lambda: False,
+) -> FastAPI:
+    """The application; `stopping` says whether new requests are refused."""
+    app = FastAPI(title="Porten node", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_SameMachineOnly)
+    app.add_exception_handler(HTTPException, _http_error)
+
+    async def infer(request: Request) -> Response:
+        return Inference(request, forwarder, metrics, stopping)
+
+    for path in sorted(PATHS):
+        app.add_route(path, infer, methods=["POST"])
+    app.include_router(_models_router(snapshot))
+    app.add_api_route("/healthz", _healthz(snapshot, stopping))
+    app.add_api_route("/metrics", _exposition(metrics), response_class=Response)
+    return app
+
+
+def _models_router(snapshot: Callable[[], NodeSnapshot]) -> APIRouter:
+    router = APIRouter(prefix="/v1/models")
+
+    @router.get("")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(view) for view in snapshot().models if view.fits]}
+
+    @router.get("/{model_id:path}")
+    async def model(model_id: str) -> Response:
+        for view in snapshot().models:
+            if view.model == model_id:
+                return JSONResponse(_model(view))
+        return _error(ErrorAnswer(404, "model_not_found", "invalid_request_error", "no such model", "model"))
+
+    return router
+
+
+def _healthz(
+    snapshot: Callable[[], NodeSnapshot], stopping: Callable[[], bool]
+) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def healthz() -> dict[str, Any]:
+        return {"status": "ok", "accepting": snapshot().accepting and not stopping()}
+
+    return healthz
+
+
+def _exposition(metrics: NodeMetrics) -> Callable[[], Awaitable[Response]]:
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+    return exposition
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _error(unknown_route(request.url.path))
+    text = f"{request.method} is not for {request.url.path}"
+    return _error(ErrorAnswer(error.status_code, "method_not_allowed", "invalid_request_error", text))
+
+
+def _error(answer: ErrorAnswer) -> Response:
+    return Response(answer.body(new_request_id()), answer.status, dict(answer.headers()))
+
+
+def _model(view: ModelView) -> dict[str, Any]:
+    return {
+        "id": view.model,
+        "object": "model",
+        "created": 0,
+        "owned_by": "porten",
+        "context_length": view.context_length,
+        "capabilities": list(view.capabilities),
+        "state": view.state,
+    }
+
+
+class _SameMachineOnly:
+    """Refuses other origins and other host names: a browser on this machine would lend them its loopback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_local(scope["headers"]):
+            text = "this API answers to programs on this machine only"
+            answer = ErrorAnswer(403, "origin_not_allowed", "permission_error", text)
+            await _error(answer)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def is_local(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether `Host`, and `Origin` where there is one, name this machine's loopback."""
+    for name, value in headers:
+        text = value.decode("latin-1")
+        if name == b"host" and _host_name(text) not in LOOPBACK_NAMES:
+            return False
+        if name == b"origin" and _host_name(text.partition("://")[2]) not in LOOPBACK_NAMES:
+            return False
+    return True
+
+
+def _host_name(authority: str) -> str:
+    if authority.startswith("["):
+        return authority[: authority.find("]") + 1]
+    return authority.partition(":")[0].lower()

@@ -1,0 +1,192 @@
+"""One inference request of the local API, from the body it came with to the last ASGI message.
+
+Owns the ASGI end of an answer and the notice that a client hung up. Must not know routes, or who may ask.
+"""
+
+import asyncio
+import base64
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from runtime.envelope import ErrorAnswer, from_fault
+from runtime.errors import BodyTooLarge, NodeStopping, RuntimeFault
+from runtime.forward import MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
+from runtime.metrics import NodeMetrics
+
+SOURCE = "local"
+
+
+class _Asked(msgspec.Struct):
+    """What is read of a body; the rest goes to the engine unseen."""
+
+    model: str
+
+
+def new_request_id() -> str:
+    """A request id: `req_` and 20 lowercase base32 characters."""
+    return "req_" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20]
+
+
+class Inference(Response):
+    """One request. It speaks ASGI itself: status and headers are known only once the engine has answered."""
+
+    def __init__(
+        self, request: Request, forwarder: Forwarder, metrics: NodeMetrics, stopping: Callable[[], bool]
+    ) -> None:
+        super().__init__()
+        self._asked_headers = tuple(request.headers.items())
+        self._path = request.url.path
+        self._length = request.headers.get("content-length")
+        self._forwarder = forwarder
+        self._metrics = metrics
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer; a client that hangs up cancels the engine's work."""
+        started = time.monotonic()
+        request_id = new_request_id()
+        sink = _AsgiSink(send, request_id)
+        model, outcome = "", Outcome("cancelled")
+        try:
+            with self._metrics.active(SOURCE):
+                body = await _read_body(receive, self._length)
+                model = _model_of(body)
+                work = self._forward(request_id, model, body, sink)
+                outcome = await _unless_disconnected(work, receive)
+        except _Unanswerable as problem:
+            outcome = await finish_with(sink, problem.answer, request_id)
+        except RuntimeFault as fault:
+            outcome = await sink.fail(from_fault(fault))
+        except ClientGone:
+            pass
+        finally:
+            duration = time.monotonic() - started
+            label = model if outcome.outcome not in ("model_not_found", "cancelled") else ""
+            self._metrics.request_ended(
+                SOURCE,
+                label,
+                outcome.outcome,
+                duration_s=duration,
+                usage=outcome.usage,
+                ttft_ms=outcome.ttft_ms,
+            )
+
+    async def _forward(self, request_id: str, model: str, body: bytes, sink: "_AsgiSink") -> Outcome:
+        if self._stopping():
+            raise NodeStopping("the node is shutting down")
+        job = Job(
+            request_id=request_id,
+            model=model,
+            method="POST",
+            path=self._path,
+            headers=self._asked_headers,
+            pieces=_once(body),
+            content_length=len(body),
+        )
+        return await self._forwarder.forward(job, sink)
+
+
+class ClientGone(Exception):
+    """The client hung up."""
+
+
+class _Unanswerable(Exception):
+    """A request that no engine needs to see."""
+
+    def __init__(self, answer: ErrorAnswer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
+
+
+class _AsgiSink:
+    """The client's end of an answer; the server's `send` waits while the client does not read."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._begun = False
+        self._streamed = False
+
+    async def head(self, status: int, headers: Headers) -> None:
+        self._begun = True
+        self._streamed = any(value.startswith("text/event-stream") for _, value in headers)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        raw.append((b"x-request-id", self._request_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes, outcome: Outcome) -> None:
+        del outcome
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def fail(self, answer: ErrorAnswer) -> Outcome:
+        """An error before the head, or in the midst of a stream: an event, and no `[DONE]` after it."""
+        if not self._begun:
+            return await finish_with(self, answer, self._request_id)
+        if not self._streamed:
+            raise ConnectionError(answer.code)  # half a JSON document: the server cuts the connection
+        await self.finish(answer.event(), Outcome(answer.code))
+        return Outcome(answer.code)
+
+
+async def _read_body(receive: Receive, length: str | None) -> bytes:
+    if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise BodyTooLarge(MAX_BODY_BYTES)
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(MAX_BODY_BYTES)
+    return bytes(body)
+
+
+def _model_of(body: bytes) -> str:
+    """The model a body names; what is wrong with it is said without repeating it."""
+    try:
+        return msgspec.json.decode(body, type=_Asked).model
+    except msgspec.ValidationError:
+        raise _Unanswerable(_bad_request("invalid_request", "`model` must be a string", "model")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _Unanswerable(_bad_request("invalid_json", "the body is not valid JSON")) from None
+
+
+def _bad_request(code: str, message: str, param: str | None = None) -> ErrorAnswer:
+    return ErrorAnswer(400, code, "invalid_request_error", message, param)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _unless_disconnected(work: Coroutine[Any, Any, Outcome], receive: Receive) -> Outcome:
+    """The work's result, or ClientGone and the work cancelled."""
+    task: asyncio.Task[Outcome] = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
