@@ -1,13 +1,37 @@
-"""The Hub's listener for tunnels."""
+"""The Hub's listener for tunnels: who may come in, and the sessions that stand.
 
+Owns the listening socket, the limits before authentication and the set of live sessions. Must not
+know accounts, policies or storage: it asks a `NodeAuthenticator`. It is its own listener, not an
+ASGI application: an ASGI server closes every websocket on SIGTERM before anything could drain.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from random import random
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
-from tunnel.messages import Event, Status
+from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
+from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation, TunnelError
+from tunnel.flow import TokenBucket
+from tunnel.frames import MAX_MESSAGE_BYTES
+from tunnel.handshake import BUSY_CLOSURE, NODE_HEADER, REFUSED_CLOSURE, SUBPROTOCOL, challenge, welcome
+from tunnel.liveness import LivenessTimes
+from tunnel.messages import Event, Hello, Status, Welcome
+from tunnel.protocol import MAX_STREAMS, Side, TunnelProtocol
 from tunnel.session import HubSession
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +43,52 @@ class Grant:
 
 
 class NodeAuthenticator(Protocol):
-    """What the server asks of the Hub."""
+    """What the server asks of the Hub about nodes."""
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
         """Give the node's active keys; none means unknown or revoked."""
         ...
 
     async def admit(self, node_id: str, instance_id: str) -> Grant:
-        """Give leave, after the signature was verified."""
+        """Give leave, after the signature was verified.
+
+        Raises:
+            HandshakeRefused: not now, or not ever.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelLimits:
-    """What a server allows."""
+    """What a server allows. Rates are per second, times in seconds."""
 
     handshakes_per_s: float = 50.0
     handshake_burst: int = 100
-    max_streams: int = 256
-    heartbeat_s: float = 15.0
+    handshakes_per_address: int = 64  # unfinished at once; many nodes may share one address
     handshake_timeout_s: float = 5.0
+    retry_after_s: float = 5.0  # told to who comes too fast, plus as much again at random
+    max_streams: int = MAX_STREAMS
+    heartbeat_s: float = 15.0
+
+
+DEFAULT_LIMITS = TunnelLimits()
 
 
 class TunnelServer:
-    """Accepts nodes."""
+    """Accepts nodes and keeps their sessions until they end.
+
+    Args:
+        hub_id: Told to nodes.
+        host_names: What a node may have dialled (`host` or `host:port`); a HELLO signed for
+            another name is refused. A name without a port stands for any port.
+        authenticator: Knows keys and gives generations.
+        on_session: A session stands; streams may be opened on it.
+        on_status: A session's node reported.
+        on_closed: A session that stood has ended.
+        on_event: A session's node reported on a command.
+        limits: What is allowed.
+        ssl_context: To serve wss:// without a proxy.
+    """
 
     def __init__(
         self,
@@ -54,19 +100,192 @@ class TunnelServer:
         on_status: Callable[[HubSession, Status], None],
         on_closed: Callable[[HubSession], None],
         on_event: Callable[[HubSession, Event], None] | None = None,
-        limits: TunnelLimits = TunnelLimits(),
+        limits: TunnelLimits = DEFAULT_LIMITS,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._hub_id = hub_id
+        self._host_names = tuple(host_names)
+        self._authenticator = authenticator
+        self._on_session = on_session
+        self._on_status = on_status
+        self._on_closed = on_closed
+        self._on_event = on_event
+        self._limits = limits
+        self._ssl_context = ssl_context
+        self._rate = TokenBucket(rate=limits.handshakes_per_s, burst=limits.handshake_burst)
+        self._unfinished: Counter[str] = Counter()  # handshakes by address
+        self._sessions: set[HubSession] = set()
+        self._server: Server | None = None
+        self._draining = False
 
     @property
     def port(self) -> int:
         """The port listened on."""
-        raise NotImplementedError
+        if self._server is None:
+            raise RuntimeError("not started")
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    @property
+    def sessions(self) -> frozenset[HubSession]:
+        """The sessions that stand."""
+        return frozenset(self._sessions)
 
     async def start(self, host: str, port: int) -> None:
-        """Listen."""
-        raise NotImplementedError
+        """Listen; port 0 takes a free one."""
+        self._server = await serve(
+            self._accept,
+            host,
+            port,
+            process_request=self._screen,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            ssl=self._ssl_context,
+            compression=None,
+            ping_interval=None,
+            open_timeout=self._limits.handshake_timeout_s,
+            max_size=MAX_MESSAGE_BYTES,
+            write_limit=WRITE_LIMIT_BYTES,
+            server_header=None,
+        )
 
     async def close(self, *, drain_s: float = 0) -> None:
-        """Stop."""
-        raise NotImplementedError
+        """Stop listening, let sessions finish for at most `drain_s` seconds, then end them."""
+        if self._server is None:
+            return
+        self._draining = True
+        self._server.close(close_connections=False)
+        if drain_s > 0:
+            await self._drain(drain_s)
+        await asyncio.gather(*(session.close("going away") for session in self._sessions))
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _drain(self, drain_s: float) -> None:
+        for session in self._sessions:
+            smeared = drain_s * random()  # noqa: S311 - spreads the nodes' return, guards nothing
+            await session.goaway("going away", reconnect_in=smeared, deadline=drain_s)
+        ends = [asyncio.ensure_future(session.closed.wait()) for session in self._sessions]
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=drain_s)
+            for end in late:
+                end.cancel()
+
+    # -- before the upgrade -----------------------------------------------------------------------
+
+    async def _screen(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer what may not even become a websocket; None lets it through."""
+        if self._draining or not self._rate.take(time.monotonic()):
+            return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
+        if self._unfinished[_address(connection)] >= self._limits.handshakes_per_address:
+            return self._later(connection, HTTPStatus.TOO_MANY_REQUESTS)
+        node_id = request.headers.get(NODE_HEADER, "")
+        if not node_id or not await self._authenticator.public_keys(node_id):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "unknown node\n")
+        return None
+
+    def _later(self, connection: ServerConnection, status: HTTPStatus) -> Response:
+        response = connection.respond(status, "come back later\n")
+        seconds = self._limits.retry_after_s * (1 + random())  # noqa: S311 - as in _drain
+        response.headers["Retry-After"] = str(round(seconds))
+        return response
+
+    # -- one connection ---------------------------------------------------------------------------
+
+    async def _accept(self, connection: ServerConnection) -> None:
+        """Carry one connection from its first frame to its end."""
+        channel = WebSocketChannel(connection)
+        try:
+            session = await self._shake_hands(connection, channel)
+        except (TimeoutError, TunnelError) as error:
+            logger.info("handshake failed", extra={"event": "handshake_failed", "error": str(error)})
+            await channel.close(*_parting(error))
+            return
+        self._sessions.add(session)
+        try:
+            self._on_session(session)
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+            self._on_closed(session)
+
+    async def _shake_hands(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
+        address = _address(connection)
+        self._unfinished[address] += 1
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout_s):
+                return await self._authenticate(connection, channel)
+        finally:
+            self._unfinished[address] -= 1
+            if not self._unfinished[address]:
+                del self._unfinished[address]
+
+    async def _authenticate(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
+        request = connection.request
+        hello = await challenge(
+            channel,
+            hub_id=self._hub_id,
+            node_id=request.headers.get(NODE_HEADER, "") if request else "",
+            host_names=self._host_names,
+            public_keys=self._authenticator.public_keys,
+        )
+        grant = await self._authenticator.admit(hello.node_id, hello.instance_id)
+        max_streams = max(1, min(self._limits.max_streams, hello.max_streams))
+        await welcome(channel, self._welcome(grant, max_streams))
+        return self._session(connection, channel, hello, grant, max_streams)
+
+    def _welcome(self, grant: Grant, max_streams: int) -> Welcome:
+        return Welcome(
+            generation=grant.generation,
+            hub_id=self._hub_id,
+            heartbeat_s=self._limits.heartbeat_s,
+            max_streams=max_streams,
+            credential=grant.credential,
+        )
+
+    def _session(
+        self,
+        connection: ServerConnection,
+        channel: WebSocketChannel,
+        hello: Hello,
+        grant: Grant,
+        max_streams: int,
+    ) -> HubSession:
+        protocol = TunnelProtocol(
+            Side.HUB,
+            generation=grant.generation,
+            now=asyncio.get_running_loop().time(),
+            max_streams=max_streams,
+            times=LivenessTimes.for_heartbeat(self._limits.heartbeat_s),
+        )
+        return HubSession(
+            channel,
+            protocol,
+            node_id=hello.node_id,
+            instance_id=hello.instance_id,
+            hub_id=self._hub_id,
+            remote_address=_address(connection),
+            connected_at=time.time(),
+            agent=hello.agent,
+            on_status=self._on_status,
+            on_event=self._on_event,
+        )
+
+
+def _address(connection: ServerConnection) -> str:
+    peer = connection.remote_address
+    return str(peer[0]) if peer else ""
+
+
+def _parting(error: Exception) -> tuple[int, str]:
+    """Websocket close code and reason for a handshake that failed."""
+    match error:
+        case HandshakeRefused(status=503 | 429):
+            return BUSY_CLOSURE, error.reason
+        case HandshakeRefused():
+            return REFUSED_CLOSURE, error.reason
+        case ProtocolViolation():
+            return 1002, "protocol violation"
+        case ChannelClosed():
+            return error.code, error.reason
+        case _:
+            return 1008, "handshake timed out"

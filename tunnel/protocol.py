@@ -1,0 +1,450 @@
+"""The tunnel's rules without its I/O: bytes and `now` in, events and bytes to send out.
+
+Owns the session's streams, what each side may say when, and the answers the protocol gives by
+itself (PONG, CREDIT, RESET of what it refuses). Must not know sockets, tasks, clocks or what a
+request means. One class serves both ends; `side` decides which frames it accepts.
+
+Every method is synchronous and leaves the protocol consistent. After a ProtocolViolation with
+`local=False` the session must be ended; nothing else may be called.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from random import random
+
+from tunnel.errors import ProtocolViolation, ResetCode, StreamReset, TooManyStreams
+from tunnel.events import (
+    CommandReceived,
+    CreditReceived,
+    DataReceived,
+    EventReceived,
+    GoawayReceived,
+    HeadReceived,
+    ResetReceived,
+    StatusReceived,
+    StreamOpened,
+    TunnelEvent,
+)
+from tunnel.flow import (
+    INITIAL_WINDOW,
+    REQUEST_WINDOW_LIMIT,
+    ReceiveWindow,
+    SendCredit,
+    TokenBucket,
+)
+from tunnel.frames import (
+    CREDIT_OFFSET,
+    FIRST_IGNORABLE_TYPE,
+    FLAG_FIN,
+    FLAG_TRAILERS,
+    MAX_DATA_BYTES,
+    MAX_STREAM_ID,
+    PING_BODY,
+    Frame,
+    FrameType,
+    decode,
+    encode,
+)
+from tunnel.liveness import DEFAULT_TIMES, Liveness, LivenessTimes
+from tunnel.messages import (
+    Command,
+    Event,
+    Goaway,
+    Head,
+    Message,
+    Open,
+    Reset,
+    Status,
+    Trailers,
+    decode_message,
+    encode_message,
+)
+from tunnel.outbox import Outbox
+from tunnel.state import Half, Signal, StreamState
+from tunnel.table import StreamTable
+
+MAX_STREAMS = 256  # concurrent in a session; a node may advertise fewer
+MAX_PENDING_BYTES = 64 * 1024  # of one stream, queued and not yet in a message
+MAX_CONTROL_BACKLOG = 1024 * 1024  # bytes; a peer that asks and never reads is cut off
+MAX_TRAILERS_BYTES = 4 * 1024
+RESETS_PER_S = 20.0
+RESET_BURST = 100  # on top of the streams that may be open: all of them may always be reset at once
+
+
+class Side(Enum):
+    """Which end of the tunnel a protocol is."""
+
+    HUB = "hub"
+    NODE = "node"
+
+
+class TunnelProtocol:
+    """One session's state machine.
+
+    Args:
+        side: Which end this is.
+        generation: The session's fencing number, checked in every PING and PONG.
+        now: Seconds on the clock all later `now` come from.
+        max_streams: How many may be open at once.
+        times: Liveness intervals.
+        jitter: Gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        generation: int,
+        now: float,
+        max_streams: int = MAX_STREAMS,
+        times: LivenessTimes = DEFAULT_TIMES,
+        jitter: Callable[[], float] = random,
+    ) -> None:
+        self.side = side
+        self.generation = generation
+        self.max_streams = max_streams
+        self._table = StreamTable()
+        self.streams = self._table.live
+        self.draining = False
+        self.liveness = Liveness(times, pings=side is Side.HUB, now=now, jitter=jitter)
+        self._now = now
+        self._outbox = Outbox()
+        self._resets = TokenBucket(rate=RESETS_PER_S, burst=RESET_BURST + max_streams)
+        self._pings = 0
+        self._receivers = self._hub_receivers() if side is Side.HUB else self._node_receivers()
+
+    # -- bytes in -------------------------------------------------------------------------------
+
+    def receive(self, message: bytes, now: float) -> list[TunnelEvent]:
+        """Take one websocket message; give what happened, in order.
+
+        Raises:
+            ProtocolViolation: the peer broke the rules; the session must end.
+        """
+        self._now = self.liveness.heard = now
+        events: list[TunnelEvent] = []
+        for frame in decode(message):
+            receiver = self._receivers.get(frame.type)
+            if receiver is not None:
+                event = receiver(frame)
+                if event is not None:
+                    events.append(event)
+            elif frame.type < FIRST_IGNORABLE_TYPE:
+                raise ProtocolViolation(f"frame of type {frame.type:#04x} to the {self.side.value}")
+        if self._outbox.control_bytes > MAX_CONTROL_BACKLOG:
+            raise ProtocolViolation("asks for more answers than it reads")
+        return events
+
+    # -- bytes out ------------------------------------------------------------------------------
+
+    def data_to_send(self, now: float) -> bytes:
+        """Give the next websocket message, at most 64 KiB of all that is ready; empty if nothing is."""
+        self._now = now
+        message = self._outbox.next_message()
+        ended = self._outbox.ended
+        if ended:
+            for stream in ended:
+                stream.sent(Signal.FIN)
+                self._table.retire_if_over(stream)
+            ended.clear()
+        return message
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether `data_to_send` would give anything."""
+        return self._outbox.waiting
+
+    def take_unblocked(self) -> list[StreamState]:
+        """Give the streams whose blocked sender has room since the last call."""
+        unblocked = self._outbox.unblocked
+        if unblocked:
+            self._outbox.unblocked = []
+        return unblocked
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When `tick` must be called next, at the latest."""
+        return self.liveness.next_deadline()
+
+    def tick(self, now: float) -> str | None:
+        """Let time pass: queue a PING when due; say why the peer is dead, if it is."""
+        self._now = now
+        reason = self.liveness.dead(now)
+        if reason is None and self.liveness.ping_due(now):
+            self._pings += 1
+            body = PING_BODY.pack(self._pings.to_bytes(8, "big"), self.generation)
+            self._outbox.add_control(encode(FrameType.PING, payload=body))
+        return reason
+
+    # -- streams --------------------------------------------------------------------------------
+
+    def open_stream(self, request: Open) -> StreamState:
+        """Open a stream (Hub only).
+
+        Raises:
+            TooManyStreams: the session is full, or has used up its ids.
+            ProtocolViolation: (local) the request does not fit a control frame, or we are no Hub.
+        """
+        if self.side is not Side.HUB:
+            raise ProtocolViolation("only the Hub opens streams", local=True)
+        if len(self.streams) >= self.max_streams or self._table.last >= MAX_STREAM_ID:
+            raise TooManyStreams(f"{len(self.streams)} streams are open")
+        payload = encode_message(request)
+        stream = StreamState(
+            self._table.last + 1,
+            request,
+            sending=Half.BODY,
+            window=ReceiveWindow(request.window, request.window),
+            credit=SendCredit(),
+        )
+        self._table.add(stream)
+        self._outbox.add_control(encode(FrameType.OPEN, stream.id, payload))
+        return stream
+
+    def send_head(self, stream: StreamState, head: Head) -> None:
+        """Queue the response's head (node only).
+
+        Raises:
+            StreamReset: the stream is over.
+            ProtocolViolation: (local) it was sent already, or is too large.
+        """
+        self._require_live(stream)
+        payload = encode_message(head)
+        stream.sent(Signal.HEAD)
+        self._outbox.add_control(encode(FrameType.HEAD, stream.id, payload))
+
+    def room(self, stream: StreamState) -> int:
+        """How many bytes `send_data` would take now: within the peer's credit and our own buffer."""
+        credit = stream.credit
+        return min(credit.granted - credit.used, MAX_PENDING_BYTES - stream.pending_bytes)
+
+    def send_data(
+        self,
+        stream: StreamState,
+        data: bytes | memoryview,
+        *,
+        fin: bool = False,
+        trailers: Trailers | None = None,
+    ) -> None:
+        """Queue bytes, at most `room` of them; `fin` ends our half, with trailers if given.
+
+        Raises:
+            StreamReset: the stream is over.
+            ProtocolViolation: (local) before HEAD, after FIN, beyond the credit, or bad trailers.
+        """
+        self._require_live(stream)
+        if stream.sending is not Half.BODY or stream.fin_pending:
+            raise ProtocolViolation(f"data on stream {stream.id} before HEAD or after FIN", local=True)
+        count = len(data)
+        if count > stream.credit.granted - stream.credit.used:
+            raise ProtocolViolation(f"data on stream {stream.id} beyond its credit", local=True)
+        if fin:
+            stream.trailers_pending = _encode_trailers(trailers)
+            stream.fin_pending = True
+        elif not count:
+            return
+        if count:
+            stream.credit.used += count
+            stream.pending.append(data)
+            stream.pending_bytes += count
+        self._outbox.schedule(stream)
+
+    def consumed(self, stream: StreamState, count: int) -> bool:
+        """Count bytes the reader took; True when that queued a CREDIT.
+
+        This is the one place where credit is given: a byte budget for the whole process belongs here.
+        """
+        if stream.receiving is Half.DONE or not self._table.holds(stream):
+            return False
+        offset = stream.window.consume(count)
+        if offset is None:
+            return False
+        self._outbox.add_control(encode(FrameType.CREDIT, stream.id, CREDIT_OFFSET.pack(offset)))
+        return True
+
+    def discard(self, stream: StreamState, unread: int) -> None:
+        """Let what still arrives be dropped; `unread` bytes had arrived and were not consumed."""
+        stream.discarding = True
+        self.consumed(stream, unread)
+
+    def reset(self, stream: StreamState, code: ResetCode, reason: str = "") -> bool:
+        """End both halves at once; False when the stream was over already."""
+        if not self._table.holds(stream):
+            return False
+        self._bury(stream)
+        self._send_reset(stream.id, code, reason)
+        return True
+
+    def reset_orphan(self, stream_id: int) -> None:
+        """Reset a stream only the peer still believes in."""
+        if 0 < stream_id <= self._table.last and stream_id not in self.streams:
+            self._send_reset(stream_id, ResetCode.CANCELLED, "unknown stream")
+
+    @property
+    def last_stream(self) -> int:
+        """The highest stream id seen so far."""
+        return self._table.last
+
+    # -- session --------------------------------------------------------------------------------
+
+    def send_status(self, status: Status) -> None:
+        """Queue a STATUS (node only)."""
+        self._send_message(FrameType.STATUS, status)
+
+    def send_command(self, command: Command) -> None:
+        """Queue a COMMAND (Hub only)."""
+        self._send_message(FrameType.COMMAND, command)
+
+    def send_event(self, event: Event) -> None:
+        """Queue an EVENT (node only)."""
+        self._send_message(FrameType.EVENT, event)
+
+    def send_goaway(self, goaway: Goaway) -> None:
+        """Queue a GOAWAY; a node refuses what is opened after it."""
+        self.draining = True
+        self._send_message(FrameType.GOAWAY, goaway)
+
+    def _send_message(self, kind: FrameType, message: Message) -> None:
+        self._outbox.add_control(encode(kind, payload=encode_message(message)))
+
+    # -- receivers, one a frame type --------------------------------------------------------------
+
+    def _hub_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
+        return self._common_receivers() | {
+            FrameType.PONG: self._on_pong,
+            FrameType.STATUS: lambda frame: StatusReceived(decode_message(Status, frame.payload)),
+            FrameType.EVENT: lambda frame: EventReceived(decode_message(Event, frame.payload)),
+            FrameType.HEAD: self._on_head,
+        }
+
+    def _node_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
+        return self._common_receivers() | {
+            FrameType.PING: self._on_ping,
+            FrameType.COMMAND: lambda frame: CommandReceived(decode_message(Command, frame.payload)),
+            FrameType.OPEN: self._on_open,
+        }
+
+    def _common_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
+        return {
+            FrameType.DATA: self._on_data,
+            FrameType.CREDIT: self._on_credit,
+            FrameType.RESET: self._on_reset,
+            FrameType.GOAWAY: lambda frame: GoawayReceived(decode_message(Goaway, frame.payload)),
+        }
+
+    def _on_ping(self, frame: Frame) -> None:
+        self._check_generation(frame)
+        self._outbox.add_control(encode(FrameType.PONG, payload=frame.payload))
+
+    def _on_pong(self, frame: Frame) -> None:
+        self._check_generation(frame)
+
+    def _check_generation(self, frame: Frame) -> None:
+        if len(frame.payload) != PING_BODY.size:
+            raise ProtocolViolation("PING or PONG of another length than 16")
+        _, generation = PING_BODY.unpack(frame.payload)
+        if generation != self.generation:
+            raise ProtocolViolation(f"speaks of generation {generation}, this is {self.generation}")
+
+    def _on_open(self, frame: Frame) -> StreamOpened | None:
+        self._table.begin(frame.stream)
+        request = decode_message(Open, frame.payload)
+        if self.draining or len(self.streams) >= self.max_streams:
+            self._table.bury(frame.stream, self._now)
+            self._send_reset(frame.stream, ResetCode.REFUSED, "draining" if self.draining else "full")
+            return None
+        stream = StreamState(
+            frame.stream,
+            request,
+            sending=Half.HEAD,
+            window=ReceiveWindow(INITIAL_WINDOW, REQUEST_WINDOW_LIMIT),
+            credit=SendCredit(request.window),
+        )
+        self._table.add(stream)
+        return StreamOpened(stream)
+
+    def _on_head(self, frame: Frame) -> HeadReceived | None:
+        stream = self._table.find(frame.stream, self._now, late=False)
+        if stream is None:
+            return None
+        stream.received(Signal.HEAD)
+        return HeadReceived(stream, decode_message(Head, frame.payload))
+
+    def _on_data(self, frame: Frame) -> DataReceived | None:
+        stream = self.streams.get(frame.stream) or self._table.find(frame.stream, self._now, late=False)
+        if stream is None:
+            return None
+        fin = bool(frame.flags & FLAG_FIN)
+        if fin or stream.receiving is not Half.BODY:
+            stream.received(Signal.FIN if fin else Signal.DATA)
+        data = self._body(stream, frame)
+        if not data and not fin:
+            raise ProtocolViolation(f"empty data on stream {stream.id}")
+        stream.window.accept(len(data))
+        if fin:
+            self._table.retire_if_over(stream)
+        if stream.discarding:
+            self.consumed(stream, len(data))
+            return None
+        return DataReceived(stream, data, fin)
+
+    def _body(self, stream: StreamState, frame: Frame) -> bytes:
+        """Split trailers from a DATA payload and check its length."""
+        data = frame.payload
+        if frame.flags & FLAG_TRAILERS:
+            split = len(data) - frame.aux
+            if not frame.flags & FLAG_FIN or split < 0 or frame.aux > MAX_TRAILERS_BYTES:
+                raise ProtocolViolation(f"misplaced trailers on stream {stream.id}")
+            stream.trailers = decode_message(Trailers, data[split:])
+            data = data[:split]
+        if len(data) > MAX_DATA_BYTES:
+            raise ProtocolViolation(f"{len(data)} bytes in one DATA frame")
+        return data
+
+    def _on_credit(self, frame: Frame) -> CreditReceived | None:
+        stream = self._table.find(frame.stream, self._now, late=True)
+        if len(frame.payload) != CREDIT_OFFSET.size:
+            raise ProtocolViolation("CREDIT of another length than 8")
+        if stream is None or not stream.credit.grant(CREDIT_OFFSET.unpack(frame.payload)[0]):
+            return None
+        if not stream.blocked:
+            return None
+        stream.blocked = False
+        return CreditReceived(stream)
+
+    def _on_reset(self, frame: Frame) -> ResetReceived | None:
+        reset = decode_message(Reset, frame.payload)
+        stream = self._table.find(frame.stream, self._now, late=True)
+        # A node's RESET of a live stream answers an OPEN of ours, so the Hub's own pace bounds those.
+        counts = self.side is Side.NODE or stream is None
+        if counts and not self._resets.take(self._now):
+            raise ProtocolViolation("resets streams faster than allowed")
+        if stream is None:
+            return None
+        self._bury(stream)
+        return ResetReceived(stream, ResetCode.from_wire(reset.code), reset.reason)
+
+    # -- the life of a stream -----------------------------------------------------------------------
+
+    def _require_live(self, stream: StreamState) -> None:
+        if not self._table.holds(stream):
+            raise StreamReset(ResetCode.CANCELLED, "the stream is over")
+
+    def _bury(self, stream: StreamState) -> None:
+        """Take a reset stream off the books; what its peer sent before it knew is dropped."""
+        self._table.bury(stream.id, self._now)
+        self._outbox.remove(stream)
+
+    def _send_reset(self, stream_id: int, code: ResetCode, reason: str) -> None:
+        payload = encode_message(Reset(code=int(code), reason=reason[:256]))
+        self._outbox.add_control(encode(FrameType.RESET, stream_id, payload))
+
+
+def _encode_trailers(trailers: Trailers | None) -> bytes:
+    if trailers is None:
+        return b""
+    encoded = encode_message(trailers)
+    if len(encoded) > MAX_TRAILERS_BYTES:
+        raise ProtocolViolation(f"trailers of {len(encoded)} bytes", local=True)
+    return encoded
