@@ -63,8 +63,13 @@ class ReplicaPlan:
 class LaunchSpec:
     """How to start one engine process.
 
-    The process announces `{"host": …, "port": …}` as one JSON line on stdout, answers 200 on `ready_path` when
-    it can serve, and ends when its stdin closes.
+    The process announces `{"host": …, "port": …}` as one JSON line on stdout, answers 200 on `ready_path`
+    when it can serve, and ends when its stdin closes.
+
+    Attributes:
+        stdin: sent first; what it holds no other user of the machine can read, unlike `argv`.
+        headers: what every request to the engine must carry.
+        start_timeout_s: seconds from start to readiness before it is given up.
     """
 
     argv: tuple[str, ...]
@@ -72,6 +77,7 @@ class LaunchSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     headers: tuple[tuple[str, str], ...] = ()
     stdin: bytes = b""
+    start_timeout_s: float = 120.0
 
 
 class Backend(Protocol):
@@ -105,3 +111,9 @@ class Backend(Protocol):
 
     def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
         """The process to start."""
+
+    def explain(self, log: str) -> str:
+        """Why the engine did not start, out of the end of its log; empty where the log does not tell.
+
+        Requesters see it: no path of this machine belongs in it.
+        """

@@ -1,0 +1,84 @@
+"""Runs llama.cpp's own HTTP server. A script, not a module of Porten: it runs in the ENGINE's environment.
+
+It is started by path with that environment's python, imports nothing of Porten, and speaks to its parent so:
+
+- stdin, first line: one JSON object with the parameters (a key belongs neither in `argv` nor in `environ`);
+- stdin, end of file: the parent is gone, so this process goes too;
+- stdout: one JSON line `{"host", "port", "load_s"}` once it answers, then end of file;
+- stderr: llama.cpp's own log, errors only: its warnings quote pieces of requests.
+"""
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import urllib.parse
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LOG_ERRORS_ONLY = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the parent dies, even while loading keeps every thread of ours busy."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
+    """Translate what the parent asked for into llama.cpp's parameters."""
+    params = xllamacpp.CommonParams()
+    params.model.path = wanted["model_path"]
+    params.model_alias = {wanted["alias"]}
+    params.hostnames = [wanted["host"]]
+    params.port = 0
+    params.api_keys = [wanted["api_key"]]
+    params.n_parallel = wanted["slots"]
+    # llama.cpp divides n_ctx among its slots: each is promised the whole context length.
+    params.n_ctx = wanted["context_length"] * wanted["slots"]
+    params.kv_unified = False
+    params.cpuparams.n_threads = wanted["threads"]
+    params.cpuparams_batch.n_threads = wanted["threads"]
+    # Never shrink the context behind the scheduler's back to what happens to be free.
+    params.fit_params = False
+    # The extra prompt cache in memory (8 GiB by default) would grow past what was reserved.
+    params.cache_ram_mib = 0
+    # The first request warms up as well as a made-up one, and is answered sooner without it.
+    params.warmup = False
+    params.embedding = wanted["task"] != "generate"
+    if wanted["task"] == "rerank":
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    params.use_jinja = True
+    params.endpoint_slots = True
+    params.endpoint_metrics = True
+    params.endpoint_props = False
+    params.ui = False
+    params.offline = True
+    params.verbosity = _LOG_ERRORS_ONLY
+    return params
+
+
+def serve() -> None:
+    """Start the server, announce it, and stay until the parent closes stdin."""
+    began = time.monotonic()
+    wanted = json.loads(sys.stdin.buffer.readline())
+    die_with_parent(wanted["parent_pid"])
+    xllamacpp = importlib.import_module("xllamacpp")  # after the line above: importing takes a while
+    server = xllamacpp.Server(parameters(xllamacpp, wanted))  # returns when it answers; raises when it cannot
+    address = urllib.parse.urlsplit(server.listening_address)
+    announced = {"host": address.hostname, "port": address.port, "load_s": time.monotonic() - began}
+    sys.stdout.write(json.dumps(announced) + "\n")
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve()
