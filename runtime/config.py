@@ -32,8 +32,9 @@ _FOREIGN_PREFIXES = (
     "PORTEN_DEMO_",
     "PORTEN_INSTALL_",
     "PORTEN_TEST_",
+    "PORTEN_API_KEY",
 )
-"""Variables of this project's other programs, and the marker engines carry; never settings of the node."""
+"""Variables of this project's other programs and of apps, and the marker engines carry: no settings."""
 
 
 def _split(value: object) -> object:
@@ -103,10 +104,6 @@ class NodeConfig(BaseSettings):
     hub_ca_file: AbsolutePath | None = Field(
         None,
         description="PEM file of the authority that signed the Hub's certificate, where it is a private one.",
-    )
-    trust_env_proxy: bool = Field(
-        default=False,
-        description="Reach the Hub through the proxy that `HTTPS_PROXY` names. Off unless asked for.",
     )
     join_token: SecretStr | None = Field(
         None, description="JoinToken with which `porten run` enrolls a machine nobody sits at."

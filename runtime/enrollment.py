@@ -5,7 +5,6 @@ is stored, nor how a terminal shows a code. Every failure of the network or the 
 """
 
 import asyncio
-import base64
 import hashlib
 import os
 import platform
@@ -72,10 +71,9 @@ T = TypeVar("T")
 
 
 def fingerprint(key: Ed25519PrivateKey) -> str:
-    """Twenty characters of the node's key that a person can compare on two screens."""
-    digest = hashlib.sha256(encode_public_key(key.public_key()).encode()).digest()
-    text = base64.b32encode(digest).decode()[:20]
-    return "-".join(text[start : start + 4] for start in range(0, 20, 4))
+    """Twenty hex digits of the node's key that a person can compare on two screens."""
+    text = hashlib.sha256(encode_public_key(key.public_key()).encode()).hexdigest()[:20]
+    return ":".join(text[start : start + 4] for start in range(0, 20, 4))
 
 
 def describe_machine(key: Ed25519PrivateKey, devices: Sequence[Device]) -> dict[str, Any]:
@@ -117,14 +115,12 @@ class HubApi:
 
     @classmethod
     @asynccontextmanager
-    async def connect(
-        cls, url: str, *, ca_file: Path | None = None, trust_env: bool = False
-    ) -> AsyncIterator["HubApi"]:
-        """Talk to the Hub at `url`; no proxy from the environment unless `trust_env`."""
+    async def connect(cls, url: str, *, ca_file: Path | None = None) -> AsyncIterator["HubApi"]:
+        """Talk to the Hub at `url`, directly: no proxy is taken from the environment."""
         verify: ssl.SSLContext | bool = tls_context(ca_file) if url.startswith("https://") else True
         headers = {"user-agent": AGENT, "accept": "application/json"}
         async with httpx.AsyncClient(
-            base_url=url, verify=verify, trust_env=trust_env, timeout=_TIMEOUT, headers=headers
+            base_url=url, verify=verify, trust_env=False, timeout=_TIMEOUT, headers=headers
         ) as client:
             yield cls(url, client)
 

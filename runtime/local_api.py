@@ -1,7 +1,7 @@
 """The OpenAI-compatible API on this machine's loopback: the node's models without a Hub.
 
-Owns routes and who may use them. It asks for no key, so it answers to nobody but this machine: not to a browser's
-page from elsewhere, not to a name that was rebound to loopback. Must not know the tunnel.
+Owns routes and who may use them. It asks for no key, so it answers to nobody but this machine: not to a page
+from elsewhere in a browser, not to a name that was rebound to loopback. Must not know the tunnel.
 """
 
 from collections.abc import Awaitable, Callable, Iterable

@@ -68,10 +68,9 @@ class Inference(Response):
             pass
         finally:
             duration = time.monotonic() - started
-            label = model if outcome.outcome not in ("model_not_found", "cancelled") else ""
             self._metrics.request_ended(
                 SOURCE,
-                label,
+                model,
                 outcome.outcome,
                 duration_s=duration,
                 usage=outcome.usage,

@@ -23,7 +23,8 @@ _DURATION_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 3
 class NodeMetrics:
     """Counters of the requests, gauges of the node's state."""
 
-    def __init__(self, snapshot: Callable[[], NodeSnapshot] | None = None) -> None:
+    def __init__(self, snapshot: Callable[[], NodeSnapshot]) -> None:
+        self._snapshot = snapshot
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "porten_node_requests",
@@ -60,8 +61,7 @@ class NodeMetrics:
             ("state",),
             registry=self.registry,
         )
-        if snapshot is not None:
-            self.registry.register(_SnapshotCollector(snapshot))
+        self.registry.register(_SnapshotCollector(snapshot))
 
     @contextmanager
     def active(self, source: str) -> Iterator[None]:
@@ -83,7 +83,8 @@ class NodeMetrics:
         usage: TokenUsage | None = None,
         ttft_ms: float | None = None,
     ) -> None:
-        """Count one request. `model` must be a catalog id, or empty where none was leased."""
+        """Count one request. A model this node does not offer is no label: anybody can make names up."""
+        model = model if any(model == view.model for view in self._snapshot().models) else ""
         self._requests.labels(source, model, outcome).inc()
         self._duration.labels(model).observe(duration_s)
         if ttft_ms is not None:
