@@ -1,0 +1,135 @@
+"""Engine processes: real ones, small enough to start in milliseconds."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtime.backends.base import LaunchSpec
+from runtime.errors import EngineFailed
+from runtime.process import OWNER_MARK, EngineProcess, marked, owner_of, sweep
+
+ANNOUNCE = 'import sys; sys.stdin.readline(); print(\'{"host": "127.0.0.1", "port": 1}\', flush=True)\n'
+
+STUBBORN_TREE = """
+    import signal, subprocess, sys, time
+    IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    SLEEP = IGNORE + "import time; print(1, flush=True); time.sleep(600)"
+    exec(IGNORE)
+    child = subprocess.Popen([sys.executable, "-c", SLEEP], start_new_session=True, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    # A grandchild in a session of its own, whose parent is gone: only the mark finds it.
+    BEAR = "import subprocess as s, sys; p = s.Popen([sys.executable, '-c', sys.argv[1]]," \
+           "start_new_session=True, stdout=s.PIPE); p.stdout.readline(); import os; os._exit(0)"
+    subprocess.run([sys.executable, "-c", BEAR, SLEEP])
+    print('{"host": "127.0.0.1", "port": 1}', flush=True)
+    time.sleep(600)
+"""
+
+
+def launch(script: str, **kwargs: object) -> LaunchSpec:
+    return LaunchSpec(argv=(sys.executable, "-c", textwrap.dedent(script)), stdin=b"{}\n", **kwargs)  # type: ignore[arg-type]
+
+
+async def start(script: str, tmp_path: Path) -> EngineProcess:
+    return await EngineProcess.start(
+        launch(script), owner=owner_of(tmp_path), log=tmp_path / "logs" / "m.log"
+    )
+
+
+async def test_it_announces_itself_and_ends_when_its_stdin_does(tmp_path: Path) -> None:
+    engine = await start(ANNOUNCE + "sys.stdin.read()", tmp_path)
+    assert (await engine.announcement()).port == 1
+    assert engine.alive
+    assert await engine.stop() == ()
+    assert not engine.alive
+
+
+async def test_one_that_ignores_every_request_to_end_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.process._TERM_S", 0.3)
+    engine = await start(STUBBORN_TREE, tmp_path)
+    await engine.announcement()
+    tree = await asyncio.to_thread(engine._tree)
+    assert len(tree) == 3
+    assert await engine.stop() == ()
+    assert not [process for process in tree if process.is_running() and process.status() != "zombie"]
+
+
+async def test_one_that_dies_before_it_is_ready_says_how(tmp_path: Path) -> None:
+    engine = await start("import sys; sys.stderr.write('no such model'); sys.exit(3)", tmp_path)
+    with pytest.raises(EngineFailed, match="exit code 3"):
+        await engine.announcement()
+    assert engine.log_tail() == "no such model"
+    assert await engine.stop() == ()
+    engine = await start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    with pytest.raises(EngineFailed, match="SIGKILL"):
+        await engine.announcement()
+    assert engine.log.with_name("m.log.1").read_text() == "no such model"
+    assert engine.log.stat().st_mode & 0o077 == 0
+    assert await engine.stop() == ()
+
+
+async def test_one_that_speaks_nonsense_is_refused(tmp_path: Path) -> None:
+    engine = await start("print('hello', flush=True); input(); input()", tmp_path)
+    with pytest.raises(EngineFailed):
+        await engine.announcement()
+    assert await engine.stop() == ()
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match="cannot be started"):
+        await EngineProcess.start(LaunchSpec(argv=("/no/such/python",)), owner="o", log=tmp_path / "l")
+
+
+async def test_settings_of_the_node_do_not_reach_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTEN_JOIN_TOKEN", "secret")
+    script = "import os, sys; sys.stderr.write(str(os.environ.get('PORTEN_JOIN_TOKEN')))"
+    engine = await start(script, tmp_path)
+    await engine.wait()
+    assert engine.log_tail() == "None"
+    await engine.stop()
+
+
+async def test_cancelling_a_start_leaves_nothing(tmp_path: Path) -> None:
+    starting = asyncio.ensure_future(start("import time; time.sleep(600)", tmp_path))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert marked(OWNER_MARK, owner_of(tmp_path)) == set()
+
+
+ORPHAN = """
+import os, subprocess, sys
+sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+print(subprocess.Popen(sleeper, stdout=subprocess.DEVNULL).pid, flush=True)
+os._exit(0)
+"""
+
+
+def orphan(mark: str) -> psutil.Process:
+    """A process whose parent has ended, as an engine is after its node was killed."""
+    environment = {**os.environ, OWNER_MARK: mark}
+    said = subprocess.run([sys.executable, "-c", ORPHAN], env=environment, capture_output=True, check=True)
+    return psutil.Process(int(said.stdout))
+
+
+def test_strays_of_an_earlier_node_are_ended_and_other_nodes_engines_are_not(tmp_path: Path) -> None:
+    stray, foreign = orphan(owner_of(tmp_path / "a")), orphan(owner_of(tmp_path / "b"))
+    try:
+        assert sweep(owner_of(tmp_path / "a")) == 1
+        assert not stray.is_running() or stray.status() == psutil.STATUS_ZOMBIE
+        assert foreign.is_running()
+        assert sweep(owner_of(tmp_path / "a")) == 0
+    finally:
+        foreign.kill()
