@@ -112,7 +112,7 @@ async def test_cancelling_a_start_leaves_nothing(tmp_path: Path) -> None:
 ORPHAN = """
 import os, subprocess, sys
 sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-print(subprocess.Popen(sleeper, stdout=subprocess.DEVNULL).pid, flush=True)
+print(subprocess.Popen(sleeper, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid, flush=True)
 os._exit(0)
 """
 
