@@ -1,7 +1,7 @@
 """Identifiers and names of the Hub's things.
 
-Owns how they look: an identifier is a prefix that says the kind, then 20 characters of chance; a name is what a
-person typed, cleaned. Knows nothing of what they name.
+Owns how they look: an identifier is a prefix that says the kind, then 20 characters of chance; a name is
+what a person typed, cleaned. Knows nothing of what they name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """API keys: how they are made, read and hashed.
 
-Owns the format ``sk-porten-`` + 32 characters of chance + 6 of checksum, so that a mistyped or invented key is
-refused without a look into the database. Only the SHA-256 of a key is ever stored: with 190 bits of chance in
-it a slow hash would add cost to every request and no safety.
+Owns the format ``sk-porten-`` + 32 characters of chance + 6 of checksum, so that a mistyped or invented key
+is refused without a look into the database. Only the SHA-256 of a key is ever stored: with 190 bits of chance
+in it a slow hash would add cost to every request and no safety.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tables, repositories and migrations (SQLAlchemy Core, async)."""
+"""What the Hub keeps, in SQLite or PostgreSQL; see :mod:`hub.storage.repositories`."""

@@ -1,0 +1,106 @@
+"""How storage reaches its database.
+
+Owns the engine's settings and the two kinds of transaction. A write takes SQLite's one write lock at its
+first statement (``BEGIN IMMEDIATE``): a transaction that reads first and writes later could find its snapshot
+stale and fail, however long the busy timeout. Knows no table but the revision counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, cast, event, update
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import Integer, Text
+
+from hub.errors import StorageUnavailable
+from hub.storage import tables
+
+REVISION = "revision"
+"""The setting that every change of what other processes keep copies of raises by one."""
+
+_BUSY_TIMEOUT_MS = 10_000
+_IMMEDIATE = "porten_immediate"
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """Make an engine for ``url``.
+
+    Raises:
+        StorageUnavailable: the URL is not one, or its driver is not installed.
+    """
+    try:
+        engine = create_async_engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise StorageUnavailable(f"the database URL cannot be used: {error}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+class Database:
+    """An engine, with transactions that say what they are for."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def note(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction for what nobody keeps a copy of (liveness, polls, sessions, usage)."""
+        async with self.engine.connect() as connection:
+            await connection.execution_options(**{_IMMEDIATE: True})
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction that raises the revision, so that every Hub process reads again."""
+        async with self.note() as connection:
+            yield connection
+            await connection.execute(_RAISE_REVISION)
+
+
+_RAISE_REVISION = (
+    update(tables.settings)
+    .where(tables.settings.c.name == REVISION)
+    .values(value=cast(cast(tables.settings.c.value, Integer) + 1, Text))
+)
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turn what the database raises while opening and migrating into our own error."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StorageUnavailable(f"the database cannot be used: {error}") from error
+
+
+def _prepare_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object) -> None:
+    # The driver's own BEGIN comes late and is always deferred: turned off, ours is in _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",  # with WAL: a power cut may take the last commits, never the database
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options: dict[str, Any] = dict(connection.get_execution_options())
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_IMMEDIATE) else "BEGIN")

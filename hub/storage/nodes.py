@@ -1,0 +1,196 @@
+"""Nodes, and the tree of regions they stand in.
+
+Owns their queries and the fencing number. Must not know sessions, nor who may change what: that is
+:mod:`hub.enrollment`'s to decide before it calls here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.errors import AlreadyExists, InvalidInput, NotFound
+from hub.identifiers import new_id
+from hub.policy import RegionTree, Sharing, TrustClass
+from hub.storage import codec
+from hub.storage.engine import Database
+from hub.storage.records import Node, Region
+from hub.storage.tables import nodes, regions
+
+
+class Nodes:
+    """Owners' machines as the Hub holds them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        organisation_id: str,
+        *,
+        name: str,
+        public_key: str,
+        region: str | None,
+        region_confirmed: bool,
+        trust: TrustClass,
+        sharing: Sharing,
+        machine: Mapping[str, Any],
+        now: float,
+    ) -> Node:
+        """Add a node."""
+        node = Node(
+            id=new_id("node"),
+            organisation_id=organisation_id,
+            name=name,
+            public_key=public_key,
+            region=region,
+            region_confirmed=region_confirmed,
+            trust=trust,
+            sharing=sharing,
+            machine=machine,
+            generation=0,
+            created_at=now,
+        )
+        async with self._database.change() as connection:
+            await insert_node(connection, node)
+        return node
+
+    async def get(self, node_id: str) -> Node | None:
+        """The node with this id, whatever its state."""
+        async with self._database.read() as connection:
+            row = (
+                (await connection.execute(select(nodes).where(nodes.c.id == node_id)))
+                .mappings()
+                .one_or_none()
+            )
+        return codec.node(row) if row is not None else None
+
+    async def list(self, organisation_id: str | None = None, *, include_revoked: bool = False) -> list[Node]:
+        """The nodes of one organisation, or all of them, by name."""
+        query = select(nodes).order_by(nodes.c.name, nodes.c.id)
+        if organisation_id is not None:
+            query = query.where(nodes.c.organisation_id == organisation_id)
+        if not include_revoked:
+            query = query.where(nodes.c.revoked_at.is_(None))
+        async with self._database.read() as connection:
+            return [codec.node(row) for row in (await connection.execute(query)).mappings()]
+
+    async def next_generation(self, node_id: str) -> int:
+        """Raise the node's fencing number and return it: one statement, so no two sessions share one.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        statement = (
+            update(nodes)
+            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None))
+            .values(generation=nodes.c.generation + 1)
+            .returning(nodes.c.generation)
+        )
+        async with self._database.note() as connection:
+            generation = await connection.scalar(statement)
+        if generation is None:
+            raise NotFound("node", node_id)
+        return int(generation)
+
+    async def update_placement(
+        self,
+        node_id: str,
+        *,
+        name: str,
+        region: str | None,
+        region_confirmed: bool,
+        trust: TrustClass,
+        sharing: Sharing,
+    ) -> Node:
+        """Replace what the Hub holds about a node.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        statement = (
+            update(nodes)
+            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None))
+            .values(
+                name=name,
+                region=region,
+                region_confirmed=region_confirmed,
+                trust=trust.label,
+                sharing=sharing.kind.value,
+                shared_with=codec.write_set(sharing.organisations),
+            )
+            .returning(*nodes.c)
+        )
+        async with self._database.change() as connection:
+            row = (await connection.execute(statement)).mappings().one_or_none()
+            if row is None:
+                raise NotFound("node", node_id)
+        return codec.node(row)
+
+    async def revoke(self, node_id: str, *, now: float) -> None:
+        """End a node. Revoking twice keeps the first time.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        async with self._database.change() as connection:
+            if await connection.scalar(select(nodes.c.id).where(nodes.c.id == node_id)) is None:
+                raise NotFound("node", node_id)
+            alive = (nodes.c.id == node_id) & nodes.c.revoked_at.is_(None)
+            await connection.execute(update(nodes).where(alive).values(revoked_at=now))
+
+    async def mark_seen(self, node_ids: Iterable[str], *, now: float) -> None:
+        """Note that these nodes are connected at ``now``."""
+        async with self._database.note() as connection:
+            await connection.execute(
+                update(nodes).where(nodes.c.id.in_(list(node_ids))).values(last_seen_at=now)
+            )
+
+
+async def insert_node(connection: AsyncConnection, node: Node) -> None:
+    """Insert within the caller's transaction; the node's trust class and sharing must be readable ones."""
+    assert node.trust is not None
+    assert node.sharing is not None
+    values = codec.values_of(node, nodes) | {
+        "trust": node.trust.label,
+        "sharing": node.sharing.kind.value,
+        "shared_with": codec.write_set(node.sharing.organisations),
+        "machine": codec.write_map(node.machine),
+    }
+    await connection.execute(insert(nodes).values(values))
+
+
+class Regions:
+    """The operator's tree of regions. Codes are never removed or moved: keys and credentials name them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, code: str, parent: str | None, name: str) -> Region:
+        """Add a code under a parent that exists; so the tree can have no cycle.
+
+        Raises:
+            AlreadyExists: the code is there.
+            InvalidInput: the parent is not.
+        """
+        async with self._database.change() as connection:
+            known = set(await connection.scalars(select(regions.c.code)))
+            if code in known:
+                raise AlreadyExists("region", code)
+            if parent is not None and parent not in known:
+                raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
+            await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
+        return Region(code=code, parent=parent, name=name)
+
+    async def list(self) -> list[Region]:
+        """Every region, by code."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(regions).order_by(regions.c.code))
+            return [codec.region(row) for row in rows.mappings()]
+
+    async def tree(self) -> RegionTree:
+        """The regions as the policy takes them."""
+        return RegionTree({region.code: region.parent for region in await self.list()})

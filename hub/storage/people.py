@@ -1,0 +1,170 @@
+"""Organisations, their accounts, and signed-in browsers.
+
+Owns the queries about people. Must not know passwords in the clear, cookies or roles' rights.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hub.errors import AlreadyExists, NotFound
+from hub.identifiers import new_id
+from hub.storage import codec
+from hub.storage.engine import Database
+from hub.storage.records import Account, Organisation, PortalSession, Role
+from hub.storage.tables import accounts, organisations, portal_sessions
+
+
+class Organisations:
+    """Who owns nodes and keys."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, name: str, *, now: float) -> Organisation:
+        """Add an organisation.
+
+        Raises:
+            AlreadyExists: its name is taken.
+        """
+        organisation = Organisation(id=new_id("org"), name=name, created_at=now)
+        try:
+            async with self._database.change() as connection:
+                await connection.execute(
+                    insert(organisations).values(codec.values_of(organisation, organisations))
+                )
+        except IntegrityError:
+            raise AlreadyExists("organisation", name) from None
+        return organisation
+
+    async def get(self, organisation_id: str) -> Organisation | None:
+        """The organisation with this id."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(
+                select(organisations).where(organisations.c.id == organisation_id)
+            )
+            row = rows.mappings().one_or_none()
+        return codec.organisation(row) if row is not None else None
+
+    async def by_name(self, name: str) -> Organisation | None:
+        """The organisation with this name."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(organisations).where(organisations.c.name == name))
+            row = rows.mappings().one_or_none()
+        return codec.organisation(row) if row is not None else None
+
+    async def list(self) -> list[Organisation]:
+        """Every organisation, by name."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(organisations).order_by(organisations.c.name))
+            return [codec.organisation(row) for row in rows.mappings()]
+
+
+class Accounts:
+    """The members of organisations. E-mail addresses are compared in lower case."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, organisation_id: str, *, email: str, password_hash: str, role: Role, now: float
+    ) -> Account:
+        """Add an account.
+
+        Raises:
+            AlreadyExists: the e-mail address has one.
+            NotFound: there is no such organisation.
+        """
+        account = Account(
+            id=new_id("acct"),
+            organisation_id=organisation_id,
+            email=email.lower(),
+            password_hash=password_hash,
+            role=role,
+            created_at=now,
+        )
+        values = codec.values_of(account, accounts)
+        try:
+            async with self._database.change() as connection:
+                await connection.execute(insert(accounts).values(values))
+        except IntegrityError:
+            if await self.by_email(email) is None:
+                raise NotFound("organisation", organisation_id) from None
+            raise AlreadyExists("account", email) from None
+        return account
+
+    async def get(self, account_id: str) -> Account | None:
+        """The account with this id."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(accounts).where(accounts.c.id == account_id))
+            row = rows.mappings().one_or_none()
+        return codec.account(row) if row is not None else None
+
+    async def by_email(self, email: str) -> Account | None:
+        """The account with this e-mail address, in any case."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(accounts).where(accounts.c.email == email.lower()))
+            row = rows.mappings().one_or_none()
+        return codec.account(row) if row is not None else None
+
+    async def list(self, organisation_id: str | None = None) -> list[Account]:
+        """The accounts of one organisation, or all of them, by e-mail address."""
+        query = select(accounts).order_by(accounts.c.email)
+        if organisation_id is not None:
+            query = query.where(accounts.c.organisation_id == organisation_id)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query)
+            return [codec.account(row) for row in rows.mappings()]
+
+    async def change_password(self, account_id: str, password_hash: str) -> None:
+        """Replace the password's hash and end every signed-in session of the account."""
+        async with self._database.change() as connection:
+            await connection.execute(
+                update(accounts).where(accounts.c.id == account_id).values(password_hash=password_hash)
+            )
+            await connection.execute(
+                delete(portal_sessions).where(portal_sessions.c.account_id == account_id)
+            )
+
+    async def renew_hash(self, account_id: str, *, old: str, new: str) -> None:
+        """Replace a hash by a stronger one of the same password, unless the password changed meanwhile."""
+        unchanged = (accounts.c.id == account_id) & (accounts.c.password_hash == old)
+        async with self._database.note() as connection:
+            await connection.execute(update(accounts).where(unchanged).values(password_hash=new))
+
+
+class PortalSessions:
+    """Signed-in browsers, found by the SHA-256 of their cookie."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, session_id: str, account_id: str, *, csrf_token: str, expires_at: float, now: float
+    ) -> PortalSession:
+        """Add a session, and clear away those that are over."""
+        session = PortalSession(
+            id=session_id,
+            account_id=account_id,
+            csrf_token=csrf_token,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        values = codec.values_of(session, portal_sessions)
+        async with self._database.note() as connection:
+            await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
+            await connection.execute(insert(portal_sessions).values(values))
+        return session
+
+    async def get(self, session_id: str, *, now: float) -> PortalSession | None:
+        """The session with this id, unless it is over."""
+        alive = (portal_sessions.c.id == session_id) & (portal_sessions.c.expires_at > now)
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(portal_sessions).where(alive))).mappings().one_or_none()
+        return codec.portal_session(row) if row is not None else None
+
+    async def delete(self, session_id: str) -> None:
+        """End a session. One that is not there has ended already."""
+        async with self._database.note() as connection:
+            await connection.execute(delete(portal_sessions).where(portal_sessions.c.id == session_id))

@@ -1,0 +1,92 @@
+"""The Hub's storage, one repository for each aggregate.
+
+Owns opening, migrating and closing. Everything that is asked of it is asked in the domain's words; SQL stays
+in this folder. Must not know HTTP, sessions or the clock (``now`` is an argument, UTC seconds since the
+epoch).
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from hub.storage.credentials import ApiKeys, JoinTokens
+from hub.storage.engine import Database, create_engine, translated
+from hub.storage.enrollments import Enrollments
+from hub.storage.migrate import upgrade
+from hub.storage.nodes import Nodes, Regions
+from hub.storage.people import Accounts, Organisations, PortalSessions
+from hub.storage.settings import Settings
+from hub.storage.usage import Usage
+
+
+class Storage:
+    """What the Hub keeps. Safe to use from many tasks at once; an async context manager closes it.
+
+    Every call that changes organisations, accounts, keys, nodes, tokens or regions raises
+    :meth:`Settings.revision` in its own transaction.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        database = Database(engine)
+        self.organisations = Organisations(database)
+        self.accounts = Accounts(database)
+        self.sessions = PortalSessions(database)
+        self.keys = ApiKeys(database)
+        self.join_tokens = JoinTokens(database)
+        self.nodes = Nodes(database)
+        self.regions = Regions(database)
+        self.enrollments = Enrollments(database)
+        self.usage = Usage(database)
+        self.settings = Settings(database)
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connect to the database at ``url``, such as ``sqlite+aiosqlite:///…/hub.db``.
+
+        The schema is not touched: :meth:`migrate` brings it up to date.
+
+        Raises:
+            StorageUnavailable: it cannot be reached.
+        """
+        storage = cls(create_engine(url))
+        try:
+            await storage.check()
+        except BaseException:
+            await storage.close()
+            raise
+        return storage
+
+    async def check(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            StorageUnavailable: it gives none.
+        """
+        async with translated(), self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; does nothing where it is. Two processes may try at once.
+
+        Raises:
+            StorageUnavailable: the schema is newer than this Hub, or the migration failed and was undone.
+        """
+        async with translated():
+            await upgrade(self._engine)
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,48 @@
+"""Facts about this Hub as a whole: its id, and the revision that other processes watch.
+
+Owns the settings table. These are not the operator's settings, which are :mod:`hub.config`'s.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from hub.identifiers import new_id
+from hub.storage.engine import REVISION, Database
+from hub.storage.tables import settings
+
+_HUB_ID = "hub_id"
+
+
+class Settings:
+    """Named values, one row each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, name: str) -> str | None:
+        """The value under this name."""
+        async with self._database.read() as connection:
+            value = await connection.scalar(select(settings.c.value).where(settings.c.name == name))
+        return None if value is None else str(value)
+
+    async def revision(self) -> int:
+        """A number that grows whenever organisations, accounts, keys, nodes, tokens or regions change.
+
+        Liveness (polls, generations, last seen), portal sessions and usage leave it alone, so that a Hub
+        which reads everything again at each step is not kept busy by its own traffic.
+        """
+        return int(await self.get(REVISION) or 0)
+
+    async def hub_id(self) -> str:
+        """The Hub's identifier, drawn the first time it is asked for and the same ever after."""
+        known = await self.get(_HUB_ID)
+        if known is not None:
+            return known
+        try:
+            async with self._database.change() as connection:
+                await connection.execute(insert(settings).values(name=_HUB_ID, value=new_id("hub")))
+        except IntegrityError:
+            pass  # another process drew it at the same moment: that one counts
+        return str(await self.get(_HUB_ID))

@@ -1,0 +1,172 @@
+"""The Hub's tables.
+
+Owns names, types and constraints, in a form that SQLite and PostgreSQL both take: text identifiers, times as
+UTC seconds since the epoch in double precision, and structured values as JSON text that storage itself
+encodes, so that a damaged row is read as a refusal and not as an exception. The migrations build the same
+tables; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_ID = String(40)
+_HASH = String(64)  # SHA-256 in hex
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("email", String(254), nullable=False, unique=True),
+    Column("password_hash", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+portal_sessions = Table(
+    "portal_sessions",
+    metadata,
+    Column("id", _HASH, primary_key=True),
+    Column("account_id", _ID, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("csrf_token", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("hash", _HASH, nullable=False, unique=True),
+    Column("fleet", String(16), nullable=False),
+    Column("regions", Text, nullable=False),
+    Column("minimum_trust", String(16), nullable=False),
+    Column("models", Text, nullable=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+    Column("revoked_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),
+)
+
+regions = Table(
+    "regions",
+    metadata,
+    Column("code", String(32), primary_key=True),
+    Column("parent", String(32), ForeignKey("regions.code"), nullable=True),
+    Column("name", String(100), nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("region", String(32), ForeignKey("regions.code"), nullable=True),
+    Column("region_confirmed", Boolean, nullable=False),
+    Column("trust", String(16), nullable=False),
+    Column("sharing", String(16), nullable=False),
+    Column("shared_with", Text, nullable=False),
+    Column("machine", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double, nullable=True),
+    Column("last_seen_at", Double, nullable=True),
+)
+
+device_enrollments = Table(
+    "device_enrollments",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("device_code_hash", _HASH, nullable=False, unique=True),
+    Column("user_code_hash", _HASH, nullable=False, unique=True),
+    Column("public_key", String(64), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("machine", Text, nullable=False),
+    Column("address", String(64), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("interval", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    Column("last_polled_at", Double, nullable=True),
+    Column("node_id", _ID, ForeignKey("nodes.id"), nullable=True),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("hash", _HASH, nullable=False, unique=True),
+    Column("region", String(32), ForeignKey("regions.code"), nullable=True),
+    Column("region_confirmed", Boolean, nullable=False),
+    Column("max_uses", Integer, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("revoked_at", Double, nullable=True),
+)
+
+usage_records = Table(
+    # Without foreign keys: a record of what was answered is kept whatever becomes of the key or the node.
+    "usage_records",
+    metadata,
+    Column("request_id", _ID, primary_key=True),
+    Column("key_id", _ID, nullable=False),
+    Column("organisation_id", _ID, nullable=False),
+    Column("node_id", _ID, nullable=False),
+    Column("region", String(32), nullable=True),
+    Column("model", String(200), nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("ttft_ms", Double, nullable=True),
+    Column("duration_ms", Double, nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column(
+        "day", Integer, nullable=False
+    ),  # days since the epoch, UTC: groups the same way in every database
+    Index("ix_usage_records_organisation_id_created_at", "organisation_id", "created_at"),
+)
