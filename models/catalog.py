@@ -94,7 +94,7 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.id) or len(self.id) > MAX_ID_LENGTH:
+        if not is_model_id(self.id):
             raise ValueError(f"`id` {self.id!r} is not [a-z0-9][a-z0-9._:/-]* of at most {MAX_ID_LENGTH}")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise ValueError("`sha256` is not 64 lowercase hex digits")
@@ -103,6 +103,11 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
         if self.size_bytes is not None and self.size_bytes < 1:
             raise ValueError("`size_bytes` is at least 1")
         _check_pinned(self)
+
+
+def is_model_id(text: str) -> bool:
+    """Whether `text` may be the id of a model."""
+    return len(text) <= MAX_ID_LENGTH and _ID.fullmatch(text) is not None
 
 
 def _check_pinned(spec: ModelSpec) -> None:

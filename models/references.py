@@ -1,0 +1,88 @@
+"""Which weights each model has: a small file per model, replaced whole. Knows neither blobs nor downloads."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from models.catalog import Format, ModelSpec, Source
+from models.disk import Disk
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "sha256:"
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ref file says.
+
+    Attributes:
+        digest: `sha256:` and 64 hex digits.
+        source: Where the weights came from; they answer for an entry without a digest only if it agrees.
+        mtime_ns: The original's, where the weights came from a file on this disk.
+    """
+
+    model: str
+    digest: str
+    size_bytes: int
+    format: Format
+    source: Source
+    mtime_ns: int | None = None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, sha256: str, size_bytes: int, mtime_ns: int | None = None) -> "Reference":
+        """Say that `spec`'s weights are the ones with this sha256 (hex)."""
+        return cls(
+            model=spec.id,
+            digest=PREFIX + sha256,
+            size_bytes=size_bytes,
+            format=spec.format,
+            source=spec.source,
+            mtime_ns=mtime_ns,
+        )
+
+
+class References:
+    """The ref files of one store; whoever writes holds the store's lock."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._folder = folder
+        self._disk = disk
+
+    def read(self, model_id: str) -> Reference | None:
+        """Return the model's ref; None if there is none, or none that can be understood."""
+        return self._decode(self._path(model_id))
+
+    def exists(self, model_id: str) -> bool:
+        """Whether there is a ref file, understood or not."""
+        return self._path(model_id).is_file()
+
+    def write(self, reference: Reference) -> None:
+        """Put the ref in place, atomically."""
+        path = self._path(reference.model)
+        beside = path.with_suffix(".tmp")
+        self._disk.make_folder(self._folder)
+        self._disk.write(beside, msgspec.json.encode(reference))
+        self._disk.replace(beside, path)
+
+    def unlink(self, model_id: str) -> None:
+        """Remove the ref."""
+        self._disk.unlink(self._path(model_id))
+
+    def __iter__(self) -> Iterator[Reference]:
+        paths = sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+        return (found for path in paths if (found := self._decode(path)) is not None)
+
+    def _decode(self, path: Path) -> Reference | None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Reference)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError:
+            logger.warning("unreadable ref ignored", extra={"event": "ref_unreadable", "file": path.name})
+            return None
+
+    def _path(self, model_id: str) -> Path:
+        # An id never holds a comma, so two ids never share a file, and no id leaves the folder.
+        return self._folder / (model_id.replace("/", ",") + ".json")
