@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.devices import Device
-from runtime.errors import EnrollmentRefused, HubUnreachable
+from runtime.errors import EnrollmentRefused, HubUnreachable, NodeRevoked
 from runtime.identity import HubFacts, Identity
 from tunnel.identity import encode_public_key
 from tunnel.version import __version__
@@ -111,6 +112,8 @@ class HubApi:
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self.url = url
+        self.clock_ahead_s: float | None = None
+        """Seconds the Hub's clock is ahead of ours, as of its last answer; None where it does not say."""
         self._client = client
 
     @classmethod
@@ -189,10 +192,13 @@ class HubApi:
         """Tell the Hub that this node goes for good; it is revoked there.
 
         Raises:
-            EnrollmentRefused: the Hub did not take it.
+            NodeRevoked: it had forgotten the node already.
+            EnrollmentRefused: it did not take it.
         """
         headers = {"authorization": f"Bearer {leave_token(identity, now=time.time())}"}
         answer = await self._send("POST", "/enroll/v1/leave", headers=headers)
+        if answer.status_code in (401, 403, 404):
+            raise NodeRevoked("the Hub does not know this node any more")
         if answer.status_code not in (200, 204):
             raise EnrollmentRefused(f"the Hub did not accept the farewell ({answer.status_code})")
 
@@ -213,6 +219,7 @@ class HubApi:
             answer = await self._client.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubUnreachable(_explain(self.url, error)) from None
+        self.clock_ahead_s = _clock_ahead(answer.headers.get("date"))
         if answer.status_code >= 500:
             raise HubUnreachable(
                 f"the Hub at {self.url} is in trouble ({answer.status_code}): try again later"
@@ -278,6 +285,15 @@ def _error_code(answer: httpx.Response) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("code")
     return error[:200] if isinstance(error, str) else ""
+
+
+def _clock_ahead(date: str | None) -> float | None:
+    if date is None:
+        return None
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return None
 
 
 def _explain(url: str, error: httpx.HTTPError | httpx.InvalidURL) -> str:

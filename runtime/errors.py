@@ -17,7 +17,8 @@
     ├── NodeStopping         the supervisor is shutting down
     ├── ConfigInvalid        a setting is unknown or makes no sense
     ├── EnrollmentRefused    the Hub said no
-    │   └── HubUnreachable   the Hub could not be asked
+    │   ├── HubUnreachable   the Hub could not be asked
+    │   └── NodeRevoked      the Hub does not know this node any more
     ├── NotEnrolled          this machine has no identity yet
     ├── AlreadyEnrolled      this machine has one, and a second would take its place
     ├── IdentityInvalid      the identity on the disk is damaged or not ours
@@ -127,6 +128,10 @@ class BodyTooLarge(RuntimeFault):
 
 class HubUnreachable(EnrollmentRefused):
     """No answer came from the Hub; the message says what to check."""
+
+
+class NodeRevoked(EnrollmentRefused):
+    """The Hub does not know this node, or has revoked it."""
 
 
 class NotEnrolled(RuntimeFault):

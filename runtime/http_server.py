@@ -41,9 +41,10 @@ class AppServer:
         """Serve until `stop`; answers in flight get the grace, then they are cut."""
         await self._server.serve(sockets=[self._listener])
 
-    def stop(self) -> None:
-        """Take no more connections and let `serve` return."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let `serve` return, `at_once` without waiting for answers in flight."""
         self._server.should_exit = True
+        self._server.force_exit = at_once
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_NOISY = ("httpx", "httpcore", "websockets", "uvicorn.access", "asyncio")
+_NOISY = ("httpx", "httpcore", "websockets", "uvicorn", "asyncio")
 
 
 class LineFormatter(logging.Formatter):

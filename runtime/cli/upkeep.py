@@ -1,0 +1,52 @@
+"""`porten doctor` and `porten config`: what is wrong, and what is set."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from runtime.cli.terminal import console, loaded, say
+from runtime.doctor import Verdict, examine
+
+config_app = typer.Typer(help="Settings.", no_args_is_help=True)
+
+_SIGNS = {Verdict.OK: "ok", Verdict.WARNING: "warning", Verdict.FAILED: "FAILED"}
+
+
+@config_app.command("show")
+def show(
+    context: typer.Context,
+    *,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not at its default.")] = False,
+) -> None:
+    """Show every setting, its value, and where the value came from."""
+    found = loaded(context)
+    table = Table("setting", "value", "from", box=None)
+    for name, origin in found.origins.items():
+        if not changed or origin != "default":
+            table.add_row(name, _shown(getattr(found.config, name)), origin)
+    console().print(table)
+    say(f"\nfile: {found.file or 'none'}")
+
+
+def doctor(context: typer.Context) -> None:
+    """Look for what keeps this machine from serving, and say what to do about it. Exit code 1 if so."""
+    findings = asyncio.run(examine(loaded(context)))
+    table = Table("", "what", "found", "what to do", box=None)
+    for finding in findings:
+        table.add_row(_SIGNS[finding.verdict], finding.subject, finding.found, finding.remedy)
+    console().print(table)
+    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        raise typer.Exit(1)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return "(set)"
+    if isinstance(value, tuple):
+        return ", ".join(str(part) for part in value) or "-"
+    return str(value)

@@ -1,0 +1,120 @@
+"""The node's tie to its Hub: the tunnel's client with what it needs to answer, renewed as the Hub renews it.
+
+Owns the identity in force, the verifier made from it and the tunnel's state in words. Must not know how an
+identity came about, nor the local API.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from runtime.commands import Commands
+from runtime.config import NodeConfig
+from runtime.enrollment import AGENT, tls_context
+from runtime.errors import IdentityInvalid
+from runtime.forward import Forwarder
+from runtime.identity import Identity, IdentityStore
+from runtime.metrics import NodeMetrics
+from runtime.relay import Relay
+from runtime.status import to_status
+from runtime.supervisor import Supervisor
+from tunnel.client import TunnelClient
+from tunnel.messages import Command, Event, Status, Welcome
+
+logger = logging.getLogger(__name__)
+
+_SESSIONS_AT_ONCE = 4
+"""A replacement is dialled before the old session ends; more than a few at once never live."""
+
+
+class HubLink:
+    """Runs the tunnel and answers what comes through it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        *,
+        instance_id: str,
+        supervisor: Supervisor,
+        forwarder: Forwarder,
+        metrics: NodeMetrics,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.identity = identity
+        self.state = "connecting"
+        self._store = IdentityStore(config.data_dir)
+        self._supervisor = supervisor
+        self._metrics = metrics
+        self._stopping = stopping
+        self._verifier = identity.verifier()
+        self._generations: deque[int] = deque(maxlen=_SESSIONS_AT_ONCE)
+        self._relay = Relay(
+            forwarder=forwarder,
+            verifier=lambda: self._verifier,
+            generations=self._generations,
+            metrics=metrics,
+        )
+        self._commands = Commands(supervisor, self._send_event)
+        url = identity.hub.tunnel_urls[0]
+        self._client = TunnelClient(
+            url=url,
+            identity=identity.dialler(),
+            instance_id=instance_id,
+            handler=self._relay,
+            status=self._status,
+            on_welcome=self._welcomed,
+            on_state=self._entered,
+            on_command=self._command,
+            agent=AGENT,
+            ssl_context=tls_context(config.hub_ca_file) if url.startswith("wss:") else None,
+        )
+
+    async def run(self) -> None:
+        """Keep the tunnel up until `stop`."""
+        await self._client.run()
+
+    async def stop(self, *, drain_s: float) -> None:
+        """Refuse what is new, finish what runs for at most `drain_s` seconds, hang up."""
+        self._relay.refusing = True
+        self._client.status_changed()
+        await self._commands.stop()
+        await self._client.stop(drain_s=drain_s)
+
+    def status_changed(self) -> None:
+        """Tell the Hub soon."""
+        self._client.status_changed()
+
+    def _status(self) -> Status:
+        return to_status(self._supervisor.snapshot(), stopping=self._stopping())
+
+    def _command(self, command: Command) -> None:
+        self._commands.start(command)
+
+    def _send_event(self, event: Event) -> None:
+        self._client.send_event(event)
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        self._generations.append(welcome.generation)
+        if welcome.credential == self.identity.token:
+            return
+        try:
+            self.identity = self.identity.renewed(welcome.credential)
+        except IdentityInvalid as error:
+            # The one in force stays: what the Hub now asks by another is refused request by request.
+            refused = {"event": "credential_refused", "reason": str(error)}
+            logger.warning("the Hub's new credential is not accepted", extra=refused)
+            return
+        self._verifier = self.identity.verifier()
+        self._store.save_credential(self.identity)
+        region = self.identity.credential.region
+        logger.info("credential renewed", extra={"event": "credential_renewed", "region": region})
+
+    def _entered(self, state: str) -> None:
+        self.state = state
+        self._metrics.tunnel_state(state)
+        level = logging.WARNING if state == "refused" else logging.INFO
+        fields = {"event": "tunnel_state", "state": state, "hub": self.identity.hub.hub_url}
+        logger.log(level, "tunnel %s", state, extra=fields)
+        if state == "refused":
+            logger.warning("the Hub does not know this node: was it revoked? See `porten doctor`")

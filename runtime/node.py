@@ -1,0 +1,224 @@
+"""The daemon: its parts put together, its life from start to end.
+
+Owns the order of startup and shutdown and what a signal means. Decides nothing else.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from runtime import assembly, control, local_api
+from runtime.config import NodeConfig
+from runtime.control import OnProgress
+from runtime.control_client import SOCKET_NAME
+from runtime.data_dir import daemon_lock, private_directory
+from runtime.errors import ModelUnknown, RuntimeFault
+from runtime.forward import Forwarder
+from runtime.http_server import AppServer, listen_tcp, listen_unix
+from runtime.hub_link import HubLink
+from runtime.identity import Identity
+from runtime.membership import current_identity
+from runtime.metrics import NodeMetrics
+from runtime.status import describe
+
+logger = logging.getLogger(__name__)
+
+
+class Node:
+    """One daemon on one data directory. `run` is its whole life.
+
+    Args:
+        config: the settings.
+        local_only: serve the local API and never dial a Hub.
+    """
+
+    def __init__(self, config: NodeConfig, *, local_only: bool = False) -> None:
+        self._config = config
+        self._local_only = local_only
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._link: HubLink | None = None
+        self._catalog = assembly.open_catalog(config)
+        self._supervisor = assembly.make_supervisor(config, self._catalog, self._changed)
+        self._metrics = NodeMetrics(self._supervisor.snapshot)
+        self._forwarder = Forwarder(self._supervisor)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.local_url = ""
+
+    async def run(self) -> None:
+        """Start, serve until told to stop, end everything that was started.
+
+        Raises:
+            RuntimeFault: it cannot start; the message says what to do.
+        """
+        for directory in (self._config.data_dir, self._config.state_dir):
+            private_directory(directory)
+        with daemon_lock(self._config.state_dir), _signals(self.request_stop):
+            identity = None if self._local_only else await current_identity(self._config)
+            self._open(identity)
+            try:
+                await self._serve()
+            finally:
+                await self._shut_down()
+
+    def request_stop(self) -> None:
+        """Begin the shutdown; asked a second time, end it at once."""
+        if self._stop.is_set():
+            logger.warning("stopping at once", extra={"event": "stop_hurried"})
+            self._hurry.set()
+            return
+        logger.info("stopping: answers in flight may finish", extra={"event": "stop_requested"})
+        self._stop.set()
+
+    # startup
+
+    def _open(self, identity: Identity | None) -> None:
+        """Listen first: what cannot be had is found out before anything runs."""
+        config = self._config
+        if identity is not None:
+            self._link = self._tie(identity)
+        local = listen_tcp(config.local_host, config.local_port)
+        try:
+            owners = listen_unix(config.state_dir / SOCKET_NAME)
+        except BaseException:
+            local.close()
+            raise
+        host, port = local.getsockname()[:2]
+        self.local_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        api = local_api.create_app(
+            forwarder=self._forwarder,
+            snapshot=self._supervisor.snapshot,
+            metrics=self._metrics,
+            stopping=self._stop.is_set,
+        )
+        self._local = AppServer(api, local, grace_s=config.drain_s)
+        self._control = AppServer(control.create_app(self), owners)
+
+    def _tie(self, identity: Identity) -> HubLink:
+        return HubLink(
+            self._config,
+            identity,
+            instance_id=secrets.token_hex(8),
+            supervisor=self._supervisor,
+            forwarder=self._forwarder,
+            metrics=self._metrics,
+            stopping=self._stop.is_set,
+        )
+
+    async def _serve(self) -> None:
+        """Run until a stop is asked for; a part that ends by itself ends the daemon."""
+        self._begin("supervisor", self._supervisor.run())
+        self._begin("local API", self._local.serve())
+        self._begin("control", self._control.serve())
+        if self._link is not None:
+            self._begin("tunnel", self._link.run())
+        fields = {"event": "node_started", "local_api": self.local_url, "pid": os.getpid()}
+        logger.info("node started local_api=%s/v1", self.local_url, extra=fields)
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({stopped, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for name, task in self._tasks.items():
+            if task.done() and not self._stop.is_set():
+                task.result()
+                raise RuntimeFault(f"the {name} ended by itself")
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(work, name=name)
+
+    # shutdown
+
+    async def _shut_down(self) -> None:
+        """Refuse the new, finish the old, stop the engines, and let go of the data directory last."""
+        self._stop.set()
+        await self._drain()
+        await self._supervisor.stop()
+        self._forwarder.close()
+        self._control.stop()
+        ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        (self._config.state_dir / SOCKET_NAME).unlink(missing_ok=True)
+        for name, result in zip(self._tasks, ended, strict=True):
+            if isinstance(result, Exception):
+                logger.error(
+                    "the %s failed", name, exc_info=result, extra={"event": "part_failed", "part": name}
+                )
+        logger.info("node stopped", extra={"event": "node_stopped"})
+
+    async def _drain(self) -> None:
+        """Wait for answers in flight, at most `drain_s` seconds, or until somebody is in a hurry."""
+        self._local.stop()
+        draining = asyncio.create_task(self._finish_answers())
+        hurried = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurried.cancel()
+            draining.cancel()
+            await asyncio.gather(draining, hurried, return_exceptions=True)
+        self._local.stop(at_once=True)
+        if self._link is not None:
+            await self._link.stop(drain_s=0)
+
+    async def _finish_answers(self) -> None:
+        if self._link is not None:
+            await self._link.stop(drain_s=self._config.drain_s)
+        if (local := self._tasks.get("local API")) is not None:
+            await asyncio.wait({local})
+
+    def _changed(self) -> None:
+        if self._link is not None:
+            self._link.status_changed()
+
+    # what the control API drives
+
+    def describe(self) -> dict[str, Any]:
+        """The document of `porten status --json`."""
+        return describe(
+            self._supervisor.snapshot(),
+            identity=self._link.identity if self._link else None,
+            tunnel=self._link.state if self._link else "none",
+            local_url=self.local_url,
+            pid=os.getpid(),
+            stopping=self._stop.is_set(),
+        )
+
+    async def pull(self, model_id: str, *, on_progress: OnProgress | None = None) -> None:
+        """Bring a model onto the disk."""
+        await self._supervisor.pull(model_id, on_progress=on_progress)
+
+    async def load(self, model_id: str, *, on_progress: OnProgress | None = None) -> None:
+        """Make a model ready."""
+        await self._supervisor.load(model_id, on_progress=on_progress)
+
+    async def unload(self, model_id: str) -> None:
+        """Drain and stop a model's engines."""
+        await self._supervisor.unload(model_id)
+
+    async def remove(self, model_id: str) -> int:
+        """Unload a model and delete its weights; returns the bytes freed."""
+        if model_id in self._catalog:
+            with suppress(ModelUnknown):  # not offered, so not loaded; its weights may be here all the same
+                await self._supervisor.unload(model_id)
+        freed = await asyncio.to_thread(assembly.open_store(self._config).remove, model_id)
+        self._changed()
+        return freed
+
+
+@contextmanager
+def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM and SIGINT call `on_signal` while the block lasts."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
