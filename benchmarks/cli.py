@@ -6,6 +6,7 @@ Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sens
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -58,7 +59,9 @@ _ApiChoice = Annotated[Endpoint, typer.Option("--endpoint", help="Which API to u
 _PromptTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the prompts.")]
 _OutputTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the answers (max_tokens).")]
 _SharedPrefix = Annotated[int, typer.Option(metavar="N", min=0, help="Leading tokens all prompts share.")]
-_Seed = Annotated[int, typer.Option(metavar="N", help="Same seed: same prompts, lengths, arrivals.")]
+_Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Same seed: same prompts, lengths, arrivals. Default: random.")
+]
 _IgnoreEos = Annotated[bool, typer.Option(help="Ask the engine to go on to the full length.")]
 _Timeout = Annotated[float, typer.Option(metavar="S", min=0.001, help="Seconds for one request.")]
 _CaFile = Annotated[
@@ -106,7 +109,7 @@ def serving(
     api_key_file: _KeyFile = None,
     ca_file: _CaFile = None,
     timeout: _Timeout = 600.0,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     json_file: _Json = None,
     quiet: _Quiet = False,
 ) -> None:
@@ -134,6 +137,7 @@ def serving(
         --prompt-tokens lognormal:200,80 --output-tokens uniform:16,128 \
         --json result.json
     """
+    seed = _fresh_seed() if seed is None else seed
     with _one_line_errors():
         plan = ServingPlan(
             target=Target(
@@ -188,7 +192,7 @@ def overhead(
     ] = None,
     ca_file: _CaFile = None,
     timeout: _Timeout = 600.0,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     json_file: _Json = None,
     quiet: _Quiet = False,
 ) -> None:
@@ -207,6 +211,7 @@ def overhead(
         --cpu-pid hub=4711 --cpu-pid node=4712 --cpu-exclude xllamacpp \
         --json overhead.json
     """
+    seed = _fresh_seed() if seed is None else seed
     with _one_line_errors():
         target = Target(
             base_url=via,
@@ -276,6 +281,11 @@ def _publish(document: report.Document, json_file: str | None, show: Callable[[C
             report.write_json(document, Path(json_file))
         except OSError as error:
             raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
+
+
+def _fresh_seed() -> int:
+    # A fixed default would repeat the prompts of the run before, and measure the engine's prompt cache.
+    return secrets.randbelow(1 << 31)
 
 
 def _command() -> list[str]:

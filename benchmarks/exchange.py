@@ -24,7 +24,7 @@ class _Delta(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: list[object] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -42,7 +42,7 @@ class Usage(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: object = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -56,7 +56,6 @@ class _Envelope(msgspec.Struct):
 
 
 _decode_chunk: Final[Callable[[bytes], _Chunk]] = msgspec.json.Decoder(_Chunk).decode
-_decode_error: Final[Callable[[bytes | msgspec.Raw], _ErrorBody]] = msgspec.json.Decoder(_ErrorBody).decode
 _decode_envelope: Final[Callable[[bytes], _Envelope]] = msgspec.json.Decoder(_Envelope).decode
 
 
@@ -240,9 +239,9 @@ def _carries_content(choice: _Choice) -> bool:
     delta = choice.delta
     if delta is None:
         return bool(choice.text)
-    if delta.content or delta.reasoning_content or delta.reasoning or delta.refusal:
-        return True
-    return delta.tool_calls is not None and bytes(delta.tool_calls) not in {b"null", b"[]"}
+    return bool(
+        delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or delta.tool_calls
+    )
 
 
 def _refusal(status: int, body: bytes) -> ExchangeFailed:
@@ -253,10 +252,10 @@ def _refusal(status: int, body: bytes) -> ExchangeFailed:
     return ExchangeFailed(_kind(f"http_{status}", error), f"status {status}: {_one_line(error.message)}")
 
 
-def _stream_error(raw: msgspec.Raw) -> ExchangeFailed:
+def _stream_error(raw: object) -> ExchangeFailed:
     try:
-        error = _decode_error(raw)
-    except msgspec.DecodeError:
+        error = msgspec.convert(raw, _ErrorBody)
+    except msgspec.ValidationError:
         return ExchangeFailed("stream_error", "the server reported an error within the stream")
     return ExchangeFailed(
         _kind("stream_error", error), f"error within the stream: {_one_line(error.message)}"

@@ -100,7 +100,7 @@ def print_serving(console: Console, result: ServingResult) -> None:
     """Show a serving result as a page."""
     metrics, plan = result.metrics, result.plan
     console.print(f"\n[bold]{plan.target.model}[/] at {plan.target.base_url}, {plan.load}", highlight=False)
-    console.print(_counts_table(metrics))
+    console.print(_counts_table(metrics, plan.workload.seed))
     console.print(_latency_table(metrics))
     for line in _remarks(metrics, result.generator):
         console.print(line, highlight=False)
@@ -119,7 +119,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             console.print(_limit_remark(level.generator))
 
 
-def _counts_table(metrics: ServingMetrics) -> Table:
+def _counts_table(metrics: ServingMetrics, seed: int) -> Table:
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -131,6 +131,7 @@ def _counts_table(metrics: ServingMetrics) -> Table:
     table.add_row("Output tokens", str(metrics.output_tokens))
     table.add_row("Requests/s", f"{metrics.requests_per_s:.2f}")
     table.add_row("Output tokens/s", f"{metrics.output_tokens_per_s:.1f}")
+    table.add_row("Seed", str(seed))
     return table
 
 

@@ -1,0 +1,114 @@
+"""Settings as people write them."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cpu import WatchedTree
+from benchmarks.errors import SettingInvalid
+from benchmarks.load import Arrivals, ClosedLoop, Limit, OpenLoop
+from benchmarks.serving import NO_WARMUP
+from benchmarks.settings import (
+    parse_counts,
+    parse_limit,
+    parse_load,
+    parse_tree,
+    parse_warmup,
+    read_key,
+)
+from benchmarks.target import Api, Origin, Target
+
+
+def test_loads() -> None:
+    assert parse_load(None, None, Arrivals.POISSON, 0) == ClosedLoop(1)
+    assert parse_load(8, None, Arrivals.POISSON, 0) == ClosedLoop(8)
+    assert parse_load(None, 2.5, Arrivals.CONSTANT, 3) == OpenLoop(2.5, Arrivals.CONSTANT, 3)
+    with pytest.raises(SettingInvalid, match="not both"):
+        parse_load(1, 1.0, Arrivals.POISSON, 0)
+
+
+def test_limits() -> None:
+    assert parse_limit(None, None) == Limit(seconds=30.0)
+    assert parse_limit(5, None) == Limit(requests=5)
+    assert parse_limit(5, 2.0) == Limit(5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("10", Limit(requests=10)), ("2.5s", Limit(seconds=2.5)), ("0", NO_WARMUP), ("0s", NO_WARMUP)],
+)
+def test_warmups(text: str, limit: Limit) -> None:
+    assert parse_warmup(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "s", "1.5", "-1", "-1s", "nans", "infs", "ten"])
+def test_warmups_that_make_no_sense(text: str) -> None:
+    with pytest.raises(SettingInvalid):
+        parse_warmup(text)
+
+
+def test_counts() -> None:
+    assert parse_counts("1,8") == (1, 8)
+    for text in ("", "1,", "0", "a"):
+        with pytest.raises(SettingInvalid):
+            parse_counts(text)
+
+
+def test_trees() -> None:
+    assert parse_tree("hub=12", ("engine",)) == WatchedTree("hub", 12, ("engine",))
+    for text in ("hub", "=12", "hub=x", "hub=-1", "hub="):
+        with pytest.raises(SettingInvalid):
+            parse_tree(text, ())
+
+
+def test_the_key_file_comes_before_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-from-file\n")
+    assert read_key(file, "sk-from-environment") == "sk-from-file"
+    assert read_key(None, "sk-from-environment") == "sk-from-environment"
+    assert read_key(None, "") is None
+
+
+def test_a_key_file_without_a_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name in ("empty", "binary", "missing"):
+        with pytest.raises(SettingInvalid):
+            read_key(tmp_path / name, "sk-from-environment")
+
+
+@pytest.mark.parametrize(
+    ("url", "api", "expected"),
+    [
+        ("http://127.0.0.1:80", Api.CHAT, ("127.0.0.1", 80, False, "/v1/chat/completions")),
+        ("http://h/", Api.COMPLETIONS, ("h", 80, False, "/v1/completions")),
+        ("https://h/v1/", Api.CHAT, ("h", 443, True, "/v1/chat/completions")),
+        ("https://h:8443/a/b", Api.CHAT, ("h", 8443, True, "/a/b/chat/completions")),
+        ("http://[::1]:9", Api.CHAT, ("::1", 9, False, "/v1/chat/completions")),
+    ],
+)
+def test_base_urls_are_read_as_openai_clients_do(url: str, api: Api, expected: tuple[object, ...]) -> None:
+    origin = Origin.of(Target(url, "m", api))
+    assert (origin.host, origin.port, origin.secure, origin.path) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["", "h:80", "ftp://h", "http://", "http://h:99999", "http://u:p@h/v1", "http://h/v1?key=x"]
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(SettingInvalid):
+        Origin.of(Target(url, "m"))
+
+
+def test_the_key_is_sent_and_never_shown() -> None:
+    target = Target("http://h", "m", api_key="sk-secret")
+    assert b"Authorization: Bearer sk-secret\r\n" in Origin.of(target).request_head(target)
+    assert "sk-secret" not in repr(target)
+
+
+@pytest.mark.parametrize("key", ["two words", "line\r\nX-Injected: 1", "schlüssel"])
+def test_a_key_cannot_smuggle_headers(key: str) -> None:
+    target = Target("http://h", "m", api_key=key)
+    with pytest.raises(SettingInvalid) as caught:
+        Origin.of(target).request_head(target)
+    assert key not in str(caught.value)
