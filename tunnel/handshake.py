@@ -7,14 +7,13 @@ about or where keys and generations are kept.
 import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TypedDict
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tunnel.channel import Channel
 from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation
-from tunnel.frames import Frame, FrameType, decode, encode
+from tunnel.frames import MAX_MESSAGE_BYTES, Frame, FrameType, decode, encode
 from tunnel.identity import NodeIdentity, sign_hello, verify_hello
 from tunnel.messages import (
     Challenge,
@@ -23,7 +22,6 @@ from tunnel.messages import (
     Welcome,
     decode_message,
     encode_message,
-    hello_digest,
 )
 from tunnel.protocol import MAX_STREAMS
 
@@ -34,8 +32,6 @@ NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 4 * 1024  # of a message before the peer is known
 REFUSED_CLOSURE = 4401  # websocket close code: the handshake was refused for good
 BUSY_CLOSURE = 4503  # websocket close code: come back later
-
-M = TypeVar("M", bound=Message)
 
 
 async def challenge(
@@ -61,22 +57,15 @@ async def challenge(
     """
     nonce = os.urandom(NONCE_BYTES)
     await _send(channel, FrameType.CHALLENGE, Challenge(nonce=nonce, hub_id=hub_id))
-    hello = await _expect(channel, FrameType.HELLO, Hello, limit=MAX_HANDSHAKE_BYTES)
+    frame = await _expect(channel, FrameType.HELLO, limit=MAX_HANDSHAKE_BYTES)
+    split = max(0, len(frame.payload) - frame.aux)
+    signed, signature = frame.payload[:split], frame.payload[split:]
+    hello = decode_message(Hello, signed)
     if VERSION not in hello.versions:
         raise HandshakeRefused(426, reason="no common version")
     if hello.node_id != node_id or not host_matches(hello.host, host_names):
         raise HandshakeRefused(401, reason="signed for another node or host")
-    keys = await public_keys(hello.node_id)
-    genuine = verify_hello(
-        keys,
-        hello.signature,
-        nonce=nonce,
-        hub_host=hello.host,
-        node_id=hello.node_id,
-        instance_id=hello.instance_id,
-        digest=hello_digest(hello),
-    )
-    if not genuine:
+    if not verify_hello(await public_keys(node_id), signature, **_signed(hello, nonce, signed)):
         raise HandshakeRefused(401, reason="signature")
     return hello
 
@@ -103,7 +92,7 @@ async def introduce(
         ProtocolViolation: the Hub spoke out of turn.
     """
     try:
-        asked = await _expect(channel, FrameType.CHALLENGE, Challenge)
+        frame = await _expect(channel, FrameType.CHALLENGE)
         hello = Hello(
             node_id=identity.node_id,
             instance_id=instance_id,
@@ -112,26 +101,41 @@ async def introduce(
             agent=agent,
             max_streams=max_streams,
         )
-        await _send(channel, FrameType.HELLO, sign(hello, asked.nonce, identity))
-        granted = await _expect(channel, FrameType.WELCOME, Welcome)
+        asked = decode_message(Challenge, frame.payload)
+        await channel.send(signed_hello(hello, asked.nonce, identity))
+        frame = await _expect(channel, FrameType.WELCOME)
     except ChannelClosed as closed:
         raise _refusal(closed) from closed
+    granted = decode_message(Welcome, frame.payload)
     if not (math.isfinite(granted.heartbeat_s) and 0 < granted.heartbeat_s <= 300):
         raise ProtocolViolation(f"heartbeat of {granted.heartbeat_s} s")
     return granted
 
 
-def sign(hello: Hello, nonce: bytes, identity: NodeIdentity) -> Hello:
-    """Give the HELLO with its signature filled in."""
-    signature = sign_hello(
-        identity.private_key,
-        nonce=nonce,
-        hub_host=hello.host,
-        node_id=hello.node_id,
-        instance_id=hello.instance_id,
-        digest=hello_digest(hello),
-    )
-    return msgspec.structs.replace(hello, signature=signature)
+def signed_hello(hello: Hello, nonce: bytes, identity: NodeIdentity) -> bytes:
+    """Give the HELLO frame: the message, then `aux` bytes of signature over it."""
+    payload = encode_message(hello)
+    signature = sign_hello(identity.private_key, **_signed(hello, nonce, payload))
+    return encode(FrameType.HELLO, payload=payload + signature, aux=len(signature))
+
+
+class _Signed(TypedDict):
+    nonce: bytes
+    hub_host: str
+    node_id: str
+    instance_id: str
+    hello: bytes
+
+
+def _signed(hello: Hello, nonce: bytes, payload: bytes) -> _Signed:
+    """Name what the signature covers."""
+    return {
+        "nonce": nonce,
+        "hub_host": hello.host,
+        "node_id": hello.node_id,
+        "instance_id": hello.instance_id,
+        "hello": payload,
+    }
 
 
 def host_matches(host: str, names: Sequence[str]) -> bool:
@@ -154,12 +158,12 @@ async def _send(channel: Channel, kind: FrameType, message: Message) -> None:
     await channel.send(encode(kind, payload=encode_message(message)))
 
 
-async def _expect(channel: Channel, kind: FrameType, shape: type[M], *, limit: int | None = None) -> M:
+async def _expect(channel: Channel, kind: FrameType, *, limit: int = MAX_MESSAGE_BYTES) -> Frame:
     """Receive a message that holds exactly one frame of the given type."""
-    data = await channel.receive()
-    if limit is not None and len(data) > limit:
-        raise ProtocolViolation(f"{len(data)} bytes before authentication")
-    frames: list[Frame] = list(decode(data))
+    message = await channel.receive()
+    if len(message) > limit:
+        raise ProtocolViolation(f"{len(message)} bytes before authentication")
+    frames = list(decode(message))
     if len(frames) != 1 or frames[0].type != kind:
         raise ProtocolViolation(f"something else than {kind.name}")
-    return decode_message(shape, frames[0].payload)
+    return frames[0]

@@ -4,7 +4,6 @@ Owns their fields and their encoding. Must not know frames' headers, sessions or
 Unknown fields are ignored, so a newer peer may add some; a field once sent keeps its meaning.
 """
 
-import hashlib
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -26,7 +25,7 @@ class Challenge(Message, kw_only=True, frozen=True):
 
 
 class Hello(Message, kw_only=True, frozen=True):
-    """Node to Hub: who dials, what it speaks, and the proof that it holds the node's key."""
+    """Node to Hub: who dials and what it speaks. The signature follows it in the frame."""
 
     node_id: str
     instance_id: str
@@ -35,7 +34,6 @@ class Hello(Message, kw_only=True, frozen=True):
     features: tuple[str, ...] = ()
     agent: str = ""
     max_streams: int = 256
-    signature: bytes = b""
 
 
 class Welcome(Message, kw_only=True, frozen=True):
@@ -210,8 +208,3 @@ def decode_message(kind: type[M], payload: bytes | memoryview) -> M:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolViolation(f"not a {kind.__name__}: {error}") from error
     return message
-
-
-def hello_digest(hello: Hello) -> bytes:
-    """Hash a HELLO without its signature: SHA-256 over its encoding with `signature` empty."""
-    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(hello, signature=b""))).digest()
