@@ -1,0 +1,158 @@
+"""From a model's name to the ways it can run: its catalog entry, its weights on disk, the backends' plans.
+
+Owns what is known about the models this node offers; must not know replicas or memory in use.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from models.catalog import Catalog, ModelSpec
+from models.download import Progress, pull
+from models.errors import FormatUnsupported, ModelsError
+from models.store import ModelStore, StoredModel
+from runtime.backends.base import Backend, EngineOptions, ReplicaPlan
+from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
+from runtime.placement import Offer
+from runtime.progress import LoadProgress
+
+logger = logging.getLogger(__name__)
+
+# What a model that is not here yet will take, beside its weights: its cache is known only from its header.
+_GUESSED_SHARE = 4
+_GUESSED_OVERHEAD = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model on the disk with one plan for each backend that can run it, best first."""
+
+    stored: StoredModel
+    plans: tuple[ReplicaPlan, ...]
+
+
+class Preparation:
+    """The offered models; what was learnt about one is kept until its weights change."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        store: ModelStore,
+        backends: Sequence[Backend],
+        options: EngineOptions,
+        offered: Sequence[str] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._backends = {backend.name: backend for backend in backends}
+        self._options = options
+        self._offered = None if offered is None else frozenset(offered)
+        self._known: dict[str, Prepared] = {}
+
+    @property
+    def offered(self) -> tuple[ModelSpec, ...]:
+        """The catalog entries this node offers."""
+        return tuple(spec for spec in self._catalog if self._offered is None or spec.id in self._offered)
+
+    def require(self, model_id: str) -> ModelSpec:
+        """The entry of an offered model.
+
+        Raises:
+            ModelUnknown: there is none, or it is not offered.
+        """
+        spec = self._catalog.get(model_id)
+        if spec is None or (self._offered is not None and model_id not in self._offered):
+            raise ModelUnknown(model_id)
+        return spec
+
+    def require_engine(self, spec: ModelSpec) -> None:
+        """See that some backend could run the model, before anything is fetched for it.
+
+        Raises:
+            EngineUnavailable: none can; with the remedy.
+        """
+        states = [backend.available() for backend in self._for(spec)]
+        if any(state.ok for state in states):
+            return
+        if not states:
+            raise EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
+        raise EngineUnavailable(states[0].reason, remedy=states[0].remedy)
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name."""
+        return self._backends[name]
+
+    def known(self, model_id: str) -> Prepared | None:
+        """What is known of a model that is on the disk; None where it is not, or was not looked at."""
+        return self._known.get(model_id)
+
+    def memory_guess(self, spec: ModelSpec) -> int:
+        """Bytes the model takes, exactly planned where it is on the disk, else guessed from its size."""
+        if (known := self._known.get(spec.id)) and known.plans:
+            return min(plan.memory.total for plan in known.plans)
+        size = spec.size_bytes or 0
+        return size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD
+
+    def kinds(self, spec: ModelSpec) -> frozenset[str]:
+        """The kinds of device the model could run on."""
+        return frozenset(kind for backend in self._for(spec) for kind in backend.device_kinds)
+
+    def refresh(self) -> None:
+        """Look at the disk again: models come and go by other processes too. Blocks: call it in a thread."""
+        for spec in self.offered:
+            try:
+                stored = self._store.find(spec)
+                if stored is None:
+                    self._known.pop(spec.id, None)
+                else:
+                    self._learn(spec, stored)
+            except (ModelsError, OSError) as error:
+                self._known.pop(spec.id, None)
+                logger.warning(
+                    "a model on the disk cannot be read",
+                    extra={"event": "model_unreadable", "model": spec.id, "reason": str(error)},
+                )
+
+    async def prepare(
+        self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]
+    ) -> tuple[Offer, ...]:
+        """Bring the model to the disk, and plan it for every backend that can serve now.
+
+        Raises:
+            LoadFailed: it cannot be fetched or understood.
+        """
+        try:
+            stored = await asyncio.to_thread(self._store.find, spec)
+            if stored is None:
+                stored = await pull(spec, self._store, on_progress=lambda p: on_progress(_translated(p)))
+            prepared = await asyncio.to_thread(self._learn, spec, stored)
+        except FormatUnsupported as error:
+            raise LoadFailed(spec.id, error.reason) from error
+        except ModelsError as error:
+            raise LoadFailed(spec.id, str(error)) from error
+        except OSError as error:
+            raise LoadFailed(spec.id, f"the disk failed: {error.strerror}") from error
+        return tuple(
+            Offer(plan.backend, kind, plan.memory.total, plan.slots)
+            for plan in prepared.plans
+            if self._backends[plan.backend].available().ok
+            for kind in self._backends[plan.backend].device_kinds
+        )
+
+    def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
+        known = self._known.get(spec.id)
+        if known is None or known.stored != stored:
+            plans = tuple(backend.plan(spec, stored, self._options) for backend in self._for(spec))
+            known = self._known[spec.id] = Prepared(stored, plans)
+        return known
+
+    def _for(self, spec: ModelSpec) -> list[Backend]:
+        return [backend for backend in self._backends.values() if spec.format in backend.formats]
+
+
+def _translated(progress: Progress) -> LoadProgress:
+    """The store's progress in the node's words; what is downloaded is not yet loaded."""
+    phase = "loading" if progress.phase == "done" else progress.phase
+    return LoadProgress(phase, progress.done_bytes, progress.total_bytes)

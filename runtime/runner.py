@@ -1,0 +1,136 @@
+"""One replica's engine, from its start to the return of its memory: the slow work behind Start and Stop.
+
+Tells what happens as events; decides nothing. Must not know waiters or leases.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runtime import events as ev
+from runtime.backends.base import Backend, Endpoint, LaunchSpec
+from runtime.budget import Budgets
+from runtime.errors import EngineFailed
+from runtime.launcher import Launcher
+from runtime.preparation import Preparation
+from runtime.process import EngineProcess
+
+logger = logging.getLogger(__name__)
+
+_HELD_CHECK_S = 0.25
+_HELD_CHECK_LONGEST_S = 30.0
+# A driver gives a dead process's memory back a moment after the process is gone.
+_MEMORY_BACK_S = 3.0
+
+
+@dataclass(slots=True)
+class Engine:
+    """A replica's process, and where it answers once it does."""
+
+    process: EngineProcess
+    device_id: str
+    digest: str
+    endpoint: Endpoint | None = None
+
+
+class ReplicaRunner:
+    """The engines of one node; `engines` holds each from its start until its memory was looked at."""
+
+    def __init__(
+        self,
+        *,
+        launcher: Launcher,
+        preparation: Preparation,
+        budgets: Budgets,
+        post: Callable[[ev.Event], None],
+    ) -> None:
+        self.engines: dict[str, Engine] = {}
+        self._launcher = launcher
+        self._preparation = preparation
+        self._budgets = budgets
+        self._post = post
+
+    def pids(self) -> list[int]:
+        """Every process of every engine. Reads the system: call it in a thread."""
+        return [pid for engine in list(self.engines.values()) for pid in engine.process.pids()]
+
+    async def serve(self, start: ev.Start) -> None:
+        """Start a replica and wait for its end; ending it is `end`'s business, whatever happens here."""
+        try:
+            ended = await self._serve(start)
+        except EngineFailed as error:
+            ended = str(error)
+        event = {"event": "engine_ended", "replica": start.replica_id, "reason": ended}
+        logger.warning("engine ended", extra=event)
+        self._post(ev.Failed(start.replica_id, ended))
+
+    async def _serve(self, start: ev.Start) -> str:
+        backend = self._preparation.backend(start.backend)
+        launch, digest = self._launch(start, backend)
+        process = await self._launcher.start(launch, start.model_id)
+        engine = self.engines[start.replica_id] = Engine(process, start.device_id, digest)
+        engine.endpoint = await self._launcher.ready(process, launch, backend)
+        logger.info(
+            "engine ready",
+            extra={"event": "engine_ready", "replica": start.replica_id, "pid": process.pid},
+        )
+        self._post(ev.Started(start.replica_id))
+        return f"the engine {await process.wait()}"
+
+    def _launch(self, start: ev.Start, backend: Backend) -> tuple[LaunchSpec, str]:
+        known = self._preparation.known(start.model_id)
+        plan = next((p for p in known.plans if p.backend == start.backend), None) if known else None
+        if known is None or plan is None:
+            raise EngineFailed("the weights were removed before they were loaded")
+        spec = self._preparation.require(start.model_id)
+        return backend.command(spec, known.stored, plan), known.stored.digest
+
+    async def end(self, replica_id: str) -> None:
+        """End the replica's processes, and see that its memory is back; says so when it comes back late."""
+        engine = self.engines.get(replica_id)
+        if engine is None:  # it never came to a process
+            self._post(ev.Gone(replica_id))
+            return
+        pids = await asyncio.to_thread(engine.process.pids)
+        left = await engine.process.stop()
+        pids = tuple({*pids, *left})
+        held = await self._held_after(engine.device_id, pids)
+        del self.engines[replica_id]
+        reason = (
+            f"processes {', '.join(map(str, left))} did not end" if left else "the driver still counts it"
+        )
+        self._post(ev.Gone(replica_id, held, reason if held else ""))
+        if held:
+            event = {"event": "memory_held", "replica": replica_id, "bytes": held, "reason": reason}
+            logger.error("memory is not back", extra=event)
+            await self._await_release(engine.device_id, pids)
+            self._post(ev.Released(replica_id))
+
+    async def examine(self, replica_id: str) -> None:
+        """Look whether an engine still answers, where somebody doubts it."""
+        engine = self.engines.get(replica_id)
+        if engine is None or engine.endpoint is None:
+            return
+        if not engine.process.alive or not await self._launcher.answers(engine.endpoint):
+            self._post(ev.Failed(replica_id, "the engine does not answer"))
+
+    async def end_all(self) -> None:
+        """The last resort, when the node's own tasks were cancelled: nothing is measured or told."""
+        for engine in list(self.engines.values()):
+            await engine.process.stop()
+        self.engines.clear()
+
+    async def _held_after(self, device_id: str, pids: Sequence[int]) -> int:
+        """Bytes the ended processes still hold, after giving the driver a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MEMORY_BACK_S):
+                await self._await_release(device_id, pids)
+        return await asyncio.to_thread(self._budgets.used_by, device_id, pids)
+
+    async def _await_release(self, device_id: str, pids: Sequence[int]) -> None:
+        pause_s = _HELD_CHECK_S
+        while await asyncio.to_thread(self._budgets.used_by, device_id, pids):
+            await asyncio.sleep(pause_s)
+            pause_s = min(_HELD_CHECK_LONGEST_S, pause_s * 2)

@@ -1,0 +1,119 @@
+"""Puts the node's snapshot together from what its parts know. Pure: reads values, keeps none."""
+
+from collections.abc import Mapping, Sequence
+
+from models.catalog import ModelSpec
+from runtime.budget import DeviceReading
+from runtime.demand import ModelDemand
+from runtime.preparation import Preparation
+from runtime.progress import LoadProgress, Phase
+from runtime.replica import Replica, ReplicaState
+from runtime.scheduler import Scheduler
+from runtime.snapshot import DeviceView, ModelState, ModelView, NodeSnapshot, ReplicaView
+
+_PHASES: dict[ReplicaState, Phase] = {
+    ReplicaState.STARTING: "loading",
+    ReplicaState.READY: "ready",
+    ReplicaState.DRAINING: "ready",
+    ReplicaState.FAILED: "failed",
+}
+_READY = LoadProgress("ready")
+_COLD = LoadProgress("queued")
+
+
+def survey(
+    scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], pids: Mapping[str, int]
+) -> NodeSnapshot:
+    """The node at this moment; `pids` by replica."""
+    reason = "the node is shutting down" if scheduler.stopping else None
+    return NodeSnapshot(
+        accepting=not scheduler.stopping,
+        reason=reason,
+        devices=tuple(_device(scheduler, reading) for reading in readings),
+        replicas=tuple(_replica(scheduler, r, pids.get(r.id)) for r in scheduler.replicas.values()),
+        models=tuple(_model(scheduler, preparation, readings, spec) for spec in preparation.offered),
+    )
+
+
+def _device(scheduler: Scheduler, reading: DeviceReading) -> DeviceView:
+    held = scheduler.held_on(reading.id)
+    held_bytes = sum(one.memory for one in held)
+    return DeviceView(
+        id=reading.id,
+        kind=reading.kind,
+        name=reading.name,
+        memory_total=reading.memory_total,
+        memory_used_by_others=reading.used_by_others,
+        memory_budget=max(0, reading.budget - held_bytes),
+        memory_reserved=scheduler.reserved(reading.id),
+        memory_held=held_bytes,
+        held_reason="; ".join(one.reason for one in held) or None,
+    )
+
+
+def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> ReplicaView:
+    model = scheduler.models[replica.model_id]
+    phase = _PHASES.get(replica.state, "queued")
+    return ReplicaView(
+        id=replica.id,
+        model=replica.model_id,
+        state=replica.state.value,
+        slots=replica.slots,
+        running=len(replica.running),
+        waiting=model.waiting_for_slots() if model.replica_id == replica.id else 0,
+        tokens_per_second=replica.tokens_per_second,
+        phase=phase,
+        progress=LoadProgress(phase).fraction,
+        device=replica.device_id,
+        reserved_bytes=replica.memory,
+        pid=pid,
+    )
+
+
+def _model(
+    scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
+) -> ModelView:
+    known = preparation.known(spec.id)
+    demand = scheduler.models.get(spec.id) or ModelDemand(spec.id)
+    progress = _progress(demand)
+    context_lengths = [plan.context_length for plan in known.plans] if known else []
+    return ModelView(
+        model=spec.id,
+        digest=known.stored.digest if known else None,
+        size_bytes=known.stored.size_bytes if known else spec.size_bytes or 0,
+        on_disk=known is not None,
+        state=_state(demand),
+        fits=_fits(scheduler, preparation, readings, spec),
+        context_length=max(context_lengths, default=spec.context_length),
+        capabilities=tuple(sorted(spec.capabilities)),
+        phase=progress.phase,
+        done_bytes=progress.done_bytes,
+        total_bytes=progress.total_bytes,
+        error=demand.error or None,
+    )
+
+
+def _state(demand: ModelDemand) -> ModelState:
+    if demand.replica_id is not None:
+        return "ready"
+    return "cold" if demand.load is None else "warming"
+
+
+def _progress(demand: ModelDemand) -> LoadProgress:
+    if demand.replica_id is not None:
+        return _READY
+    if demand.load is not None:
+        return demand.load.progress
+    return LoadProgress("failed") if demand.error else _COLD
+
+
+def _fits(
+    scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
+) -> bool:
+    """Whether it would fit were every idle replica gone: what this node may be asked for."""
+    needed, kinds = preparation.memory_guess(spec), preparation.kinds(spec)
+    return any(
+        needed <= reading.budget - sum(one.memory for one in scheduler.held_on(reading.id))
+        for reading in readings
+        if reading.kind in kinds
+    )
