@@ -1,0 +1,112 @@
+"""Settings: precedence, origins, refusals, and the page that explains them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from runtime.config import NodeConfig, default_config_path, load_config
+from runtime.errors import ConfigInvalid
+
+DOCS = Path(__file__).parents[3] / "docs" / "node.md"
+
+
+def test_the_command_line_wins_over_environment_over_file(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('slots = 2\nthreads = 3\ncontext_length = 512\nmodels = ["a", "b"]\n')
+    loaded = load_config(
+        file, environ={"PORTEN_THREADS": "4", "PORTEN_CONTEXT_LENGTH": "600"}, options={"context_length": 700}
+    )
+    config = loaded.config
+    assert (config.slots, config.threads, config.context_length) == (2, 4, 700)
+    assert config.models == ("a", "b")
+    assert loaded.origins["slots"] == str(file)
+    assert loaded.origins["threads"] == "PORTEN_THREADS"
+    assert loaded.origins["context_length"] == "command line"
+    assert loaded.origins["local_port"] == "default"
+
+
+def test_directories_lie_below_the_data_directory_unless_named(tmp_path: Path) -> None:
+    config = load_config(environ={"PORTEN_DATA_DIR": str(tmp_path), "PORTEN_MODELS_DIR": "/elsewhere"}).config
+    assert config.engines_dir == tmp_path / "engines"
+    assert config.state_dir == tmp_path / "state"
+    assert config.models_dir == Path("/elsewhere")
+
+
+def test_xdg_names_the_places(tmp_path: Path) -> None:
+    environ = {"XDG_DATA_HOME": "/xdg/data", "XDG_CONFIG_HOME": str(tmp_path)}
+    file = default_config_path(environ)
+    file.parent.mkdir()
+    file.write_text("slots = 3\n")
+    loaded = load_config(environ=environ)
+    assert loaded.config.data_dir == Path("/xdg/data/porten")
+    assert (loaded.file, loaded.config.slots) == (file, 3)
+
+
+def test_a_list_in_a_variable_is_comma_separated() -> None:
+    environ = {"PORTEN_MODELS": "a, b,", "PORTEN_CATALOG": "/x.toml,/y.toml"}
+    config = load_config(environ=environ).config
+    assert config.models == ("a", "b")
+    assert config.catalog == (Path("/x.toml"), Path("/y.toml"))
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert load_config(environ={"PORTEN_HUB_URL": "", "PORTEN_SLOTS": ""}).config.slots is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"PORTEN_SLOT": "1"}, "did you mean PORTEN_SLOTS"),
+        ({"PORTEN_SLOTS": "many"}, "from PORTEN_SLOTS"),
+        ({"PORTEN_SLOTS": "0"}, "greater than or equal to 1"),
+        ({"PORTEN_LOCAL_HOST": "0.0.0.0"}, "loopback"),
+        ({"PORTEN_LOCAL_HOST": "example.org"}, "loopback"),
+        ({"PORTEN_HUB_URL": "hub.example.org"}, "https://"),
+        ({"PORTEN_LOG_LEVEL": "LOUD"}, "log_level"),
+        ({"PORTEN_CONFIG": "/nowhere/node.toml"}, "no settings file"),
+    ],
+)
+def test_nonsense_in_the_environment_is_refused(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigInvalid, match=re.escape(said)):
+        load_config(environ=environ)
+
+
+def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("slotz = 2\n")
+    with pytest.raises(ConfigInvalid, match=r"slotz.*did you mean slots"):
+        load_config(file, environ={})
+    file.write_text("slots = \n")
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        load_config(file, environ={})
+
+
+def test_other_programs_variables_are_left_alone() -> None:
+    load_config(
+        environ={"PORTEN_HUB_PORT": "1", "PORTEN_ENGINE_OF": "x", "PORTEN_API_KEY": "sk", "PATH": "/bin"}
+    )
+
+
+def test_a_refused_secret_is_not_repeated() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_config(environ={"PORTEN_LOCAL_PORT": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(load_config(environ={"PORTEN_JOIN_TOKEN": "hunter2"}))
+
+
+def test_every_setting_is_explained_in_the_docs() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*?) \| (.*) \|$", DOCS.read_text(), re.MULTILINE)
+    explained = {name: (variable, text) for name, variable, _, text in rows}
+    expected = {
+        name: (f"PORTEN_{name.upper()}", field.description) for name, field in NodeConfig.model_fields.items()
+    }
+    assert explained == expected
+
+
+def test_the_docs_name_the_defaults() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `\w+` \| (.*?) \| .* \|$", DOCS.read_text(), re.MULTILINE)
+    for name, shown in rows:
+        default = NodeConfig.model_fields[name].default
+        if isinstance(default, str | int | float):
+            assert shown == f"`{default:g}`" if isinstance(default, int | float) else f"`{default}`", name
