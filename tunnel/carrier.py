@@ -99,6 +99,8 @@ class Session:
             reconnect_in: Seconds after which the node should dial again.
             deadline: Seconds after which the session ends whatever still runs.
         """
+        if self.close_reason is not None:
+            return
         self.draining = True
         last = self._protocol.last_stream
         goaway = Goaway(reason=reason, reconnect_in=reconnect_in, deadline=deadline, last_stream=last)
@@ -149,10 +151,9 @@ class Session:
     async def _write(self) -> None:
         protocol, time, liveness = self._protocol, self._loop.time, self._protocol.liveness
         while True:
-            message = protocol.data_to_send(time())
-            if not message:
+            while not protocol.wants_to_send:
                 await self._park()
-                continue
+            message = protocol.data_to_send(time())
             for state in protocol.take_unblocked():
                 state.user.unblock()
             liveness.writing_since = time()

@@ -19,8 +19,8 @@ NORMAL_CLOSURE = 1000
 ABNORMAL_CLOSURE = 1006  # never on the wire: hang up without a word
 CLOSE_TIMEOUT_S = 2.0
 MEMORY_MESSAGES = 16  # in flight in one direction of an in-memory pair
-WRITE_LIMIT_BYTES = 32 * 1024  # ours above the kernel's; a frame queued here cannot be overtaken
-NOTSENT_LOWAT_BYTES = 16 * 1024
+WRITE_LIMIT_BYTES = 4 * 1024  # ours above the kernel's; a frame queued here cannot be overtaken
+NOTSENT_LOWAT_BYTES = 8 * 1024
 
 
 class Channel(Protocol):

@@ -82,6 +82,7 @@ class TunnelClient:
         self._max_streams = max_streams
         self._backoff = backoff or Backoff()
         self._session: NodeSession | None = None
+        self._leaving = False  # draining: the session that ends is the last
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -119,6 +120,7 @@ class TunnelClient:
 
     async def stop(self, *, drain_s: float = 0) -> None:
         """Finish what runs for at most `drain_s` seconds, close, and let `run` return."""
+        self._leaving = True
         session = self._session
         if session is not None and drain_s > 0:
             await session.drain("going away", drain_s)
@@ -126,11 +128,12 @@ class TunnelClient:
         await self._stopped.wait()
 
     async def _dial_forever(self) -> None:
-        while True:
+        while not self._leaving:
             self._on_state("connecting")
             state, delay = await self._attempt()
             self._on_state(state)
-            await asyncio.sleep(delay)
+            if not self._leaving:
+                await asyncio.sleep(delay)
 
     async def _attempt(self) -> tuple[str, float]:
         """Dial once and serve to the end; give the state to wait in and for how long."""
