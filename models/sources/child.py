@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from models.blocking import settled
 from models.disk import FileLock
+from models.sources import tether
 
 # Enough to explain a failure, not enough to matter.
 KEPT_LINES = 40
@@ -35,16 +36,17 @@ async def run_python(
     extra_environment: Mapping[str, str],
     on_line: Callable[[str], None],
 ) -> Ended:
-    """Run this interpreter with `arguments` and wait for its end; cancelling kills it and what it started.
+    """Run a module (`-m name`) or a script with this interpreter; cancelling kills it and what it started.
 
-    The child inherits the lock: should this process be killed, nobody else touches the workspace before the
-    child is gone as well. `-P` keeps the user's current folder out of its module path.
+    The child is tethered to this process and inherits the lock: should this process be killed, nobody touches
+    the workspace before the child is gone too. `-P` keeps the user's current folder out of its module path.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
+        tether.__file__,
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **extra_environment},
@@ -57,6 +59,8 @@ async def run_python(
     finally:
         if process.returncode is None:
             await _kill(process)
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 async def _read(process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> tuple[str, ...]:
