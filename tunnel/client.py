@@ -24,7 +24,8 @@ from tunnel.handshake import NODE_HEADER, SUBPROTOCOL, introduce
 from tunnel.identity import NodeIdentity
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Command, Event, Status, Welcome
-from tunnel.protocol import MAX_STREAMS, Side, TunnelProtocol
+from tunnel.protocol import MAX_STREAMS
+from tunnel.roles import NodeProtocol
 from tunnel.session import InboundStream, NodeSession
 
 DIAL_TIMEOUT_S = 15.0  # TCP, TLS, upgrade and handshake, each
@@ -194,8 +195,7 @@ class TunnelClient:
         return self._next_dial(session)
 
     def _welcomed(self, channel: WebSocketChannel, granted: Welcome, now: float) -> NodeSession:
-        protocol = TunnelProtocol(
-            Side.NODE,
+        protocol = NodeProtocol(
             generation=granted.generation,
             now=now,
             max_streams=min(self._max_streams, granted.max_streams),

@@ -1,35 +1,25 @@
 """The tunnel's rules without its I/O: bytes and `now` in, events and bytes to send out.
 
 Owns the session's streams, what each side may say when, and the answers the protocol gives by
-itself (PONG, CREDIT, RESET of what it refuses). Must not know sockets, tasks, clocks or what a
-request means. One class serves both ends; `side` decides which frames it accepts.
+itself (CREDIT, RESET). Must not know sockets, tasks, clocks or what a request means. Here is what both
+ends do; what only one does is in `roles.py`.
 
 Every method is synchronous and leaves the protocol consistent. After a ProtocolViolation with
 `local=False` the session must be ended; nothing else may be called.
 """
 
 from collections.abc import Callable
-from enum import Enum
 from random import random
 
-from tunnel.errors import ProtocolViolation, ResetCode, StreamReset, TooManyStreams
+from tunnel.errors import ProtocolViolation, ResetCode, StreamReset
 from tunnel.events import (
-    CommandReceived,
     CreditReceived,
     DataReceived,
-    EventReceived,
     GoawayReceived,
-    HeadReceived,
     ResetReceived,
-    StatusReceived,
-    StreamOpened,
     TunnelEvent,
 )
 from tunnel.flow import (
-    INITIAL_WINDOW,
-    REQUEST_WINDOW_LIMIT,
-    ReceiveWindow,
-    SendCredit,
     TokenBucket,
 )
 from tunnel.frames import (
@@ -38,7 +28,6 @@ from tunnel.frames import (
     FLAG_FIN,
     FLAG_TRAILERS,
     MAX_DATA_BYTES,
-    MAX_STREAM_ID,
     PING_BODY,
     Frame,
     FrameType,
@@ -47,14 +36,9 @@ from tunnel.frames import (
 )
 from tunnel.liveness import DEFAULT_TIMES, Liveness, LivenessTimes
 from tunnel.messages import (
-    Command,
-    Event,
     Goaway,
-    Head,
     Message,
-    Open,
     Reset,
-    Status,
     Trailers,
     decode_message,
     encode_message,
@@ -71,18 +55,13 @@ RESETS_PER_S = 20.0
 RESET_BURST = 100  # on top of the streams that may be open: all of them may always be reset at once
 
 
-class Side(Enum):
-    """Which end of the tunnel a protocol is."""
-
-    HUB = "hub"
-    NODE = "node"
+Receiver = Callable[[Frame], TunnelEvent | None]
 
 
 class TunnelProtocol:
-    """One session's state machine.
+    """One session's state machine, as far as both ends share it.
 
     Args:
-        side: Which end this is.
         generation: The session's fencing number, checked in every PING and PONG.
         now: Seconds on the clock all later `now` come from.
         max_streams: How many may be open at once.
@@ -90,9 +69,11 @@ class TunnelProtocol:
         jitter: Gives numbers in [0, 1).
     """
 
+    pings = False  # whether this end sends PING
+    rations_live = True  # whether a RESET of a live stream counts as part of a flood
+
     def __init__(
         self,
-        side: Side,
         *,
         generation: int,
         now: float,
@@ -100,18 +81,17 @@ class TunnelProtocol:
         times: LivenessTimes = DEFAULT_TIMES,
         jitter: Callable[[], float] = random,
     ) -> None:
-        self.side = side
         self.generation = generation
         self.max_streams = max_streams
         self._table = StreamTable()
         self.streams = self._table.live
         self.draining = False
-        self.liveness = Liveness(times, pings=side is Side.HUB, now=now, jitter=jitter)
+        self.liveness = Liveness(times, pings=self.pings, now=now, jitter=jitter)
         self._now = now
         self._outbox = Outbox()
         self._resets = TokenBucket(rate=RESETS_PER_S, burst=RESET_BURST + max_streams)
         self._pings = 0
-        self._receivers = self._hub_receivers() if side is Side.HUB else self._node_receivers()
+        self._receivers = self._all_receivers()
 
     # -- bytes in -------------------------------------------------------------------------------
 
@@ -130,7 +110,7 @@ class TunnelProtocol:
                 if event is not None:
                     events.append(event)
             elif frame.type < FIRST_IGNORABLE_TYPE:
-                raise ProtocolViolation(f"frame of type {frame.type:#04x} to the {self.side.value}")
+                raise ProtocolViolation(f"frame of type {frame.type:#04x} the wrong way")
         if self._outbox.control_bytes > MAX_CONTROL_BACKLOG:
             raise ProtocolViolation("asks for more answers than it reads")
         return events
@@ -178,41 +158,6 @@ class TunnelProtocol:
         return reason
 
     # -- streams --------------------------------------------------------------------------------
-
-    def open_stream(self, request: Open) -> StreamState:
-        """Open a stream (Hub only).
-
-        Raises:
-            TooManyStreams: the session is full, or has used up its ids.
-            ProtocolViolation: (local) the request does not fit a control frame, or we are no Hub.
-        """
-        if self.side is not Side.HUB:
-            raise ProtocolViolation("only the Hub opens streams", local=True)
-        if len(self.streams) >= self.max_streams or self._table.last >= MAX_STREAM_ID:
-            raise TooManyStreams(f"{len(self.streams)} streams are open")
-        payload = encode_message(request)
-        stream = StreamState(
-            self._table.last + 1,
-            request,
-            sending=Half.BODY,
-            window=ReceiveWindow(request.window, request.window),
-            credit=SendCredit(),
-        )
-        self._table.add(stream)
-        self._outbox.add_control(encode(FrameType.OPEN, stream.id, payload))
-        return stream
-
-    def send_head(self, stream: StreamState, head: Head) -> None:
-        """Queue the response's head (node only).
-
-        Raises:
-            StreamReset: the stream is over.
-            ProtocolViolation: (local) it was sent already, or is too large.
-        """
-        self._require_live(stream)
-        payload = encode_message(head)
-        stream.sent(Signal.HEAD)
-        self._outbox.add_control(encode(FrameType.HEAD, stream.id, payload))
 
     def room(self, stream: StreamState) -> int:
         """How many bytes `send_data` would take now: within the peer's credit and our own buffer."""
@@ -276,29 +221,12 @@ class TunnelProtocol:
         self._send_reset(stream.id, code, reason)
         return True
 
-    def reset_orphan(self, stream_id: int) -> None:
-        """Reset a stream only the peer still believes in."""
-        if 0 < stream_id <= self._table.last and stream_id not in self.streams:
-            self._send_reset(stream_id, ResetCode.CANCELLED, "unknown stream")
-
     @property
     def last_stream(self) -> int:
         """The highest stream id seen so far."""
         return self._table.last
 
     # -- session --------------------------------------------------------------------------------
-
-    def send_status(self, status: Status) -> None:
-        """Queue a STATUS (node only)."""
-        self._send_message(FrameType.STATUS, status)
-
-    def send_command(self, command: Command) -> None:
-        """Queue a COMMAND (Hub only)."""
-        self._send_message(FrameType.COMMAND, command)
-
-    def send_event(self, event: Event) -> None:
-        """Queue an EVENT (node only)."""
-        self._send_message(FrameType.EVENT, event)
 
     def send_goaway(self, goaway: Goaway) -> None:
         """Queue a GOAWAY; a node refuses what is opened after it."""
@@ -310,22 +238,7 @@ class TunnelProtocol:
 
     # -- receivers, one a frame type --------------------------------------------------------------
 
-    def _hub_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
-        return self._common_receivers() | {
-            FrameType.PONG: self._on_pong,
-            FrameType.STATUS: lambda frame: StatusReceived(decode_message(Status, frame.payload)),
-            FrameType.EVENT: lambda frame: EventReceived(decode_message(Event, frame.payload)),
-            FrameType.HEAD: self._on_head,
-        }
-
-    def _node_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
-        return self._common_receivers() | {
-            FrameType.PING: self._on_ping,
-            FrameType.COMMAND: lambda frame: CommandReceived(decode_message(Command, frame.payload)),
-            FrameType.OPEN: self._on_open,
-        }
-
-    def _common_receivers(self) -> dict[int, Callable[[Frame], TunnelEvent | None]]:
+    def _all_receivers(self) -> dict[int, Receiver]:
         return {
             FrameType.DATA: self._on_data,
             FrameType.CREDIT: self._on_credit,
@@ -333,43 +246,12 @@ class TunnelProtocol:
             FrameType.GOAWAY: lambda frame: GoawayReceived(decode_message(Goaway, frame.payload)),
         }
 
-    def _on_ping(self, frame: Frame) -> None:
-        self._check_generation(frame)
-        self._outbox.add_control(encode(FrameType.PONG, payload=frame.payload))
-
-    def _on_pong(self, frame: Frame) -> None:
-        self._check_generation(frame)
-
     def _check_generation(self, frame: Frame) -> None:
         if len(frame.payload) != PING_BODY.size:
             raise ProtocolViolation("PING or PONG of another length than 16")
         _, generation = PING_BODY.unpack(frame.payload)
         if generation != self.generation:
             raise ProtocolViolation(f"speaks of generation {generation}, this is {self.generation}")
-
-    def _on_open(self, frame: Frame) -> StreamOpened | None:
-        self._table.begin(frame.stream)
-        request = decode_message(Open, frame.payload)
-        if self.draining or len(self.streams) >= self.max_streams:
-            self._table.bury(frame.stream, self._now)
-            self._send_reset(frame.stream, ResetCode.REFUSED, "draining" if self.draining else "full")
-            return None
-        stream = StreamState(
-            frame.stream,
-            request,
-            sending=Half.HEAD,
-            window=ReceiveWindow(INITIAL_WINDOW, REQUEST_WINDOW_LIMIT),
-            credit=SendCredit(request.window),
-        )
-        self._table.add(stream)
-        return StreamOpened(stream)
-
-    def _on_head(self, frame: Frame) -> HeadReceived | None:
-        stream = self._table.find(frame.stream, self._now, late=False)
-        if stream is None:
-            return None
-        stream.received(Signal.HEAD)
-        return HeadReceived(stream, decode_message(Head, frame.payload))
 
     def _on_data(self, frame: Frame) -> DataReceived | None:
         stream = self.streams.get(frame.stream) or self._table.find(frame.stream, self._now, late=False)
@@ -416,9 +298,7 @@ class TunnelProtocol:
     def _on_reset(self, frame: Frame) -> ResetReceived | None:
         reset = decode_message(Reset, frame.payload)
         stream = self._table.find(frame.stream, self._now, late=True)
-        # A node's RESET of a live stream answers an OPEN of ours, so the Hub's own pace bounds those.
-        counts = self.side is Side.NODE or stream is None
-        if counts and not self._resets.take(self._now):
+        if (stream is None or self.rations_live) and not self._resets.take(self._now):
             raise ProtocolViolation("resets streams faster than allowed")
         if stream is None:
             return None

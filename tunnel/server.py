@@ -28,7 +28,8 @@ from tunnel.frames import MAX_MESSAGE_BYTES
 from tunnel.handshake import BUSY_CLOSURE, NODE_HEADER, REFUSED_CLOSURE, SUBPROTOCOL, challenge, welcome
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Event, Hello, Status, Welcome
-from tunnel.protocol import MAX_STREAMS, Side, TunnelProtocol
+from tunnel.protocol import MAX_STREAMS
+from tunnel.roles import HubProtocol
 from tunnel.session import HubSession
 
 logger = logging.getLogger(__name__)
@@ -250,8 +251,7 @@ class TunnelServer:
         grant: Grant,
         max_streams: int,
     ) -> HubSession:
-        protocol = TunnelProtocol(
-            Side.HUB,
+        protocol = HubProtocol(
             generation=grant.generation,
             now=asyncio.get_running_loop().time(),
             max_streams=max_streams,

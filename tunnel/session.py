@@ -26,7 +26,7 @@ from tunnel.events import (
 )
 from tunnel.flow import INITIAL_WINDOW
 from tunnel.messages import Command, Event, Goaway, Open, Status
-from tunnel.protocol import TunnelProtocol
+from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.state import Half, StreamState
 from tunnel.stream import InboundStream, OutboundStream, Stream
 
@@ -46,10 +46,12 @@ class HubSession(Session):
         status: The node's last report, None before the first.
     """
 
+    _protocol: HubProtocol
+
     def __init__(
         self,
         channel: Channel,
-        protocol: TunnelProtocol,
+        protocol: HubProtocol,
         *,
         node_id: str,
         instance_id: str,
@@ -124,10 +126,12 @@ class NodeSession(Session):
         goaway_received: The Hub's GOAWAY, once there was one.
     """
 
+    _protocol: NodeProtocol
+
     def __init__(
         self,
         channel: Channel,
-        protocol: TunnelProtocol,
+        protocol: NodeProtocol,
         *,
         node_id: str,
         instance_id: str,

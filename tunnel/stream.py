@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tunnel.errors import ProtocolViolation, ResetCode, StreamReset
 from tunnel.messages import Head, Open, Trailers
 from tunnel.protocol import TunnelProtocol
+from tunnel.roles import NodeProtocol
 from tunnel.state import StreamState
 
 
@@ -186,6 +187,8 @@ class OutboundStream(Stream):
 
 class InboundStream(Stream):
     """The node's end."""
+
+    _protocol: NodeProtocol
 
     async def send_head(self, head: Head) -> None:
         """Queue the response's head; once, before any data.

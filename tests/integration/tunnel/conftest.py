@@ -12,7 +12,7 @@ from tunnel.channel import memory_pair
 from tunnel.client import TunnelClient
 from tunnel.identity import NodeIdentity
 from tunnel.messages import Command, Event, Open, Status, Welcome
-from tunnel.protocol import Side, TunnelProtocol
+from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.server import Grant, TunnelLimits, TunnelServer
 from tunnel.session import HubSession, InboundStream, NodeSession
 
@@ -158,14 +158,14 @@ async def memory_link() -> AsyncIterator[Link]:
 
     hub = HubSession(
         hub_channel,
-        TunnelProtocol(Side.HUB, generation=1, now=now),
+        HubProtocol(generation=1, now=now),
         on_status=lambda _, status: statuses.put_nowait(status),
         on_event=lambda _, event: events.put_nowait(event),
         **names,
     )
     node = NodeSession(
         node_channel,
-        TunnelProtocol(Side.NODE, generation=1, now=now),
+        NodeProtocol(generation=1, now=now),
         handler=handle,
         status=make_status,
         on_command=commands.put_nowait,

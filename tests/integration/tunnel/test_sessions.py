@@ -9,7 +9,7 @@ from tunnel.errors import ChannelClosed, ResetCode, StreamReset
 from tunnel.frames import Frame, FrameType, decode, encode
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Goaway, Open, Status, decode_message, encode_message
-from tunnel.protocol import Side, TunnelProtocol
+from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.session import HubSession, NodeSession
 
 NAMES = {"node_id": "node_a", "instance_id": "inst_1", "hub_id": "hub_test"}
@@ -22,7 +22,7 @@ async def raw_node():
     ours, theirs = memory_pair()
     now = asyncio.get_running_loop().time()
     times = LivenessTimes(ping_s=60.0, silence_s=60.0, stall_s=0.05)
-    session = HubSession(ours, TunnelProtocol(Side.HUB, generation=1, now=now, times=times), **NAMES)
+    session = HubSession(ours, HubProtocol(generation=1, now=now, times=times), **NAMES)
     running = asyncio.create_task(session.run())
     yield session, theirs
     await session.close("test over")
@@ -78,7 +78,7 @@ async def test_a_violation_closes_with_1002(raw_node) -> None:
 
 async def test_a_failing_callback_ends_the_session_loudly(caplog) -> None:
     ours, theirs = memory_pair()
-    protocol = TunnelProtocol(Side.NODE, generation=1, now=asyncio.get_running_loop().time())
+    protocol = NodeProtocol(generation=1, now=asyncio.get_running_loop().time())
 
     def broken() -> Status:
         raise ZeroDivisionError
@@ -104,7 +104,7 @@ async def test_goaway_on_a_closed_session_does_nothing(raw_node) -> None:
 async def test_a_handler_cancelled_from_inside_leaves_no_stream_behind(request_open) -> None:
     """A CancelledError that nobody asked for (an awaited task was cancelled) ends the stream too."""
     ours, theirs = memory_pair()
-    protocol = TunnelProtocol(Side.NODE, generation=1, now=asyncio.get_running_loop().time())
+    protocol = NodeProtocol(generation=1, now=asyncio.get_running_loop().time())
 
     async def handler(stream) -> None:
         raise asyncio.CancelledError

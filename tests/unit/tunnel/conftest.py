@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tunnel.messages import Open
-from tunnel.protocol import Side, TunnelProtocol
+from tunnel.protocol import TunnelProtocol
+from tunnel.roles import HubProtocol, NodeProtocol
 
 
 def make_open(uid: str = "req_a", window: int = 256 * 1024, **changes: object) -> Open:
@@ -27,8 +28,8 @@ class Pair:
 
     def __init__(self, **options: object) -> None:
         self.now = 100.0
-        self.hub = TunnelProtocol(Side.HUB, generation=7, now=self.now, jitter=lambda: 0.5, **options)
-        self.node = TunnelProtocol(Side.NODE, generation=7, now=self.now, jitter=lambda: 0.5, **options)
+        self.hub = HubProtocol(generation=7, now=self.now, jitter=lambda: 0.5, **options)
+        self.node = NodeProtocol(generation=7, now=self.now, jitter=lambda: 0.5, **options)
 
     def to_node(self) -> list:
         return self._move(self.hub, self.node)

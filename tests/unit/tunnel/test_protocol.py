@@ -26,7 +26,7 @@ from tunnel.frames import (
     encode,
 )
 from tunnel.messages import Event, Goaway, Head, Reset, Status, Trailers, encode_message
-from tunnel.protocol import MAX_PENDING_BYTES, Side, TunnelProtocol
+from tunnel.protocol import MAX_PENDING_BYTES, TunnelProtocol
 
 OK = Head(status=200, headers=())
 STATUS = Status(agent="a", accepting=True, devices=(), replicas=(), models=())
@@ -69,9 +69,7 @@ def test_open_head_and_data_share_a_message(pair, request_open) -> None:
 
 
 def test_the_hub_opens_and_the_node_does_not(pair, request_open) -> None:
-    with pytest.raises(ProtocolViolation) as caught:
-        pair.node.open_stream(request_open())
-    assert caught.value.local
+    assert not hasattr(pair.node, "open_stream")
     violates(pair.hub, encode(FrameType.OPEN, 1, encode_message(request_open())))
 
 
@@ -303,11 +301,11 @@ frame_bytes = st.builds(
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(side=st.sampled_from(Side), chunks=st.lists(frame_bytes | st.binary(max_size=40), max_size=12))
-def test_no_input_does_worse_than_a_violation(new_pair, side: Side, chunks: list[bytes]) -> None:
+@given(to_hub=st.booleans(), chunks=st.lists(frame_bytes | st.binary(max_size=40), max_size=12))
+def test_no_input_does_worse_than_a_violation(new_pair, to_hub: bool, chunks: list[bytes]) -> None:
     pair = new_pair()
     pair.opened()
-    protocol = pair.hub if side is Side.HUB else pair.node
+    protocol = pair.hub if to_hub else pair.node
     with contextlib.suppress(ProtocolViolation):
         for chunk in chunks:
             protocol.receive(chunk, 100.0)

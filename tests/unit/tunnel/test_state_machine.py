@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunnel.errors import ResetCode, TooManyStreams
 from tunnel.events import DataReceived, HeadReceived, ResetReceived, StreamOpened
 from tunnel.messages import Head, Open, Trailers
-from tunnel.protocol import MAX_PENDING_BYTES, Side, TunnelProtocol
+from tunnel.protocol import MAX_PENDING_BYTES, TunnelProtocol
+from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.state import Half, StreamState
 
 OPEN = Open(
@@ -21,8 +22,8 @@ CHOICE = st.randoms(use_true_random=False)
 class Peer:
     """One protocol, what it holds of each stream, and what is on its way to it."""
 
-    def __init__(self, side: Side) -> None:
-        self.protocol = TunnelProtocol(side, generation=1, now=0.0, max_streams=4, jitter=lambda: 0.5)
+    def __init__(self, protocol: TunnelProtocol) -> None:
+        self.protocol = protocol
         self.pipe: deque[bytes] = deque()
         self.streams: dict[int, StreamState] = {}
         self.unread: dict[int, int] = {}
@@ -46,7 +47,8 @@ class Tunnel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub, self.node = Peer(Side.HUB), Peer(Side.NODE)
+        options = {"generation": 1, "now": 0.0, "max_streams": 4, "jitter": lambda: 0.5}
+        self.hub, self.node = Peer(HubProtocol(**options)), Peer(NodeProtocol(**options))
         self.now = 0.0
 
     @rule()
