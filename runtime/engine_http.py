@@ -69,12 +69,14 @@ class _Connection(asyncio.Protocol):
         self._parser = _new_parser(self)
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
-        self._header_bytes = 0
+        self._header_bytes = 0  # received before the head was whole: a head that never ends
+        self._named_bytes = 0  # of the headers that were: a head that came at once
         self._framed = False
         self.answered = False  # a byte of the answer has come: the request may not be sent again
         self.headers: list[tuple[str, str]] = []
         self.head_done = False
         self.complete = False
+        self._keep_alive = False
         self.request_cut = False  # the engine answered before it had the whole request
         self.error: str | None = None
 
@@ -123,7 +125,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         text = name.decode("latin-1").lower()
         self.headers.append((text, value.decode("latin-1")))
-        if len(self.headers) > MAX_HEADERS:
+        self._named_bytes += len(name) + len(value)
+        if len(self.headers) > MAX_HEADERS or self._named_bytes > MAX_HEADER_BYTES:
             raise ValueError("too many headers")
         if text in ("content-length", "transfer-encoding"):
             self._framed = True
@@ -145,6 +148,8 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.head_done:
             self.complete = True
+            # Only within this callback does the parser still know of this message.
+            self._keep_alive = self._parser.should_keep_alive()
 
     # the client's side
 
@@ -155,7 +160,7 @@ class _Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         sound = self.complete and not self.request_cut and not self.closed and self.error is None
-        return sound and self._parser.should_keep_alive()
+        return sound and self._keep_alive
 
     async def write(self, data: bytes) -> None:
         if self.closed or self.transport is None:
@@ -332,7 +337,8 @@ class EngineClient:
     async def _exchange(
         self, connection: _Connection, method: str, path: str, headers: Headers, body: Body
     ) -> EngineResponse:
-        connection.begin()
+        if connection.complete:
+            connection.begin()
         self._busy.add(connection)
         try:
             await self._send(connection, _head(method, path, self._authority, headers, body), body)

@@ -1,0 +1,343 @@
+"""A scripted engine on a real socket, a tunnel in memory, and leases without a supervisor."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from runtime.backends.base import Endpoint
+from runtime.errors import RuntimeFault
+from runtime.forward import Forwarder
+from runtime.metrics import NodeMetrics
+from runtime.relay import Relay
+from runtime.snapshot import ModelView, NodeSnapshot
+from runtime.supervisor import Lease
+from tunnel.channel import memory_pair
+from tunnel.identity import NodeCredential, Ticket, TicketVerifier, encode_public_key, issue_ticket
+from tunnel.messages import Open, Status
+from tunnel.roles import HubProtocol, NodeProtocol
+from tunnel.session import HubSession, NodeSession, OutboundStream
+
+MODEL = "smollm2"
+
+
+@dataclass
+class Request:
+    """What the engine got."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection:
+    """The engine's end of one connection, for scripts to write on."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def head(self, status: int = 200, **headers: str) -> None:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in names.items())
+        await self.raw(f"HTTP/1.1 {status} Whatever\r\n{lines}\r\n".encode())
+
+    async def stream_head(self) -> None:
+        await self.head(200, content_type="text/event-stream", transfer_encoding="chunked")
+
+    async def chunk(self, data: bytes) -> None:
+        await self.raw(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end(self) -> None:
+        await self.raw(b"0\r\n\r\n")
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        await self.head(status, content_type=content_type, content_length=str(len(body)))
+        await self.raw(body)
+
+    def reset(self) -> None:
+        """Hang up with a RST, as a killed process does."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def gone(self) -> None:
+        """Wait until the client hangs up."""
+        with contextlib.suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+
+
+Script = Callable[[Request, Connection], Awaitable[None]]
+
+
+class ScriptedEngine:
+    """An engine that does what the test says, one script call a request."""
+
+    def __init__(self) -> None:
+        self.script: Script | None = None
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.close_after_answer = False
+        self.failures: list[BaseException] = []
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return self._server.sockets[0].getsockname()[1]
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert not self.failures, self.failures
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            await self._serve(Connection(reader, writer))
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # cancelled only by `stop`; asyncio's own callback would report it as an error
+        except Exception as failure:  # noqa: BLE001 - shown when the test ends
+            self.failures.append(failure)
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, connection: Connection) -> None:
+        while True:
+            request = await self._read(connection.reader)
+            self.requests.append(request)
+            assert self.script is not None
+            await self.script(request, connection)
+            if self.close_after_answer:
+                return
+
+    async def _read(self, reader: asyncio.StreamReader) -> Request:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.strip().split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int((await reader.readline()).strip(), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readline()
+        else:
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return Request(method, path, headers, body)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    scripted = ScriptedEngine()
+    await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+class FakeLeases:
+    """Leases of the scripted engine. `refuse` makes them fail; `held` counts those not given back."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.endpoint = Endpoint("127.0.0.1", engine.port, headers=(("authorization", "Bearer engine-key"),))
+        self.refuse: RuntimeFault | None = None
+        self.held = 0
+        self.free = asyncio.Event()
+        self.budgets: list[float] = []
+        self.failed: list[str] = []
+        self.reports: list[tuple[int, float]] = []
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self, model_id: str, *, budget_s: float, on_progress: object = None
+    ) -> AsyncIterator[Lease]:
+        self.budgets.append(budget_s)
+        if self.refuse is not None:
+            raise self.refuse
+        self.held += 1
+        self.free.clear()
+        try:
+            yield Lease(
+                replica_id="replica-1",
+                model_id=model_id,
+                model_digest="sha256:feed",
+                endpoint=self.endpoint,
+                report=lambda tokens, seconds: self.reports.append((tokens, seconds)),
+            )
+        finally:
+            self.held -= 1
+            if not self.held:
+                self.free.set()
+
+    def report_engine_failure(self, replica_id: str) -> None:
+        self.failed.append(replica_id)
+
+
+@pytest.fixture
+def leases(engine: ScriptedEngine) -> FakeLeases:
+    return FakeLeases(engine)
+
+
+def make_snapshot() -> NodeSnapshot:
+    view = ModelView(
+        model=MODEL,
+        digest="sha256:feed",
+        size_bytes=1,
+        on_disk=True,
+        state="ready",
+        fits=True,
+        context_length=8192,
+        capabilities=("chat",),
+        phase="ready",
+        done_bytes=1,
+        total_bytes=1,
+    )
+    return NodeSnapshot(accepting=True, reason=None, devices=(), replicas=(), models=(view,))
+
+
+@pytest.fixture
+def metrics() -> NodeMetrics:
+    return NodeMetrics(make_snapshot)
+
+
+@pytest.fixture
+async def forwarder(leases: FakeLeases) -> AsyncIterator[Forwarder]:
+    forwarder = Forwarder(leases)
+    yield forwarder
+    forwarder.close()
+
+
+@dataclass
+class Bridge:
+    """A Hub's session with a node whose relay leads to the scripted engine."""
+
+    hub: HubSession
+    node: NodeSession
+    relay: Relay
+    hub_key: Ed25519PrivateKey
+    credential: NodeCredential
+    generations: list[int]
+    numbers: list[int] = field(default_factory=lambda: [0])
+
+    def ticket(self, request_id: str, key: Ed25519PrivateKey | None = None, **changes: object) -> str:
+        now = int(time.time())
+        fields = {
+            "node_id": "node_a",
+            "owner_id": "org_a",
+            "region": "eu-de",
+            "organisation_id": "org_a",
+            "model": MODEL,
+            "request_id": request_id,
+            "generation": 1,
+            "issued_at": now,
+            "expires_at": now + 60,
+        }
+        return issue_ticket(key or self.hub_key, Ticket(**{**fields, **changes}))
+
+    async def open(self, body: bytes | None = b"{}", **changes: object) -> OutboundStream:
+        """Open a stream and send the body, None for none yet."""
+        self.numbers[0] += 1
+        uid = str(changes.get("uid", f"req_{self.numbers[0]}"))
+        fields = {
+            "uid": uid,
+            "generation": 1,
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": (("content-type", "application/json"), ("authorization", "Bearer sk-porten-secret")),
+            "deadline": time.time() + 60,
+            "ticket": self.ticket(uid),
+            "content_length": None if body is None else len(body),
+        }
+        stream = await self.hub.open(Open(**{**fields, **changes}))
+        if body is not None:
+            await stream.send(body, fin=True)
+        return stream
+
+
+async def read_all(stream: OutboundStream) -> list[bytes]:
+    pieces = []
+    while (piece := await stream.receive()) is not None:
+        pieces.append(piece)
+    return pieces
+
+
+@pytest.fixture
+async def bridge(forwarder: Forwarder, metrics: NodeMetrics) -> AsyncIterator[Bridge]:
+    hub_key, node_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    credential = NodeCredential(
+        node_id="node_a",
+        owner_id="org_a",
+        region="eu-de",
+        trust="verified",
+        sharing="private",
+        hub_id="hub_a",
+        public_key=encode_public_key(node_key.public_key()),
+        issued_at=1,
+    )
+    verifier = TicketVerifier(credential, hub_key.public_key())
+    generations = [1]
+    relay = Relay(forwarder=forwarder, verifier=lambda: verifier, generations=generations, metrics=metrics)
+    before = asyncio.all_tasks()
+    hub_channel, node_channel = memory_pair()
+    now = asyncio.get_running_loop().time()
+    names = {"node_id": "node_a", "instance_id": "inst", "hub_id": "hub_a"}
+    status = Status(agent="t", accepting=True, devices=(), replicas=(), models=())
+    hub = HubSession(hub_channel, HubProtocol(generation=1, now=now), **names)
+    node = NodeSession(
+        node_channel,
+        NodeProtocol(generation=1, now=now),
+        handler=relay,
+        status=lambda: status,
+        **names,
+    )
+    runs = [asyncio.create_task(session.run()) for session in (hub, node)]
+    yield Bridge(hub, node, relay, hub_key, credential, generations)
+    await hub.close("test over")
+    await asyncio.gather(*runs)
+    leaked = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
+    leaked = {task for task in leaked if "ScriptedEngine" not in repr(task)}
+    assert not leaked, leaked
+
+
+@pytest.fixture
+def read() -> Callable[[OutboundStream], Awaitable[list[bytes]]]:
+    return read_all
+
+
+@pytest.fixture
+def sse() -> Callable[..., bytes]:
+    def event(text: str = "", **more: object) -> bytes:
+        return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}], **more}).encode() + b"\n\n"
+
+    return event
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
