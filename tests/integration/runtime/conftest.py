@@ -242,7 +242,7 @@ class Bridge:
     generations: list[int]
     numbers: list[int] = field(default_factory=lambda: [0])
 
-    def ticket(self, request_id: str, key: Ed25519PrivateKey | None = None, **changes: object) -> str:
+    def ticket(self, uid: str, key: Ed25519PrivateKey | None = None, **changes: object) -> str:
         now = int(time.time())
         fields = {
             "node_id": "node_a",
@@ -250,7 +250,7 @@ class Bridge:
             "region": "eu-de",
             "organisation_id": "org_a",
             "model": MODEL,
-            "request_id": request_id,
+            "request_id": uid,
             "generation": 1,
             "issued_at": now,
             "expires_at": now + 60,
