@@ -13,6 +13,8 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 ANSWER = "porten-answer "
+# Written at a time. The library's own 10 MB would look like a stall on a slow line, and be lost with it.
+PIECE_BYTES = 256 * 1024
 
 
 def fetch(order: dict[str, str]) -> None:
@@ -21,9 +23,10 @@ def fetch(order: dict[str, str]) -> None:
     Raises:
         ValueError: The server has another commit than the one pinned.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - not in our parent
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - not in our parent
     from huggingface_hub.file_download import http_get  # noqa: PLC0415 - the same
 
+    constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     url = hf_hub_url(order["repository"], order["file"], revision=order["revision"])
     found = get_hf_file_metadata(url)
     if len(order["revision"]) == 40 and found.commit_hash != order["revision"]:
