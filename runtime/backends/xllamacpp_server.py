@@ -5,10 +5,12 @@ It is started by path with that environment's python, imports nothing of Porten,
 - stdin, first line: one JSON object with the parameters (a key belongs neither in `argv` nor in `environ`);
 - stdin, end of file: the parent is gone, so this process goes too;
 - stdout: one JSON line `{"host", "port", "load_s"}` once it answers, then end of file;
-- stderr: llama.cpp's own log, errors only: its warnings quote pieces of requests.
+- stderr: llama.cpp's own log while it loads. From the moment requests can come nothing is logged but a crash:
+  llama.cpp quotes pieces of requests in its warnings, and prints a grammar it cannot parse at any verbosity.
 """
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -63,6 +65,14 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     return params
 
 
+def close_log() -> None:
+    """Send both outputs nowhere; only the place of a crash still reaches the log."""
+    faulthandler.enable(file=os.dup(2))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
 def serve() -> None:
     """Start the server, announce it, and stay until the parent closes stdin."""
     began = time.monotonic()
@@ -74,7 +84,7 @@ def serve() -> None:
     announced = {"host": address.hostname, "port": address.port, "load_s": time.monotonic() - began}
     sys.stdout.write(json.dumps(announced) + "\n")
     sys.stdout.flush()
-    os.dup2(2, 1)
+    close_log()
     while sys.stdin.buffer.read(4096):
         pass
     os._exit(0)
