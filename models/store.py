@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.catalog import FileSource, Format, ModelSpec, is_model_id
+from models.catalog import FileSource, Format, ModelSpec, Source, is_model_id
 from models.disk import Disk, FileLock, OnBytes, file_digest, folder_bytes
 from models.errors import DigestMismatch, DiskBudgetExceeded, ModelNotFound
 from models.references import PREFIX, Reference, References
@@ -134,12 +134,17 @@ class ModelStore:
     def sweep(self, now: float) -> int:
         """Remove what crashes left and nobody came back for; returns the bytes freed. `now` is unix time."""
         with FileLock(self._lock).held():
-            kept = {reference.digest for reference in self._references}
+            references = list(self._references)
+            kept = {reference.digest for reference in references}
             freed = 0
             for blob in _files(self.root / "blobs" / "sha256"):
                 if PREFIX + blob.name not in kept and _abandoned(blob, now):
                     freed += self._drop_unreferenced(PREFIX + blob.name)
-        return freed + sum(self._drop_partial(folder, now) for folder in _folders(self.root / "partial"))
+        finished = {key for reference in references for key in _keys(reference)}
+        for folder in _folders(self.root / "partial"):
+            if folder.name in finished or _abandoned(folder, now):
+                freed += self._drop_partial(folder)
+        return freed
 
     def lock(self, spec: ModelSpec) -> FileLock:
         """Return the lock that whoever pulls these weights must hold."""
@@ -210,9 +215,9 @@ class ModelStore:
         self._disk.unlink(blob)
         return size
 
-    def _drop_partial(self, folder: Path, now: float) -> int:
+    def _drop_partial(self, folder: Path) -> int:
         lock = FileLock(self.root / "locks" / f"{folder.name}.lock")
-        if not _abandoned(folder, now) or not lock.acquire(wait=False):
+        if not lock.acquire(wait=False):
             return 0
         try:
             size = folder_bytes(folder)
@@ -253,8 +258,17 @@ class ModelStore:
 
 def _key(spec: ModelSpec) -> str:
     """Name the weights rather than the model: two ids with one source share a download."""
-    identity = msgspec.json.encode([spec.source, spec.sha256])
-    return hashlib.sha256(identity).hexdigest()[:32]
+    return _key_of(spec.source, spec.sha256)
+
+
+def _keys(reference: Reference) -> tuple[str, str]:
+    """Return the names an entry for these weights may go by, with a digest and without."""
+    sha256 = reference.digest.removeprefix(PREFIX)
+    return _key_of(reference.source, sha256), _key_of(reference.source, None)
+
+
+def _key_of(source: Source, sha256: str | None) -> str:
+    return hashlib.sha256(msgspec.json.encode([source, sha256])).hexdigest()[:32]
 
 
 def _unchanged(source: FileSource, reference: Reference) -> bool:
