@@ -118,7 +118,7 @@ class Node:
         if self._link is not None:
             self._begin("tunnel", self._link.run())
         fields = {"event": "node_started", "local_api": self.local_url, "pid": os.getpid()}
-        logger.info("node started local_api=%s/v1", self.local_url, extra=fields)
+        logger.info("node started", extra=fields)
         stopped = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({stopped, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)

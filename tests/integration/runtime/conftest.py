@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.backends.base import Endpoint
@@ -148,6 +149,13 @@ class ScriptedEngine:
         else:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
         return Request(method, path, headers, body)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What carries requests is tried on uvloop too: the daemon runs on it, and it has classes of its own."""
+    own = {"asyncio": asyncio.new_event_loop}
+    carries_requests = item.path.stem in ("test_engine_http", "test_relay", "test_local_api")
+    return own | {"uvloop": uvloop.new_event_loop} if carries_requests else own
 
 
 @pytest.fixture
