@@ -5,6 +5,7 @@ Owns the order of the steps. Where bytes come from is the sources' business, whe
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -79,6 +80,8 @@ async def _held(lock: FileLock) -> AsyncIterator[FileLock]:
 
 async def _fetch(spec: ModelSpec, store: ModelStore, gauge: Gauge, lock: FileLock) -> StoredModel:
     fetcher = fetcher_for(spec)
+    # Room first: what an earlier crash left may be what stands in the way.
+    await in_thread(lambda _: store.sweep(time.time()))
     await in_thread(lambda _: _reserve(spec, store, fetcher))
     job = Job(workspace=store.workspace(spec), gauge=gauge, lock=lock)
     logger.info("pull started", extra={"event": "pull_started", "model": spec.id})
