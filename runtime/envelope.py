@@ -6,6 +6,7 @@ Must not know the tunnel or a web framework.
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -130,14 +131,16 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
         body: the first bytes of its body; anything may stand there.
     """
     message, kind, code, param = _read_error(body)
-    text = message or f"the engine answered {status}"
+    at_fault = _blames_the_request(message)
+    text = _JSON_LIBRARY.sub("", message) or f"the engine answered {status}"
+    param = param or _named_parameter(text)
     if status == 400 and _is_context_overflow(f"{kind} {text}"):
         return ErrorAnswer(400, "context_length_exceeded", "invalid_request_error", text, param)
     if status in (429, 503):
         return ErrorAnswer(503, "overloaded", "service_unavailable", text, retry_after_s=1)
     if status == 501:
         return ErrorAnswer(400, "unsupported_parameter", "invalid_request_error", text, param)
-    if status in (400, 404, 413, 422) or _blames_the_request(text):
+    if status in (400, 404, 413, 422) or at_fault:
         status = 400 if status in (422, 500) else status
         return ErrorAnswer(status, code or _CODES.get(status, "invalid_request"), _REQUEST_ERROR, text, param)
     # 401 and 403 are between the node and its engine; no caller can mend them.
@@ -148,13 +151,23 @@ _REQUEST_ERROR = "invalid_request_error"
 _CODES = {400: "invalid_request", 404: "unknown_route", 413: "request_too_large"}
 
 
+_JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")
+_PARAMETER = re.compile(r"(?:Field |Expected )?'(\w+)'")
+
+
+def _named_parameter(message: str) -> str | None:
+    """llama.cpp begins with the parameter that it cannot read, in its words for it."""
+    found = _PARAMETER.match(message)
+    return found[1] if found else None
+
+
 def _is_context_overflow(text: str) -> bool:
     return any(words in text.lower() for words in _CONTEXT_WORDS)
 
 
 def _blames_the_request(message: str) -> bool:
     """llama.cpp answers 500 where its JSON library refused the request's types or syntax."""
-    return "[json.exception." in message
+    return _JSON_LIBRARY.search(message) is not None
 
 
 def _read_error(body: bytes) -> tuple[str, str, str | None, str | None]:

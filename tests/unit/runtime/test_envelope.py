@@ -75,6 +75,24 @@ def test_the_engines_own_words_and_param_are_kept() -> None:
     assert (answer.message, answer.param, answer.code) == ("too hot", "temperature", "bad_value")
 
 
+@pytest.mark.parametrize(
+    ("said", "message", "param"),
+    [
+        (
+            "Field 'max_tokens': [json.exception.type_error.302] type must be number, but is string",
+            "Field 'max_tokens': type must be number, but is string",
+            "max_tokens",
+        ),
+        ("'messages' is required", "'messages' is required", "messages"),
+        ("Expected 'messages' to be an array", "Expected 'messages' to be an array", "messages"),
+        ("the user's 'thing'", "the user's 'thing'", None),
+    ],
+)
+def test_llama_cpps_words_name_the_parameter(said: str, message: str, param: str | None) -> None:
+    answer = from_engine(400, llama_cpp(400, "invalid_request_error", said))
+    assert (answer.message, answer.param) == (message, param)
+
+
 def test_the_key_between_node_and_engine_is_never_spoken_of() -> None:
     assert "Key" not in from_engine(401, llama_cpp(401, "authentication_error", "Invalid API Key")).message
 
