@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from runtime.errors import DaemonUnreachable, RuntimeFault
-from runtime.http_server import reachable
+from runtime.listening import reachable
 
 SOCKET_NAME = "porten.sock"
 NOT_RUNNING = "the node is not running: start it with `porten run`"

@@ -15,11 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.envelope import ErrorAnswer, unknown_route
 from runtime.forward import PATHS, Forwarder
+from runtime.listening import LOOPBACK_NAMES
 from runtime.local_inference import Inference, new_request_id
 from runtime.metrics import CONTENT_TYPE, NodeMetrics
 from runtime.snapshot import ModelView, NodeSnapshot
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def create_app(

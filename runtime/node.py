@@ -19,9 +19,10 @@ from runtime.control_client import SOCKET_NAME
 from runtime.data_dir import daemon_lock, private_directory
 from runtime.errors import ModelUnknown, RuntimeFault
 from runtime.forward import Forwarder
-from runtime.http_server import AppServer, listen_tcp, listen_unix
+from runtime.http_server import AppServer
 from runtime.hub_link import HubLink
 from runtime.identity import Identity
+from runtime.listening import listen_tcp, listen_unix
 from runtime.membership import current_identity
 from runtime.metrics import NodeMetrics
 from runtime.status import describe

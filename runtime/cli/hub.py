@@ -24,7 +24,7 @@ from runtime.errors import (
     NodeRevoked,
 )
 from runtime.identity import Identity, IdentityStore
-from runtime.local_api import LOOPBACK_NAMES
+from runtime.listening import LOOPBACK_NAMES
 from runtime.membership import join
 
 LOGIN_EXAMPLES = """Examples:

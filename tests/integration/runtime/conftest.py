@@ -8,20 +8,32 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 
 from runtime.backends.base import Endpoint
 from runtime.errors import RuntimeFault
 from runtime.forward import Forwarder
+from runtime.http_server import AppServer
+from runtime.listening import listen_tcp
 from runtime.metrics import NodeMetrics
 from runtime.relay import Relay
 from runtime.snapshot import ModelView, NodeSnapshot
 from runtime.supervisor import Lease
 from tunnel.channel import memory_pair
-from tunnel.identity import NodeCredential, Ticket, TicketVerifier, encode_public_key, issue_ticket
+from tunnel.identity import (
+    NodeCredential,
+    Ticket,
+    TicketVerifier,
+    encode_public_key,
+    issue_credential,
+    issue_ticket,
+)
 from tunnel.messages import Open, Status
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.session import HubSession, NodeSession, OutboundStream
@@ -30,7 +42,7 @@ MODEL = "smollm2"
 
 
 @dataclass
-class Request:
+class EngineRequest:
     """What the engine got."""
 
     method: str
@@ -81,7 +93,7 @@ class Connection:
                 pass
 
 
-Script = Callable[[Request, Connection], Awaitable[None]]
+Script = Callable[[EngineRequest, Connection], Awaitable[None]]
 
 
 class ScriptedEngine:
@@ -89,7 +101,7 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.script: Script | None = None
-        self.requests: list[Request] = []
+        self.requests: list[EngineRequest] = []
         self.connections = 0
         self.close_after_answer = False
         self.failures: list[BaseException] = []
@@ -136,7 +148,7 @@ class ScriptedEngine:
             if self.close_after_answer:
                 return
 
-    async def _read(self, reader: asyncio.StreamReader) -> Request:
+    async def _read(self, reader: asyncio.StreamReader) -> EngineRequest:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.strip().split("\r\n")
         method, path, _ = first.split(" ")
@@ -148,7 +160,7 @@ class ScriptedEngine:
             await reader.readline()
         else:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Request(method, path, headers, body)
+        return EngineRequest(method, path, headers, body)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -349,3 +361,110 @@ def unused_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+class ScriptedHub:
+    """A Hub's enrollment endpoints; `answers` are given out in turn by the token endpoint."""
+
+    def __init__(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.answers: list[Response | str] = []
+        self.asked: list[tuple[str, Any]] = []
+        self.tunnel_urls = ["ws://127.0.0.1:1/tunnel"]
+        self.hub_id = "hub_a"
+        self.region = "eu-de"
+        self.interval = 5.0
+        self.sign_with = self.key
+        self.tokens = {"pjt_good"}
+        self.left: list[str] = []
+        self.public_key = ""
+        self.url = ""
+
+    def description(self) -> dict[str, Any]:
+        public = encode_public_key(self.key.public_key())
+        return {
+            "hub_id": self.hub_id,
+            "name": "Test",
+            "version": "1",
+            "public_key": public,
+            "api_url": self.url,
+            "tunnel_urls": self.tunnel_urls,
+            "enroll_url": f"{self.url}/enroll/v1",
+        }
+
+    def enrolled(self) -> dict[str, Any]:
+        credential = NodeCredential(
+            node_id="node_a",
+            owner_id="org_a",
+            region=self.region,
+            trust="verified",
+            sharing="private",
+            hub_id=self.hub_id,
+            public_key=self.public_key,
+            issued_at=int(time.time()),
+        )
+        token = issue_credential(self.sign_with, credential)
+        return {"node_id": "node_a", "name": "attic", "credential": token, "hub": self.description()}
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/.well-known/porten")
+        async def well_known() -> dict[str, Any]:
+            return self.description()
+
+        @app.post("/enroll/v1/device_authorization")
+        async def device(request: Request) -> dict[str, Any]:
+            document = await request.json()
+            self.asked.append(("device", document))
+            self.public_key = document["public_key"]
+            return {
+                "device_code": "secret-device-code",
+                "user_code": "BCDF-GHJK",
+                "expires_in": 600,
+                "interval": self.interval,
+                "verification_uri": f"{self.url}/device",
+                "verification_uri_complete": f"{self.url}/device?user_code=BCDF-GHJK",
+            }
+
+        @app.post("/enroll/v1/token")
+        async def token(request: Request) -> Response:
+            self.asked.append(("token", (await request.body()).decode()))
+            answer = self.answers.pop(0)
+            if isinstance(answer, str):
+                if answer == "enrolled":
+                    return JSONResponse(self.enrolled())
+                return JSONResponse({"error": answer}, 400)
+            return answer
+
+        self._add_join_and_leave(app)
+        return app
+
+    def _add_join_and_leave(self, app: FastAPI) -> None:
+        @app.post("/enroll/v1/join")
+        async def join(request: Request) -> Response:
+            document = await request.json()
+            if document["join_token"] not in self.tokens:
+                return JSONResponse({"error": "invalid_join_token"}, 401)
+            self.public_key = document["public_key"]
+            return JSONResponse(self.enrolled())
+
+        @app.post("/enroll/v1/leave")
+        async def leave(request: Request) -> Response:
+            token = request.headers["authorization"].removeprefix("Bearer ")
+            if token in self.left:
+                return Response(status_code=401)
+            self.left.append(token)
+            return Response(status_code=204)
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[ScriptedHub]:
+    scripted = ScriptedHub()
+    listener = listen_tcp("127.0.0.1", 0)
+    scripted.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = AppServer(scripted.app(), listener)
+    task = asyncio.create_task(server.serve())
+    yield scripted
+    server.stop(at_once=True)
+    await task

@@ -11,7 +11,8 @@ import pytest
 from runtime.control import create_app
 from runtime.control_client import SOCKET_NAME, ControlClient
 from runtime.errors import DaemonUnreachable, LoadFailed, ModelUnknown, RuntimeFault
-from runtime.http_server import AppServer, listen_unix
+from runtime.http_server import AppServer
+from runtime.listening import listen_unix
 from runtime.progress import LoadProgress
 
 

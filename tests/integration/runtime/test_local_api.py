@@ -11,7 +11,8 @@ import pytest
 
 from runtime import local_api
 from runtime.errors import ModelUnknown, PortTaken, Warming
-from runtime.http_server import AppServer, listen_tcp
+from runtime.http_server import AppServer
+from runtime.listening import listen_tcp
 from runtime.progress import LoadProgress
 
 DONE = b"data: [DONE]\n\n"
