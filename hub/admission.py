@@ -86,8 +86,8 @@ class Admission:
             return None
         if len(self._copies) >= MAX_COPIES:
             self.forget()
-        admitted = self._copies[key_hash] = Admitted(key, key.policy, key_hash)
-        return admitted
+        # Two may have read at once: both get the one copy that a change will find.
+        return self._copies.setdefault(key_hash, Admitted(key, key.policy, key_hash))
 
     def obey(self, change: Change) -> None:
         """Take note of a change; subscribed to `Changes`."""

@@ -18,8 +18,8 @@ from hub.router import Candidate, ModelState
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
 from tunnel.session import HubSession
 
-REPLACED_DRAIN_S = 30.0
-"""Seconds a session whose credential is out of date may go on answering what it has begun."""
+REPLACED_DRAIN_S = 600.0
+"""Seconds a session whose credential is out of date may go on answering what it began while that was true."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""What the live parts ask of storage: keys, facts, the revision, and who may open a tunnel.
+
+Owns the translation between storage's records and what those parts judge, and between a database that fails
+and `StorageUnavailable`. Must not know HTTP or sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy.exc import SQLAlchemyError
+
+from hub.errors import NotFound, StorageUnavailable
+from hub.policy import NodeFacts, RegionAuthority, RegionTree
+from hub.storage.records import ApiKey, Node
+from hub.storage.repositories import Storage
+from tunnel.errors import CredentialInvalid, HandshakeRefused
+from tunnel.identity import decode_public_key
+from tunnel.server import Grant
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
+
+
+class StoredFacts:
+    """Keys, nodes and regions as storage has them now."""
+
+    def __init__(self, storage: Storage, authority: RegionAuthority) -> None:
+        self._storage = storage
+        self._authority = authority
+
+    async def by_hash(self, key_hash: str) -> ApiKey | None:
+        """The key stored under this hash."""
+        with _translated():
+            return await self._storage.keys.by_hash(key_hash)
+
+    async def node(self, node_id: str) -> NodeFacts | None:
+        """One node, ``None`` where there is no such node."""
+        with _translated():
+            node = await self._storage.nodes.get(node_id)
+        return None if node is None else node.facts(self._authority)
+
+    async def nodes(self) -> Sequence[NodeFacts]:
+        """Every node that was not revoked."""
+        with _translated():
+            return [node.facts(self._authority) for node in await self._storage.nodes.list()]
+
+    async def regions(self) -> RegionTree:
+        """The operator's regions."""
+        with _translated():
+            return await self._storage.regions.tree()
+
+    async def revision(self) -> int:
+        """The number that grows with every change."""
+        with _translated():
+            return await self._storage.settings.revision()
+
+
+class StoredNodes:
+    """Who may open a tunnel: the tunnel server's `NodeAuthenticator`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        authority: RegionAuthority,
+        *,
+        credential_for: Callable[[Node], str],
+        signed: Callable[[int, NodeFacts], None],
+    ) -> None:
+        """Look nodes up in storage.
+
+        Args:
+            storage: where they are.
+            authority: whose word makes a region count.
+            credential_for: signs a node's current credential.
+            signed: told the generation and the facts behind each credential handed out.
+        """
+        self._storage = storage
+        self._authority = authority
+        self._credential_for = credential_for
+        self._signed = signed
+
+    async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
+        """The node's keys; none for a node that is unknown, revoked or stored with a damaged key."""
+        with _translated():
+            node = await self._storage.nodes.get(node_id)
+        if node is None or node.revoked_at is not None:
+            return ()
+        try:
+            return (decode_public_key(node.public_key),)
+        except CredentialInvalid:
+            return ()
+
+    async def admit(self, node_id: str, instance_id: str) -> Grant:  # noqa: ARG002 - clones are a later concern
+        """Give the next generation and the current credential.
+
+        The record is read after the generation was drawn: of two sessions, the newer never holds older facts.
+
+        Raises:
+            HandshakeRefused: the node was revoked while it shook hands.
+        """
+        with _translated():
+            try:
+                generation = await self._storage.nodes.next_generation(node_id)
+            except NotFound:
+                raise HandshakeRefused(401, reason="revoked") from None
+            node = await self._storage.nodes.get(node_id)
+        if node is None or node.revoked_at is not None:
+            raise HandshakeRefused(401, reason="revoked")
+        self._signed(generation, node.facts(self._authority))
+        return Grant(generation=generation, credential=self._credential_for(node))
