@@ -24,8 +24,8 @@ class WatchedTree:
     Attributes:
         name: under which its CPU time is told.
         pid: the root.
-        exclude: a process whose command line holds one of these texts is left out with its descendants; so
-            a node is measured without the engine it started.
+        exclude: a descendant whose command line holds one of these texts is left out with all of its own; so
+            a node is measured without the engine it started. The root always counts.
     """
 
     name: str
@@ -65,13 +65,19 @@ def _root(tree: WatchedTree) -> psutil.Process:
 
 def _walk(process: psutil.Process, exclude: Sequence[str]) -> Iterator[tuple[ProcessKey, float]]:
     try:
-        command = " ".join(process.cmdline())
         times, key = process.cpu_times(), (process.pid, process.create_time())
         children = process.children()
     except psutil.Error:
         return  # it has just ended
-    if any(text in command for text in exclude):
-        return
     yield key, times.user + times.system
     for child in children:
-        yield from _walk(child, exclude)
+        if not _matches(child, exclude):
+            yield from _walk(child, exclude)
+
+
+def _matches(process: psutil.Process, texts: Sequence[str]) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return True  # it has just ended, and has no time left to count
+    return any(text in command for text in texts)

@@ -1,0 +1,190 @@
+"""The two commands from their arguments to their output, against a fake engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from benchmarks.cli import app
+
+SERVING = ("serving", "--model", "m", "--prompt-tokens", "4", "--output-tokens", "3")
+KEY = "sk-porten-very-secret"
+
+
+def invoke(*arguments: str, key: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"PORTEN_API_KEY": key, "COLUMNS": "200"})
+
+
+def test_a_measurement_is_shown_and_written(engine_in_thread: Callable[..., Any], tmp_path: Path) -> None:
+    server, file = engine_in_thread(), tmp_path / "result.json"
+    result = invoke(
+        *SERVING, "--base-url", server.url, "--concurrency", "2", "--requests", "6", "--warmup", "2",
+        "--seed", "5", "--json", str(file), key=KEY,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for text in ("TTFT", "ITL", "TPOT", "E2EL", "p99", "Output tokens/s", "6 complete"):
+        assert text in result.output
+    document = json.loads(file.read_text())
+    assert document["schema"] == "porten.bench.serving/1"
+    assert document["load"] == {"kind": "closed", "concurrency": 2}
+    assert document["workload"]["seed"] == 5
+    assert document["results"]["output_tokens"] == 18
+    assert document["results"]["output_tokens_counted_by"] == "usage"
+    for latency in ("ttft_ms", "itl_ms", "tpot_ms", "e2el_ms"):
+        figures = document["results"][latency]
+        assert 0 <= figures["minimum"] <= figures["p50"] <= figures["p90"] <= figures["p99"]
+    assert document["environment"]["cpu_count"] >= 1
+    assert KEY not in file.read_text() + result.output
+    assert len(server.requests) == 1 + 2 + 6  # probe, warm-up, measured
+    assert all(f"Bearer {KEY}" in engine.head for engine in server.requests)
+
+
+def test_json_on_standard_output_is_nothing_but_json(engine_in_thread: Callable[..., Any]) -> None:
+    result = invoke(*SERVING, "--base-url", engine_in_thread().url, "--requests", "2", "--json", "-")
+    assert json.loads(result.stdout)["results"]["completed"] == 2
+    assert "TTFT" in result.stderr
+
+
+def test_an_open_loop_and_replies_in_one_piece(engine_in_thread: Callable[..., Any], tmp_path: Path) -> None:
+    async def in_one_piece(engine: Any) -> None:
+        usage = {"prompt_tokens": 4, "completion_tokens": engine.body["max_tokens"]}
+        engine.whole("200 OK", {"choices": [{"message": {"content": "hi"}}], "usage": usage})
+
+    file = tmp_path / "result.json"
+    result = invoke(
+        *SERVING, "--base-url", engine_in_thread(in_one_piece).url, "--no-stream", "--rate", "200",
+        "--requests", "5", "--json", str(file), "--quiet",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads(file.read_text())
+    assert document["results"]["ttft_ms"] is None
+    assert document["results"]["e2el_ms"]["count"] == 5
+    assert document["load"]["arrivals"] == "poisson"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        ("401 Unauthorized", "invalid_api_key", "PORTEN_API_KEY"),
+        ("404 Not Found", "model_not_found", "--model"),
+        ("400 Bad Request", "unsupported_parameter", "--no-ignore-eos"),
+        ("503 Service Unavailable", "no_available_node", "status 503"),
+    ],
+)
+def test_a_refusal_is_one_clear_line(
+    engine_in_thread: Callable[..., Any], status: str, code: str, advice: str
+) -> None:
+    async def refuse(engine: Any) -> None:
+        engine.whole(status, {"error": {"message": "it says why", "code": code}})
+
+    result = invoke(*SERVING, "--base-url", engine_in_thread(refuse).url, "--quiet", key=KEY)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "it says why" in result.stderr
+    assert advice in result.stderr
+    assert KEY not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--concurrency", "1", "--rate", "1"),
+        ("--prompt-tokens", "lots"),
+        ("--warmup", "soon"),
+        ("--base-url", "localhost:80"),
+        ("--endpoint", "embeddings"),
+        ("--requests", "0"),
+        ("--api-key-file", "/no/such/file"),
+    ],
+)
+def test_nonsense_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    result = invoke(*SERVING, "--base-url", "http://localhost:1", *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_failures_during_a_run_are_counted_by_kind(
+    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path
+) -> None:
+    async def every_second_fails(engine: Any) -> None:
+        if len(server.requests) % 2:
+            await obedient_answer(engine)
+        else:
+            engine.whole("503 Service Unavailable", {"error": {"message": "full", "code": "overloaded"}})
+
+    server, file = engine_in_thread(every_second_fails), tmp_path / "result.json"
+    result = invoke(*SERVING, "--base-url", server.url, "--requests", "6", "--json", str(file))
+    assert result.exit_code == 0
+    assert "3 x http_503:overloaded" in result.output
+    assert json.loads(file.read_text())["results"]["errors"] == {"http_503:overloaded": 3}
+
+
+def test_an_endpoint_against_another(engine_in_thread: Callable[..., Any], tmp_path: Path) -> None:
+    direct, via, file = engine_in_thread(), engine_in_thread(), tmp_path / "result.json"
+    result = invoke(
+        "overhead", "--direct", direct.url, "--via", via.url, "--model", "m", "--direct-model", "raw",
+        "--concurrency", "1,2", "--rounds", "3", "--requests", "2", "--prompt-tokens", "4",
+        "--output-tokens", "3", "--cpu-pid", f"self={os.getpid()}", "--json", str(file), key=KEY,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads(file.read_text())
+    assert document["schema"] == "porten.bench.overhead/1"
+    assert [level["concurrency"] for level in document["levels"]] == [1, 2]
+    for level in document["levels"]:
+        assert level["throughput_ratio"]["rounds"] == 3
+        assert level["throughput_ratio"]["low"] <= level["throughput_ratio"]["high"]
+        assert level["via"]["output_tokens"] == level["direct"]["output_tokens"] == 18
+        assert level["cpu_ms_per_token"]["self"] >= 0
+    assert {engine.body["model"] for engine in direct.requests} == {"raw"}
+    assert not any("Authorization" in engine.head for engine in direct.requests)
+    assert all(f"Bearer {KEY}" in engine.head for engine in via.requests)
+    prompts = [engine.body["messages"][0]["content"] for engine in direct.requests + via.requests]
+    assert len(set(prompts)) == len(prompts) - 1  # only the probe is the same on both
+    assert KEY not in file.read_text() + result.output
+
+
+def test_a_process_that_is_not_there_is_one_clear_line(engine_in_thread: Callable[..., Any]) -> None:
+    url = engine_in_thread().url
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    result = invoke("overhead", "--direct", url, "--via", url, "--model", "m", "--cpu-pid", f"hub={gone.pid}")
+    assert result.exit_code == 1
+    assert f"no process {gone.pid}" in result.stderr
+
+
+def test_control_c_keeps_what_was_measured(
+    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path
+) -> None:
+    async def interrupts_at_the_fifth(engine: Any) -> None:
+        if len(server.requests) == 5:
+            os.kill(program.pid, signal.SIGINT)
+            await engine.reader.read()
+        else:
+            await obedient_answer(engine)
+
+    server, file = engine_in_thread(interrupts_at_the_fifth), tmp_path / "result.json"
+    arguments = [*SERVING, "--base-url", server.url, "--duration", "100", "--json", str(file)]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, errors = program.communicate(timeout=60)
+    assert program.returncode == 130, errors.decode()
+    assert b"3 complete, 1 cut off" in output
+    document = json.loads(file.read_text())
+    assert (document["results"]["completed"], document["results"]["interrupted"]) == (3, True)
+
+
+@pytest.mark.parametrize("command", ["serving", "overhead"])
+def test_help_teaches_with_an_example(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"porten-bench {command} " in result.output
+    assert "Example" in result.output
