@@ -134,7 +134,7 @@ async def _catalog(config: NodeConfig) -> list[Finding]:
     except (ModelsError, RuntimeFault) as error:
         return [_failed("catalog", str(error), "mend the file, or take it out of `catalog`")]
     stored = sum(assembly.open_store(config).find(spec) is not None for spec in catalog)
-    return [_ok("catalog", f"{len(catalog)} models, {stored} on the disk")]
+    return [_ok("catalog", f"{len(catalog)} in it, {stored} on the disk")]
 
 
 async def _hub(config: NodeConfig) -> list[Finding]:

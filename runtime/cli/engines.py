@@ -4,10 +4,9 @@ import asyncio
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from runtime.assembly import ENGINES, make_backends
-from runtime.cli.terminal import StepBar, console, say, settings
+from runtime.cli.terminal import StepBar, columns, console, say, settings
 from runtime.engines import EngineEnvironment
 from runtime.errors import ConfigInvalid
 
@@ -22,7 +21,7 @@ app = typer.Typer(
 def list_engines(context: typer.Context) -> None:
     """List the engines, and what each still needs."""
     config = settings(context)
-    table = Table("engine", "from", "version", "state", box=None)
+    table = columns("engine", "from", "version", "state")
     for backend in make_backends(config):
         version = EngineEnvironment(config.engines_dir, backend.provider).installed_version()
         found = backend.available()

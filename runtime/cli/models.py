@@ -4,12 +4,11 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from models.download import Progress, pull
 from models.errors import ModelNotFound
 from runtime import assembly
-from runtime.cli.terminal import StepBar, console, say, settings, size
+from runtime.cli.terminal import StepBar, columns, console, say, settings, size
 from runtime.config import NodeConfig
 from runtime.control_client import ControlClient
 from runtime.errors import DaemonUnreachable
@@ -45,7 +44,7 @@ def remove_model(context: typer.Context, model: Id) -> None:
 async def _list(config: NodeConfig) -> None:
     running = await _running_models(config)
     catalog, store = assembly.open_catalog(config), assembly.open_store(config)
-    table = Table("model", "state", "on disk", "size", "fits", "context", "name", box=None)
+    table = columns("model", "state", "on disk", "size", "fits", "context", "name")
     for spec in catalog:
         view = running.get(spec.id)
         stored = store.find(spec)

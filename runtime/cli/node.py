@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from runtime import logs
-from runtime.cli.terminal import console, say, settings, size
+from runtime.cli.terminal import columns, console, say, settings, size
 from runtime.control_client import ControlClient
 
 RUN_EXAMPLES = """Examples:
@@ -97,7 +97,7 @@ def _print_devices(devices: list[dict[str, Any]]) -> None:
 
 
 def _print_models(models: list[dict[str, Any]], replicas: list[dict[str, Any]]) -> None:
-    table = Table("model", "state", "running", "waiting", "tokens/s", "on disk", "fits", box=None)
+    table = columns("model", "state", "running", "waiting", "tokens/s", "on disk", "fits")
     for model in models:
         own = [replica for replica in replicas if replica["model"] == model["model"]]
         table.add_row(

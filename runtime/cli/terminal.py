@@ -22,13 +22,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from typer.core import TyperGroup
 
 from models.errors import ModelsError
 from runtime.config import LoadedConfig, NodeConfig, load_config
 from runtime.errors import RuntimeFault
 
-WIDTH_WITHOUT_TERMINAL = 120
+WIDTH_WITHOUT_TERMINAL = 1000  # a program reads it: nothing is wrapped or cut
 _PLAIN_STEP = 0.1
 
 
@@ -60,6 +61,14 @@ def console(*, error: bool = False) -> Console:
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(file=stream, width=width, highlight=False, soft_wrap=width is not None)
+
+
+def columns(*names: str) -> Table:
+    """A plain table; what is too long for the terminal goes on in the next line, never cut."""
+    table = Table(box=None)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def say(text: str) -> None:

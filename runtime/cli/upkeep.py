@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 from pydantic import SecretStr
-from rich.table import Table
 
-from runtime.cli.terminal import console, loaded, say
+from runtime.cli.terminal import columns, console, loaded, say
 from runtime.doctor import Verdict, examine
 
 config_app = typer.Typer(help="Settings.", no_args_is_help=True)
@@ -23,7 +22,7 @@ def show(
 ) -> None:
     """Show every setting, its value, and where the value came from."""
     found = loaded(context)
-    table = Table("setting", "value", "from", box=None)
+    table = columns("setting", "value", "from")
     for name, origin in found.origins.items():
         if not changed or origin != "default":
             table.add_row(name, _shown(getattr(found.config, name)), origin)
@@ -34,7 +33,7 @@ def show(
 def doctor(context: typer.Context) -> None:
     """Look for what keeps this machine from serving, and say what to do about it. Exit code 1 if so."""
     findings = asyncio.run(examine(loaded(context)))
-    table = Table("", "what", "found", "what to do", box=None)
+    table = columns("", "what", "found", "what to do")
     for finding in findings:
         table.add_row(_SIGNS[finding.verdict], finding.subject, finding.found, finding.remedy)
     console().print(table)

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -468,3 +471,85 @@ async def hub() -> AsyncIterator[ScriptedHub]:
     yield scripted
     server.stop(at_once=True)
     await task
+
+
+PORTEN = Path(sys.executable).with_name("porten")
+
+
+class Process:
+    """A running `porten` and the lines it has printed."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._changed = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            async with self._changed:
+                self.lines.append(line.decode().rstrip())
+                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    async def said(self, text: str) -> str:
+        """Wait for a line that holds `text`, and give it."""
+        async with asyncio.timeout(30), self._changed:
+            while not (found := [line for line in self.lines if text in line]):
+                assert not self._reader.done(), self.output
+                await self._changed.wait()
+        return found[0]
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            await self._reader
+            return await self.process.wait()
+
+
+class Porten:
+    """Starts `porten` in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.settings: dict[str, str] = {"PORTEN_LOCAL_PORT": "0", "PORTEN_DATA_DIR": str(home / "data")}
+        self.started: list[Process] = []
+
+    async def start(self, *arguments: str) -> Process:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PORTEN_")}
+        process = await asyncio.create_subprocess_exec(
+            PORTEN,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=clean | {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home)} | self.settings,
+        )
+        self.started.append(Process(process))
+        return self.started[-1]
+
+    async def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run a command to its end."""
+        process = await self.start(*arguments)
+        assert await process.ended() == code, process.output
+        return process.output
+
+    async def run(self, *arguments: str) -> Process:
+        process = await self.start("run", *arguments)
+        await process.said("node started")
+        return process
+
+
+@pytest.fixture
+async def porten(tmp_path: Path) -> AsyncIterator[Porten]:
+    porten = Porten(tmp_path)
+    yield porten
+    for started in porten.started:
+        if started.process.returncode is None:
+            started.process.kill()
+        await started.ended()

@@ -3,12 +3,9 @@
 import asyncio
 import hashlib
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gguf
@@ -23,92 +20,10 @@ from tunnel.messages import Command, Event, Status
 from tunnel.server import Grant, TunnelServer
 from tunnel.session import HubSession
 
-PORTEN = Path(sys.executable).with_name("porten")
-
-
-class Process:
-    """A running `porten` and the lines it has printed."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._changed = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            async with self._changed:
-                self.lines.append(line.decode().rstrip())
-                self._changed.notify_all()
-        async with self._changed:
-            self._changed.notify_all()
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    async def said(self, text: str) -> str:
-        """Wait for a line that holds `text`, and give it."""
-        async with asyncio.timeout(30), self._changed:
-            while not (found := [line for line in self.lines if text in line]):
-                assert not self._reader.done(), self.output
-                await self._changed.wait()
-        return found[0]
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(30):
-            await self._reader
-            return await self.process.wait()
-
-
-class Porten:
-    """Starts `porten` in a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.settings: dict[str, str] = {"PORTEN_LOCAL_PORT": "0", "PORTEN_DATA_DIR": str(home / "data")}
-        self.started: list[Process] = []
-
-    async def start(self, *arguments: str) -> Process:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PORTEN_")}
-        process = await asyncio.create_subprocess_exec(
-            PORTEN,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=clean | {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home)} | self.settings,
-        )
-        self.started.append(Process(process))
-        return self.started[-1]
-
-    async def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Run a command to its end."""
-        process = await self.start(*arguments)
-        assert await process.ended() == code, process.output
-        return process.output
-
-    async def run(self, *arguments: str) -> Process:
-        process = await self.start("run", *arguments)
-        await process.said("node started")
-        return process
-
-
-@pytest.fixture
-async def porten(tmp_path: Path) -> AsyncIterator[Porten]:
-    porten = Porten(tmp_path)
-    yield porten
-    for started in porten.started:
-        if started.process.returncode is None:
-            started.process.kill()
-        await started.ended()
-
-
 # without a Hub
 
 
-async def test_a_node_alone_serves_its_machine_and_ends_cleanly(porten: Porten) -> None:
+async def test_a_node_alone_serves_its_machine_and_ends_cleanly(porten: Any) -> None:
     node = await porten.run("--local-only")
     status = json.loads(await porten("status", "--json"))
     assert status["pid"] == node.process.pid
@@ -124,7 +39,7 @@ async def test_a_node_alone_serves_its_machine_and_ends_cleanly(porten: Porten) 
     assert "not running" in await porten("status", code=1)
 
 
-async def test_nothing_the_node_writes_can_be_read_by_others(porten: Porten) -> None:
+async def test_nothing_the_node_writes_can_be_read_by_others(porten: Any) -> None:
     await porten.run("--local-only")
     data = porten.home / "data"
     assert data.stat().st_mode & 0o077 == 0
@@ -133,7 +48,7 @@ async def test_nothing_the_node_writes_can_be_read_by_others(porten: Porten) -> 
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-async def test_a_second_daemon_is_refused_and_the_first_lives_on(porten: Porten) -> None:
+async def test_a_second_daemon_is_refused_and_the_first_lives_on(porten: Any) -> None:
     first = await porten.run("--local-only")
     said = await porten("run", "--local-only", code=1)
     assert "already runs" in said
@@ -141,7 +56,7 @@ async def test_a_second_daemon_is_refused_and_the_first_lives_on(porten: Porten)
     assert json.loads(await porten("status", "--json"))["pid"] == first.process.pid
 
 
-async def test_a_killed_daemon_leaves_nothing_in_the_way(porten: Porten) -> None:
+async def test_a_killed_daemon_leaves_nothing_in_the_way(porten: Any) -> None:
     first = await porten.run("--local-only")
     first.process.kill()
     await first.ended()
@@ -150,13 +65,13 @@ async def test_a_killed_daemon_leaves_nothing_in_the_way(porten: Porten) -> None
     assert json.loads(await porten("status", "--json"))["pid"] == second.process.pid
 
 
-async def test_without_an_identity_it_says_what_to_do(porten: Porten) -> None:
+async def test_without_an_identity_it_says_what_to_do(porten: Any) -> None:
     said = await porten("run", code=1)
     assert said.startswith("error: this machine is not enrolled")
     assert "porten login" in said
 
 
-async def test_a_taken_port_is_one_line(porten: Porten) -> None:
+async def test_a_taken_port_is_one_line(porten: Any) -> None:
     first = await porten.run("--local-only")
     port = json.loads(await porten("status", "--json"))["local_api"].rpartition(":")[2]
     porten.settings |= {"PORTEN_LOCAL_PORT": port, "PORTEN_DATA_DIR": str(porten.home / "other")}
@@ -166,7 +81,7 @@ async def test_a_taken_port_is_one_line(porten: Porten) -> None:
     assert first.process.returncode is None
 
 
-async def test_settings_that_make_no_sense_are_one_line(porten: Porten) -> None:
+async def test_settings_that_make_no_sense_are_one_line(porten: Any) -> None:
     porten.settings["PORTEN_SLOTZ"] = "1"
     assert "did you mean PORTEN_SLOTS?" in await porten("run", code=1)
     del porten.settings["PORTEN_SLOTZ"]
@@ -178,7 +93,7 @@ async def test_settings_that_make_no_sense_are_one_line(porten: Porten) -> None:
 
 
 @pytest.fixture
-def own_model(porten: Porten) -> str:
+def own_model(porten: Any) -> str:
     """A catalog of the owner's with one model: a small file."""
     weights = porten.home / "weights.gguf"
     writer = gguf.GGUFWriter(weights, "llama")
@@ -207,7 +122,7 @@ def own_model(porten: Porten) -> str:
 
 @pytest.mark.parametrize("running", [False, True])
 async def test_models_are_pulled_and_removed_with_and_without_a_daemon(
-    porten: Porten, own_model: str, running: bool
+    porten: Any, own_model: str, running: bool
 ) -> None:
     if running:
         await porten.run("--local-only")
@@ -265,7 +180,7 @@ async def nodes(hub: Any) -> AsyncIterator[Nodes]:
 
 
 @pytest.fixture
-async def enrolled(porten: Porten, hub: Any, nodes: Nodes) -> Porten:
+async def enrolled(porten: Any, hub: Any, nodes: Nodes) -> Any:
     """Enrolled with a JoinToken by `porten login`."""
     said = await porten("login", "--hub", hub.url, "--join-token", "pjt_good", "--name", "attic")
     assert "Enrolled as attic (node_a), eu-de" in said
@@ -273,7 +188,7 @@ async def enrolled(porten: Porten, hub: Any, nodes: Nodes) -> Porten:
     return porten
 
 
-async def test_a_machine_nobody_sits_at_enrolls_itself(porten: Porten, hub: Any, nodes: Nodes) -> None:
+async def test_a_machine_nobody_sits_at_enrolls_itself(porten: Any, hub: Any, nodes: Nodes) -> None:
     porten.settings |= {"PORTEN_JOIN_TOKEN": "pjt_good", "PORTEN_HUB_URL": hub.url}
     node = await porten.start("run")
     await node.said("enrolled with a JoinToken")
@@ -282,7 +197,7 @@ async def test_a_machine_nobody_sits_at_enrolls_itself(porten: Porten, hub: Any,
     assert "pjt_good" not in node.output
 
 
-async def test_the_tunnel_stands_reports_and_drains(enrolled: Porten, nodes: Nodes) -> None:
+async def test_the_tunnel_stands_reports_and_drains(enrolled: Any, nodes: Nodes) -> None:
     node = await enrolled.run()
     await node.said("tunnel connected")
     status = await nodes.statuses.get()
@@ -299,7 +214,7 @@ async def test_the_tunnel_stands_reports_and_drains(enrolled: Porten, nodes: Nod
     assert await node.ended() == 0
 
 
-async def test_a_credential_that_the_hub_renewed_is_kept(enrolled: Porten, hub: Any, nodes: Nodes) -> None:
+async def test_a_credential_that_the_hub_renewed_is_kept(enrolled: Any, hub: Any, nodes: Nodes) -> None:
     stored = enrolled.home / "data" / "identity" / "credential.jwt"
     before = stored.read_text()
     hub.region = "eu-fr"
@@ -312,7 +227,7 @@ async def test_a_credential_that_the_hub_renewed_is_kept(enrolled: Porten, hub: 
 
 
 async def test_a_credential_that_the_hub_did_not_sign_is_not_kept(
-    enrolled: Porten, hub: Any, nodes: Nodes
+    enrolled: Any, hub: Any, nodes: Nodes
 ) -> None:
     stored = enrolled.home / "data" / "identity" / "credential.jwt"
     before = stored.read_text()
@@ -322,7 +237,7 @@ async def test_a_credential_that_the_hub_did_not_sign_is_not_kept(
     assert stored.read_text() == before
 
 
-async def test_the_hubs_jobs_are_done_and_reported(enrolled: Porten, own_model: str, nodes: Nodes) -> None:
+async def test_the_hubs_jobs_are_done_and_reported(enrolled: Any, own_model: str, nodes: Nodes) -> None:
     await enrolled.run()
     session = await nodes.sessions.get()
     await session.command(Command(job="job_1", action="pull", model=own_model))
@@ -337,14 +252,14 @@ async def test_the_hubs_jobs_are_done_and_reported(enrolled: Porten, own_model: 
     assert "nothing" in (event.error or "")
 
 
-async def test_a_revoked_node_says_so_and_keeps_trying(enrolled: Porten, nodes: Nodes) -> None:
+async def test_a_revoked_node_says_so_and_keeps_trying(enrolled: Any, nodes: Nodes) -> None:
     nodes.revoked = True
     node = await enrolled.run()
     await node.said("tunnel refused")
     assert "the Hub refuses it" in await enrolled("doctor", code=1)
 
 
-async def test_leaving_tells_the_hub_forgets_and_stops(enrolled: Porten, hub: Any, nodes: Nodes) -> None:
+async def test_leaving_tells_the_hub_forgets_and_stops(enrolled: Any, hub: Any, nodes: Nodes) -> None:
     node = await enrolled.run()
     await node.said("tunnel connected")
     said = await enrolled("logout")
@@ -355,7 +270,7 @@ async def test_leaving_tells_the_hub_forgets_and_stops(enrolled: Porten, hub: An
     assert "not enrolled" in await enrolled("logout", code=1)
 
 
-async def test_a_hub_that_is_away_cannot_be_left_by_accident(enrolled: Porten, hub: Any) -> None:
+async def test_a_hub_that_is_away_cannot_be_left_by_accident(enrolled: Any, hub: Any) -> None:
     facts = enrolled.home / "data" / "identity" / "hub.json"
     facts.write_text(facts.read_text().replace(hub.url, "http://127.0.0.1:1"))
     assert "--force" in await enrolled("logout", code=1)
@@ -367,7 +282,7 @@ async def test_a_hub_that_is_away_cannot_be_left_by_accident(enrolled: Porten, h
 # logging in at a terminal
 
 
-async def test_login_shows_the_code_and_waits_for_the_approval(porten: Porten, hub: Any) -> None:
+async def test_login_shows_the_code_and_waits_for_the_approval(porten: Any, hub: Any) -> None:
     hub.answers = ["authorization_pending", "enrolled"]
     hub.interval = 0.05
     said = await porten("login", "--hub", hub.url, "--no-browser")
@@ -378,7 +293,7 @@ async def test_login_shows_the_code_and_waits_for_the_approval(porten: Porten, h
     assert "porten logout" in await porten("login", "--hub", hub.url, code=1)
 
 
-async def test_login_can_be_interrupted(porten: Porten, hub: Any) -> None:
+async def test_login_can_be_interrupted(porten: Any, hub: Any) -> None:
     process = await porten.start("login", "--hub", hub.url, "--no-browser")
     await process.said("Waiting for the approval")
     process.process.send_signal(signal.SIGINT)
@@ -396,7 +311,7 @@ async def test_login_can_be_interrupted(porten: Porten, hub: Any) -> None:
         (("--hub", "http://127.0.0.1:1"), "cannot be reached"),
     ],
 )
-async def test_login_says_what_is_wrong(porten: Porten, arguments: tuple[str, ...], said: str) -> None:
+async def test_login_says_what_is_wrong(porten: Any, arguments: tuple[str, ...], said: str) -> None:
     output = await porten("login", *arguments, code=1)
     assert said in output
     assert output.count("\n") == 0

@@ -1,0 +1,111 @@
+"""The command line without a process: help, settings, usage errors, and the page that lists the commands."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from runtime.cli import app
+from runtime.cli.terminal import size
+
+DOCS = Path(__file__).parents[3] / "docs" / "node.md"
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PORTEN_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def commands() -> Iterator[str]:
+    def walk(group: object, path: tuple[str, ...]) -> Iterator[str]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(command, (*path, name))
+            else:
+                yield " ".join((*path, name))
+
+    yield from walk(typer.main.get_command(app), ())
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_every_command_explains_itself(command: str) -> None:
+    result = runner.invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+
+
+def test_the_docs_list_exactly_the_commands_there_are() -> None:
+    rows = re.findall(r"^\| `porten ([a-z ]+?)(?= \[| [A-Z]|`)", DOCS.read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(commands())
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    for arguments in (["nothing"], ["run", "--nothing"], ["models", "pull"]):
+        assert runner.invoke(app, arguments).exit_code == 2
+
+
+def test_settings_are_shown_with_their_origin_and_secrets_are_not(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = own_home / "porten" / "node.toml"
+    file.parent.mkdir()
+    file.write_text('slots = 7\njoin_token = "hunter2"\n')
+    monkeypatch.setenv("PORTEN_THREADS", "3")
+    shown = runner.invoke(app, ["config", "show"]).output
+    lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert lines["slots"] == ["7", str(file)]
+    assert lines["threads"] == ["3", "PORTEN_THREADS"]
+    assert lines["local_port"] == ["11700", "default"]
+    assert lines["join_token"][0] == "(set)"
+    assert "hunter2" not in shown
+    changed = runner.invoke(app, ["config", "show", "--changed"]).output
+    assert "local_port" not in changed
+    assert "slots" in changed
+
+
+def test_a_settings_file_that_is_not_there_is_one_line(own_home: Path) -> None:
+    result = runner.invoke(app, ["--config", str(own_home / "none.toml"), "config", "show"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is no settings file")
+    assert result.stdout == ""
+
+
+def test_an_engine_that_does_not_exist_is_named_with_those_that_do() -> None:
+    result = runner.invoke(app, ["engines", "install", "steam"])
+    assert result.exit_code == 1
+    assert "llama_cpp" in result.stderr
+
+
+def test_what_is_missing_comes_with_its_remedy() -> None:
+    listed = runner.invoke(app, ["engines", "list"]).output
+    assert "llama_cpp" in listed
+    found = runner.invoke(app, ["doctor"])
+    assert found.exit_code == 1  # no engine is installed here
+    assert "porten engines install" in found.output or "libgomp" in found.output
+    assert "porten login" in found.output
+    assert "porten run" in found.output
+
+
+def test_nobody_running_is_exit_code_1() -> None:
+    result = runner.invoke(app, ["status", "--json"])
+    assert result.exit_code == 1
+    assert "porten run" in result.stderr
+    assert result.stdout == ""
+
+
+def test_sizes_are_readable() -> None:
+    assert [size(count) for count in (0, 999, 98_362_432, 3.2e12, None)] == [
+        "0 B",
+        "999 B",
+        "98.4 MB",
+        "3.2 TB",
+        "?",
+    ]
