@@ -91,6 +91,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.deadlines[waiter_id] = self.now + budget
         self.send(ev.Wanted(waiter_id, model, self.now + budget, need))
 
+    @rule(model=st.sampled_from(["small", "middle", "large"]), requests=st.integers(1, 4))
+    def serve(self, model: str, requests: int) -> None:
+        """The usual course, in one step, so that histories get far: wanted, prepared, started, answered."""
+        for _ in range(requests):
+            self.want(model=model, need=Need.SLOT, budget=40.0)
+        for load_id in [load_id for load_id, wanted in self.preparing.items() if wanted == model]:
+            del self.preparing[load_id]
+            self.send(ev.Prepared(load_id, (Offer("engine", "cpu", MODELS[model], 2),)))
+        for replica_id in [replica_id for replica_id, wanted in self.starting.items() if wanted == model]:
+            del self.starting[replica_id]
+            self.up.add(replica_id)
+            self.send(ev.Started(replica_id))
+
     @precondition(lambda self: self.waiting or self.leased)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -322,12 +335,50 @@ def test_memory_that_did_not_come_back_is_not_promised() -> None:
     assert any(isinstance(e, ev.Start) for e in scheduler.handle(ev.Prepared(prepare.load_id, (offer,)), 3.0))
 
 
-def test_an_idle_replica_makes_room_and_a_busy_one_does_not() -> None:
-    scheduler = with_budget(100)
-    idle, busy = ready(scheduler, "idle", 40), ready(scheduler, "busy", 40)
-    scheduler.handle(ev.Wanted("w", "busy", 1e9), 1.0)
-    (prepare,) = scheduler.handle(ev.Wanted("n", "new", 1e9), 2.0)
+def prepared(scheduler: Scheduler, model: str, memory: int, now: float) -> list[ev.Effect]:
+    """Somebody wants the model, and it is found to take so much."""
+    (prepare,) = scheduler.handle(ev.Wanted(f"for-{model}", model, 1e9), now)
     assert isinstance(prepare, ev.Prepare)
-    assert scheduler.handle(ev.Prepared(prepare.load_id, (Offer("e", "cpu", 50, 1),)), 2.0) == [ev.Stop(idle)]
-    assert any(isinstance(e, ev.Start) for e in scheduler.handle(ev.Gone(idle), 3.0))
-    assert busy in scheduler.replicas
+    return scheduler.handle(ev.Prepared(prepare.load_id, (Offer("engine", "cpu", memory, 1),)), now)
+
+
+def starts(effects: list[ev.Effect]) -> list[str]:
+    return [effect.model_id for effect in effects if isinstance(effect, ev.Start)]
+
+
+def test_an_idle_replica_makes_room() -> None:
+    scheduler = with_budget(100)
+    idle = ready(scheduler, "idle", 60)
+    assert prepared(scheduler, "new", 50, now=2.0) == [ev.Stop(idle)]
+    assert starts(scheduler.handle(ev.Gone(idle), 3.0)) == ["new"]
+
+
+def test_a_busy_replica_is_waited_for_and_goes_once_it_is_idle() -> None:
+    scheduler = with_budget(100)
+    busy = ready(scheduler, "busy", 60)
+    scheduler.handle(ev.Wanted("w", "busy", 1e9), 1.0)
+    assert prepared(scheduler, "new", 50, now=2.0) == []
+    assert scheduler.handle(ev.Left("w"), 3.0) == [ev.Stop(busy)]
+    assert starts(scheduler.handle(ev.Gone(busy), 4.0)) == ["new"]
+
+
+def test_a_later_load_never_takes_what_an_earlier_one_waits_for() -> None:
+    scheduler = with_budget(100)
+    ready(scheduler, "busy", 60)
+    scheduler.handle(ev.Wanted("w", "busy", 1e9), 1.0)
+    assert prepared(scheduler, "large", 80, now=2.0) == []
+    assert prepared(scheduler, "small", 20, now=3.0) == [], "small alone would keep large waiting for ever"
+    assert starts(scheduler.handle(ev.Left("for-large"), 4.0)) == ["small"]
+    assert [replica.model_id for replica in scheduler.replicas.values()] == ["busy", "small"]
+
+
+def test_a_request_that_waited_too_long_for_a_slot_is_told_so() -> None:
+    scheduler = with_budget(100)
+    ready(scheduler, "m", 10)
+    for number in range(3):
+        scheduler.handle(ev.Wanted(f"w{number}", "m", 10.0), 1.0)
+    assert scheduler.next_deadline() == 10.0
+    (refuse,) = scheduler.handle(ev.Tick(), 10.0)
+    assert isinstance(refuse, ev.Refuse)
+    assert refuse.waiter_id == "w2"
+    assert isinstance(refuse.fault, Overloaded)
