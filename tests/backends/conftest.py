@@ -100,7 +100,11 @@ async def engine(
     try:
         endpoint = await launcher.ready(process, launch, backend)
         base = f"http://{endpoint.host}:{endpoint.port}{endpoint.base_path}"
-        async with httpx.AsyncClient(base_url=base, headers=list(endpoint.headers), timeout=60) as client:
+        # llama.cpp closes a connection after a streamed reply without saying so: none is used twice.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(
+            base_url=base, headers=list(endpoint.headers), timeout=60, limits=limits
+        ) as client:
             yield Running(process, endpoint, plan, client)
     finally:
         assert await process.stop() == ()

@@ -133,6 +133,7 @@ async def test_its_log_holds_nothing_of_what_was_asked_or_answered(engine: Any) 
         assert refused.status_code >= 400
     await engine.chat(grammar=marker)
     await engine.client.get(f"/{marker}")
+    assert engine.process.alive
     assert marker not in engine.process.log.read_text("utf-8", "replace")
 
 
