@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 
 from hub.api import discovery, enroll, health, inference, install, models
 from hub.api.edge import Edge, on_http_exception, on_request_failed
-from hub.composition import Addresses, Hub
+from hub.composition import Hub
 from hub.errors import RequestFailed
 from hub.portal import views
 
-__all__ = ["Addresses", "Hub", "create_app"]
+__all__ = ["Hub", "create_app"]
 
 _COUNTED = frozenset({*inference.ENDPOINTS, "/v1/models"})
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hub.addresses import Addresses
 from hub.changes import Changes
 from models.catalog import Catalog
 
@@ -19,27 +20,11 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.config import HubConfig
     from hub.dispatch import Dispatcher
     from hub.enrollment import EnrollmentService
+    from hub.limits import Limits
     from hub.metering import Meter
     from hub.metrics import Metrics
     from hub.registry import Registry
     from hub.storage.repositories import Storage
-
-
-@dataclass(slots=True)
-class Addresses:
-    """How the world reaches this Hub, known once its sockets listen.
-
-    Attributes:
-        api_url: base URL of the API and the portal, without a trailing slash.
-        tunnel_urls: where nodes dial, ``ws://`` or ``wss://``.
-        tunnel_listening: whether the tunnel's listener is up.
-        draining: whether the Hub is on its way out and wants no new work.
-    """
-
-    api_url: str = ""
-    tunnel_urls: tuple[str, ...] = ()
-    tunnel_listening: bool = False
-    draining: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,6 +41,7 @@ class Hub:
     meter: Meter
     registry: Registry
     admission: Admission
+    limits: Limits
     dispatcher: Dispatcher
     metrics: Metrics
     addresses: Addresses

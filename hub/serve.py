@@ -5,10 +5,104 @@ Owns the order of start and stop. Knows nothing of what the parts do between the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import logging
+import math
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-if TYPE_CHECKING:
-    from hub.config import HubConfig
+import uvicorn
+import uvloop
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from hub.addresses import Addresses, dialled_names, local, outside
+from hub.admission import Admission
+from hub.api import openai_errors
+from hub.app import create_app
+from hub.changes import Changes
+from hub.cluster.local import RevisionWatch
+from hub.composition import Hub
+from hub.config import HubConfig
+from hub.dispatch import Dispatcher
+from hub.enrollment import EnrollmentService
+from hub.errors import StorageUnavailable
+from hub.identity import load_hub_key
+from hub.limits import Limits
+from hub.metering import Meter
+from hub.metrics import Metrics
+from hub.registry import Registry
+from hub.sources import StoredFacts, StoredNodes
+from hub.storage.repositories import Storage
+from models.catalog import Catalog, load_catalog
+from tunnel.server import TunnelServer
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+KEEP_ALIVE_S = 75.0
+"""Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
+TUNNEL_DRAIN_S = 2.0
+"""Seconds for nodes to leave once no request is under way any more."""
+SEEN_EVERY_S = 30.0
+"""Seconds between two notes in storage of which nodes are connected."""
+
+
+class _ApiServer(uvicorn.Server):
+    """uvicorn, except that signals are ours and that it says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the process stops in an order that uvicorn does not know."""
+        yield
+
+
+class _Copies:
+    """Everything copied from the database, for the watch on its revision."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    @property
+    def incomplete(self) -> bool:
+        return self._hub.registry.facts.incomplete
+
+    async def reload(self) -> None:
+        self._hub.admission.forget()
+        await self._hub.registry.facts.load()
+
+    def forget(self) -> None:
+        self._hub.admission.forget()
+        self._hub.registry.facts.forget()
+
+
+class Server:
+    """A Hub that serves. `stop` begins the end, which `running` sees through."""
+
+    def __init__(self, hub: Hub, api: _ApiServer) -> None:
+        self.hub = hub
+        self._api = api
+        self.stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no new requests and finish those under way; a second call waits for none of them."""
+        if self.stopping.is_set():
+            self._api.force_exit = True
+        self.hub.addresses.draining = True
+        self._api.should_exit = True
+        self.stopping.set()
 
 
 def run(config: HubConfig) -> int:
@@ -17,9 +111,181 @@ def run(config: HubConfig) -> int:
     Returns:
         The process's exit code.
     """
-    raise NotImplementedError
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config))
+    return 0
 
 
 async def serve(config: HubConfig) -> None:
-    """Serve until SIGTERM or SIGINT, inside a running event loop."""
-    raise NotImplementedError
+    """Serve until SIGTERM or SIGINT, inside a running event loop; announce the addresses on stdout.
+
+    Raises:
+        HubError: it cannot start; see `running`.
+        OSError: an address cannot be listened on.
+    """
+    async with running(config) as server:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        _announce(server.hub.addresses)
+        await server.stopping.wait()
+
+
+def _announce(addresses: Addresses) -> None:
+    """One line for programs on stdout, one for people on stderr."""
+    sys.stdout.write(f"listening api={addresses.api_local} tunnel={addresses.tunnel_local}\n")
+    sys.stdout.flush()
+    console = Console(stderr=True)
+    console.print(f"Porten Hub is ready: portal and API at [bold]{addresses.api_url}[/bold]", highlight=False)
+
+
+@asynccontextmanager
+async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> AsyncIterator[Server]:
+    """Serve for as long as the context lasts, then stop in order: requests, tunnels, records, database.
+
+    Raises:
+        NotInitialised: ``porten-hub init`` has not been run.
+        StorageUnavailable: the database cannot be opened.
+        SpoolUnavailable: the usage spool belongs to another process.
+        OSError: an address cannot be listened on.
+    """
+    key = load_hub_key(config.key_file)
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(await Storage.open(config.database))
+        await storage.migrate()
+        hub, source = await _compose(config, storage, key, clock)
+        await stack.enter_async_context(hub.meter)
+        stack.push_async_callback(hub.registry.close)
+        await hub.registry.facts.load()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        await stack.enter_async_context(_tunnels(hub))
+        watch = RevisionWatch(source.revision, _Copies(hub))
+        for work in (watch.run(), _note_seen(hub, source)):
+            stack.callback(tasks.create_task(work).cancel)
+        yield await stack.enter_async_context(_api(hub, tasks))
+
+
+async def _compose(
+    config: HubConfig, storage: Storage, key: Ed25519PrivateKey, clock: Callable[[], float]
+) -> tuple[Hub, StoredFacts]:
+    """Build the parts and let those that keep copies hear of changes."""
+    hub_id = await storage.settings.hub_id()
+    catalog = load_catalog(*config.catalog)
+    changes = Changes()
+    source = StoredFacts(storage, config.region_authority)
+    registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
+    admission = Admission(source, clock)
+    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
+    meter = Meter(storage, config.spool_dir)
+    changes.subscribe(registry.facts.obey)
+    changes.subscribe(admission.obey)
+    hub = Hub(
+        config=config,
+        hub_id=hub_id,
+        key=key,
+        storage=storage,
+        changes=changes,
+        catalog=catalog,
+        enrollment=EnrollmentService(storage, key, hub_id, clock, changes, config.region_authority),
+        meter=meter,
+        registry=registry,
+        admission=admission,
+        limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
+        dispatcher=Dispatcher(
+            registry=registry,
+            admission=admission,
+            catalog=catalog,
+            usage=meter,
+            hub_key=key,
+            clock=clock,
+            queue_timeout_s=config.queue_timeout_s,
+            read_error=openai_errors.from_upstream,
+            on_record=metrics.used,
+        ),
+        metrics=metrics,
+        addresses=Addresses(),
+        clock=clock,
+    )
+    return hub, source
+
+
+def _slots(catalog: Catalog, model: str) -> int:
+    spec = catalog.get(model)
+    return 1 if spec is None else spec.slots
+
+
+@asynccontextmanager
+async def _tunnels(hub: Hub) -> AsyncIterator[None]:
+    """Let nodes in; at the end let them go."""
+    config = hub.config
+    nodes = StoredNodes(
+        hub.storage,
+        config.region_authority,
+        credential_for=hub.enrollment.credential_for,
+        signed=hub.registry.sign,
+    )
+    server = TunnelServer(
+        hub_id=hub.hub_id,
+        host_names=dialled_names(
+            config.tunnel_host, config.tunnel_port, config.tunnel_urls, config.public_url
+        ),
+        authenticator=nodes,
+        on_session=hub.registry.connected,
+        on_status=hub.registry.reported,
+        on_closed=hub.registry.disconnected,
+    )
+    await server.start(config.tunnel_host, config.tunnel_port)
+    hub.addresses.tunnel_local = f"ws://{local(config.tunnel_host, server.port)}"
+    outer = outside(config.tunnel_host, server.port, config.public_url)
+    hub.addresses.tunnel_urls = config.tunnel_urls or (f"ws://{outer}",)
+    hub.addresses.tunnel_listening = True
+    try:
+        yield
+    finally:
+        hub.addresses.tunnel_listening = False
+        await server.close(drain_s=TUNNEL_DRAIN_S)
+
+
+@asynccontextmanager
+async def _api(hub: Hub, tasks: asyncio.TaskGroup) -> AsyncIterator[Server]:
+    """Answer requests; at the end finish those under way, for at most the configured time."""
+    config = hub.config
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+    port: int = listener.getsockname()[1]
+    hub.addresses.api_local = f"http://{local(config.host, port)}"
+    hub.addresses.api_url = config.public_url or f"http://{outside(config.host, port)}"
+    api = _ApiServer(
+        uvicorn.Config(
+            create_app(hub),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, math.ceil(config.drain_s)),
+        )
+    )
+    serving = tasks.create_task(api.serve(sockets=[listener]))
+    await api.listening.wait()
+    server = Server(hub, api)
+    try:
+        yield server
+    finally:
+        if not server.stopping.is_set():
+            server.stop()
+        await asyncio.wait([serving])
+
+
+async def _note_seen(hub: Hub, source: StoredFacts) -> None:
+    """Write down now and then which nodes are connected: for people, nothing decides by it."""
+    while True:
+        await asyncio.sleep(SEEN_EVERY_S)
+        connected = list(hub.registry.snapshot())
+        try:
+            if connected:
+                await source.mark_seen(connected, now=hub.clock())
+        except StorageUnavailable:
+            log.warning("connected nodes were not noted", extra={"event": "seen.failed"})

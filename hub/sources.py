@@ -62,6 +62,11 @@ class StoredFacts:
         with _translated():
             return await self._storage.settings.revision()
 
+    async def mark_seen(self, node_ids: Sequence[str], *, now: float) -> None:
+        """Note that these nodes are connected at ``now``."""
+        with _translated():
+            await self._storage.nodes.mark_seen(node_ids, now=now)
+
 
 class StoredNodes:
     """Who may open a tunnel: the tunnel server's `NodeAuthenticator`."""

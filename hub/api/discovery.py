@@ -15,15 +15,13 @@ from hub.composition import Hub
 from tunnel.identity import encode_public_key
 from tunnel.version import __version__
 
-HUB_NAME = "Porten Hub"
-
 
 def document(hub: Hub) -> dict[str, Any]:
     """What a node needs to know of this Hub."""
     api_url = hub.addresses.api_url
     return {
         "hub_id": hub.hub_id,
-        "name": HUB_NAME,
+        "name": hub.config.name,
         "version": __version__,
         "public_key": encode_public_key(hub.key.public_key()),
         "api_url": api_url,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hub.api import openai_errors
 from hub.errors import RequestFailed
 from hub.identifiers import new_id
+from hub.portal.pages import not_found_page
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +115,11 @@ async def on_request_failed(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Exception handler for what the router refuses: the envelope under ``/v1``, plain text elsewhere."""
+    """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)
-    if not request.url.path.startswith("/v1") or error.status_code not in _CODES:
+    if not request.url.path.startswith("/v1/") or error.status_code not in _CODES:
+        if error.status_code == 404:
+            return not_found_page(request)
         return PlainTextResponse(str(error.detail), error.status_code, headers=error.headers)
     failure = RequestFailed(
         _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."

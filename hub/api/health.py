@@ -25,7 +25,7 @@ async def readiness(hub: Hub) -> dict[str, bool]:
 
 async def _database_answers(hub: Hub) -> bool:
     try:
-        await hub.storage.settings.revision()
+        await hub.storage.check()
     except StorageUnavailable:
         return False
     return True

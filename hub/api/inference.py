@@ -18,13 +18,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from hub import refusals
-from hub.admission import check_model
+from hub.admission import Admitted, check_model
 from hub.api import openai_errors
 from hub.api.edge import set_error_code
 from hub.api.request import Headers, Peek, peek, read_body, wishes
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
 from hub.errors import RequestFailed
+from hub.limits import Hold
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.messages import Head
 
@@ -72,38 +73,26 @@ class Inference:
             set_error_code(scope, "cancelled")
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        limits = self._hub.config
         headers = Headers(scope["headers"])
-        give_up = asyncio.get_running_loop().time() + limits.request_deadline_s
-        try:
-            async with asyncio.timeout_at(give_up):
-                call, asked = await self._read(headers, receive, answer.request_id)
-        except TimeoutError:
-            raise refusals.deadline_exceeded() from None
-        dispatch = self._hub.dispatcher.begin(call)
-        with self._hub.metrics.active_streams.track_inprogress():
+        give_up = asyncio.get_running_loop().time() + self._hub.config.request_deadline_s
+        admitted = await self._hub.admission.authenticate(headers.get("authorization"))
+        with self._hub.limits.request(admitted.key.id) as hold:
             try:
-                async with asyncio.timeout_at(give_up), _WhileConnected(receive):
-                    await answer.relay(dispatch, stream=bool(asked.stream))
+                async with asyncio.timeout_at(give_up):
+                    call, asked = await self._read(headers, receive, answer.request_id, admitted, hold)
             except TimeoutError:
-                dispatch.fail("deadline_exceeded", ResetCode.DEADLINE)
                 raise refusals.deadline_exceeded() from None
-            except StreamReset as reset:
-                failure = refusals.from_reset(reset)
-                dispatch.fail(failure.code)
-                raise failure from reset
-            except RequestFailed as failure:
-                dispatch.fail(failure.code)
-                raise
-            finally:
-                dispatch.close()
+            with self._hub.metrics.active_streams.track_inprogress():
+                dispatch = self._hub.dispatcher.begin(call)
+                await _carry(dispatch, answer, receive, give_up, stream=bool(asked.stream))
 
-    async def _read(self, headers: Headers, receive: Receive, request_id: str) -> tuple[Call, Peek]:
+    async def _read(
+        self, headers: Headers, receive: Receive, request_id: str, admitted: Admitted, hold: Hold
+    ) -> tuple[Call, Peek]:
         config = self._hub.config
         deadline = self._hub.clock() + config.request_deadline_s
-        admitted = await self._hub.admission.authenticate(headers.get("authorization"))
         wished = wishes(headers, warmup_budget_s=config.warmup_budget_s)
-        body = await read_body(headers, receive, config.body_limit_bytes)
+        body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
         asked = peek(body)
         check_model(admitted, asked.model)
         call = Call(
@@ -119,6 +108,27 @@ class Inference:
             deadline=deadline,
         )
         return call, asked
+
+
+async def _carry(
+    dispatch: Dispatch, answer: _Answer, receive: Receive, give_up: float, *, stream: bool
+) -> None:
+    """See a request to its end, whichever it is: answered, failed, out of time, or nobody there any more."""
+    try:
+        async with asyncio.timeout_at(give_up), _WhileConnected(receive):
+            await answer.relay(dispatch, stream=stream)
+    except TimeoutError:
+        dispatch.fail("deadline_exceeded", ResetCode.DEADLINE)
+        raise refusals.deadline_exceeded() from None
+    except StreamReset as reset:
+        failure = refusals.from_reset(reset)
+        dispatch.fail(failure.code)
+        raise failure from reset
+    except RequestFailed as failure:
+        dispatch.fail(failure.code)
+        raise
+    finally:
+        dispatch.close()
 
 
 @dataclass(slots=True)

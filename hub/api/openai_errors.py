@@ -111,6 +111,9 @@ def headers(failure: RequestFailed, body: bytes) -> list[tuple[bytes, bytes]]:
     found = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if failure.retry_after is not None:
         found.append((b"retry-after", str(max(math.ceil(failure.retry_after), 1)).encode()))
+    if failure.limit is not None:
+        found.append((b"x-ratelimit-limit-requests", str(failure.limit).encode()))
+        found.append((b"x-ratelimit-remaining-requests", b"0"))
     if failure.code == "invalid_api_key":
         found.append((b"www-authenticate", b"Bearer"))
     return found

@@ -7,7 +7,7 @@ came. No message quotes a body.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -92,8 +92,14 @@ def _invalid(explanation: str) -> RequestFailed:
     return RequestFailed("invalid_type", "The body must be a JSON object with the parameters of the request.")
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Headers, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes:
     """Read a body of at most ``limit`` bytes; what comes beyond it is never kept.
+
+    Args:
+        headers: the request's.
+        receive: gives the body.
+        limit: bytes.
+        hold: called with the size of each piece before it is kept; raises where there is no room.
 
     Raises:
         RequestFailed: ``request_too_large``, as soon as that is known.
@@ -112,6 +118,7 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        hold(len(piece))
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)

@@ -1,0 +1,91 @@
+"""Who may ask: secrets, copies of keys, and limits."""
+
+import asyncio
+
+import pytest
+
+from hub.admission import check_model
+from hub.changes import KeyChanged
+from hub.errors import RequestFailed
+from hub.limits import BODY_BUDGET_BYTES, Limits
+
+
+async def refusal(awaitable):
+    with pytest.raises(RequestFailed) as caught:
+        await awaitable
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer sk-porten-nonsense", "Bearer é", "sk-porten-x"],
+)
+async def test_what_is_no_key_is_refused_without_a_look_into_storage(world, header):
+    world.error = RuntimeError("asked")
+    assert await refusal(world.admission.authenticate(header)) == "invalid_api_key"
+
+
+async def test_a_key_is_read_once(world):
+    secret, key = world.add_key()
+    first = await world.admission.authenticate(f"Bearer {secret}")
+    world.error = RuntimeError("asked")
+    assert await world.admission.authenticate(f"bearer {secret}") is first
+    assert first.key == key
+
+
+async def test_unknown_revoked_and_expired_look_the_same(world):
+    revoked, _ = world.add_key(revoked_at=1.0)
+    expired, _ = world.add_key(expires_at=world.clock)
+    unknown, key = world.add_key()
+    del world.keys[key.hash]
+    for secret in (revoked, expired, unknown):
+        assert await refusal(world.admission.authenticate(f"Bearer {secret}")) == "invalid_api_key"
+
+
+async def test_a_key_expires_between_two_requests(world):
+    secret, _ = world.add_key(expires_at=world.clock + 1)
+    admitted = await world.admission.authenticate(f"Bearer {secret}")
+    assert await world.admission.confirm(admitted) is admitted
+    world.clock += 1
+    assert await refusal(world.admission.confirm(admitted)) == "invalid_api_key"
+
+
+async def test_two_who_read_at_once_share_the_copy_that_a_change_finds(world):
+    secret, key = world.add_key()
+    world.turns = 2
+    both = await asyncio.gather(*[world.admission.authenticate(f"Bearer {secret}") for _ in range(2)])
+    world.admission.obey(KeyChanged(key.id))
+    assert [admitted.current for admitted in both] == [False, False]
+
+
+async def test_a_policy_that_cannot_be_read_admits_nobody_anywhere(world):
+    secret, _ = world.add_key(fleet="everything")
+    assert (await world.admission.authenticate(f"Bearer {secret}")).policy is None
+
+
+async def test_a_keys_own_list_of_models(world):
+    secret, _ = world.add_key(models=frozenset({"a"}))
+    admitted = await world.admission.authenticate(f"Bearer {secret}")
+    check_model(admitted, "a")
+    with pytest.raises(RequestFailed) as caught:
+        check_model(admitted, "b")
+    assert caught.value.code == "model_not_allowed"
+
+
+def test_requests_and_bodies_are_limited_and_given_back():
+    limits = Limits(max_requests=2, max_per_key=1)
+    with limits.request("a") as hold:
+        hold.grow(BODY_BUDGET_BYTES)
+        with pytest.raises(RequestFailed) as caught, limits.request("a"):
+            pass
+        assert (caught.value.code, caught.value.limit) == ("rate_limit_exceeded", 1)
+        with limits.request("b") as other:
+            with pytest.raises(RequestFailed) as caught:
+                other.grow(1)
+            assert caught.value.code == "overloaded"
+            with pytest.raises(RequestFailed) as caught, limits.request("c"):
+                pass
+            assert caught.value.code == "overloaded"
+    with limits.request("a") as hold:
+        hold.grow(1)
+    assert limits.body_bytes == 0
