@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from hub.facts import Background, FactSource, KnownFacts
 from hub.policy import NodeFacts
+from hub.progress import Loads
 from hub.router import Candidate, ModelState
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
 from tunnel.session import HubSession
@@ -50,9 +51,11 @@ class _Live:
     models: dict[str, ModelStatus] = field(default_factory=dict)
     replicas: dict[str, list[ReplicaStatus]] = field(default_factory=dict)
     outdated: bool = False
+    loads: Loads = field(default_factory=Loads)
 
-    def report(self, status: Status) -> None:
+    def report(self, status: Status, now: float) -> None:
         self.status = status
+        self.loads.report(status.models, now)
         self.models = {model.model: model for model in status.models}
         self.replicas = {}
         for replica in status.replicas:
@@ -101,7 +104,7 @@ class Registry:
         if current is not None:
             self._succeed(current, live)
         if session.status is not None:
-            live.report(session.status)
+            live.report(session.status, _now())
         if self.facts.get(node_id) is not None:
             self._enforce([node_id])
         else:
@@ -114,7 +117,7 @@ class Registry:
     def _succeed(self, old: _Live, new: _Live) -> None:
         """The same daemon's last report holds until its next; a session that drains finishes its streams."""
         if old.status is not None and old.session.instance_id == new.session.instance_id:
-            new.report(old.status)
+            new.report(old.status, _now())
         if not (old.session.draining or old.outdated):
             self._background.spawn(old.session.close("superseded"))
 
@@ -122,7 +125,7 @@ class Registry:
         """A node said how it is. A session that was superseded is not listened to."""
         live = self._live.get(session.node_id)
         if live is not None and live.session is session:
-            live.report(status)
+            live.report(status, _now())
             self._wake_all()
 
     def disconnected(self, session: HubSession) -> None:
@@ -193,6 +196,11 @@ class Registry:
         """What a connected node last said of a model."""
         live = self._live.get(node_id)
         return None if live is None else live.models.get(model)
+
+    def eta_s(self, node_id: str, model: str) -> float | None:
+        """Seconds until a node has finished the present phase of loading a model, if it can be told."""
+        live = self._live.get(node_id)
+        return None if live is None else live.loads.eta_s(model)
 
     def offered(self) -> frozenset[str]:
         """The models that any connected node offers: for asking about each, never for showing."""
@@ -268,6 +276,10 @@ class Registry:
 
 
 _NOTHING: Counter[str] = Counter()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _same_credential(signed: NodeFacts | None, facts: NodeFacts) -> bool:

@@ -91,15 +91,16 @@ class _Copies:
 class Server:
     """A Hub that serves. `stop` begins the end, which `running` sees through."""
 
-    def __init__(self, hub: Hub, api: _ApiServer) -> None:
+    def __init__(self, hub: Hub, api: _ApiServer, serving: asyncio.Task[None]) -> None:
         self.hub = hub
         self._api = api
+        self._serving = serving
         self.stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Take no new requests and finish those under way; a second call waits for none of them."""
         if self.stopping.is_set():
-            self._api.force_exit = True
+            self._serving.cancel()
         self.hub.addresses.draining = True
         self._api.should_exit = True
         self.stopping.set()
@@ -270,13 +271,21 @@ async def _api(hub: Hub, tasks: asyncio.TaskGroup) -> AsyncIterator[Server]:
     )
     serving = tasks.create_task(api.serve(sockets=[listener]))
     await api.listening.wait()
-    server = Server(hub, api)
+    server = Server(hub, api, serving)
     try:
         yield server
     finally:
         if not server.stopping.is_set():
             server.stop()
         await asyncio.wait([serving])
+        await _end(list(api.server_state.tasks))
+
+
+async def _end(requests: list[asyncio.Task[None]]) -> None:
+    """End what was still being answered when the time was up, so that it is accounted for."""
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
 
 
 async def _note_seen(hub: Hub, source: StoredFacts) -> None:

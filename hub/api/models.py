@@ -33,6 +33,7 @@ class Offer:
     model: str
     state: ModelState
     reports: Sequence[ModelStatus]
+    eta_s: float | None
 
 
 def offers(hub: Hub, admitted: Admitted, narrowing: Narrowing) -> list[Offer]:
@@ -57,7 +58,8 @@ def _offer(hub: Hub, admitted: Admitted, narrowing: Narrowing, model: str) -> Of
     ]
     if not usable or not reports:
         return None
-    return Offer(model, usable[0].model_state or ModelState.COLD, reports)
+    eta_s = hub.registry.eta_s(usable[0].facts.node_id, model)
+    return Offer(model, usable[0].model_state or ModelState.COLD, reports, eta_s)
 
 
 def _is_able(candidate: Candidate) -> bool:
@@ -129,6 +131,7 @@ def _progress(offer: Offer) -> dict[str, Any]:
         "bytes_done": report.done_bytes,
         "bytes_total": total,
         "percent": round(100 * min(report.done_bytes / total, 1), 1) if counted else None,
+        "eta_s": None if offer.eta_s is None else round(offer.eta_s, 1),
         "nodes": len(offer.reports),
     }
 
