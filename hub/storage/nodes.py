@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, InvalidInput, NotFound
@@ -96,24 +96,27 @@ class Nodes:
             raise NotFound("node", node_id)
         return int(generation)
 
-    async def update_placement(
+    async def replace_placement(
         self,
-        node_id: str,
+        seen: Node,
         *,
         name: str,
         region: str | None,
         region_confirmed: bool,
         trust: TrustClass,
         sharing: Sharing,
-    ) -> Node:
-        """Replace what the Hub holds about a node.
+    ) -> Node | None:
+        """Replace what the Hub holds about a node, if it is still as it was seen.
 
-        Raises:
-            NotFound: there is no such node, or it was revoked.
+        What was decided may rest on what was seen (a confirmed region stays confirmed), so a change by
+        somebody else in between must win.
+
+        Returns:
+            The node as it is now; ``None`` where it is no longer as seen, or was revoked.
         """
         statement = (
             update(nodes)
-            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None))
+            .where(nodes.c.id == seen.id, nodes.c.revoked_at.is_(None), _still(seen))
             .values(
                 name=name,
                 region=region,
@@ -126,9 +129,7 @@ class Nodes:
         )
         async with self._database.change() as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
-            if row is None:
-                raise NotFound("node", node_id)
-        return codec.node(row)
+        return codec.node(row) if row is not None else None
 
     async def revoke(self, node_id: str, *, now: float) -> None:
         """End a node. Revoking twice keeps the first time.
@@ -148,6 +149,14 @@ class Nodes:
             await connection.execute(
                 update(nodes).where(nodes.c.id.in_(list(node_ids))).values(last_seen_at=now)
             )
+
+
+def _still(seen: Node) -> ColumnElement[bool]:
+    """Region and trust class are as they were. A trust class that cannot be read may be replaced by any."""
+    same = nodes.c.region.is_not_distinct_from(seen.region) & (
+        nodes.c.region_confirmed == seen.region_confirmed
+    )
+    return same if seen.trust is None else same & (nodes.c.trust == seen.trust.label)
 
 
 async def insert_node(connection: AsyncConnection, node: Node) -> None:

@@ -1,0 +1,232 @@
+"""The Hub's settings: parsed once, at the entry, into one frozen object that is passed down.
+
+Owns names, defaults, bounds and where a value came from. The environment is read here and nowhere else. Must
+not know what a setting is used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hub.errors import ConfigInvalid
+from hub.policy import RegionAuthority
+
+ENV_PREFIX = "PORTEN_HUB_"
+CONFIG_VARIABLE = "PORTEN_HUB_CONFIG"
+
+_MIB = 1024 * 1024
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _expand(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _url_of(*schemes: str) -> AfterValidator:
+    def check(url: str) -> str:
+        if not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return url.rstrip("/")
+
+    return AfterValidator(check)
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_expand)]
+TunnelUrl = Annotated[str, _url_of("ws", "wss")]
+HttpUrl = Annotated[str, _url_of("http", "https")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """The XDG data directory of the Hub: ``$XDG_DATA_HOME/porten-hub``, else below ``~/.local/share``."""
+    base = environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path("~/.local/share").expanduser()) / "porten-hub"
+
+
+class HubConfig(BaseSettings):
+    """Every setting of the Hub. Paths are absolute once parsed; unknown names are refused.
+
+    Building one by hand reads no file and no environment: :func:`load_config` does.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    data_dir: AbsolutePath = Field(
+        default_factory=lambda: default_data_dir(os.environ),
+        description="Where the key, the database and the usage spool live; `$XDG_DATA_HOME/porten-hub`.",
+    )
+    database_url: str | None = Field(
+        None, min_length=1, description="SQLAlchemy URL of the database; SQLite in `data_dir` where unset."
+    )
+    name: str = Field(
+        "Porten", min_length=1, max_length=100, description="What the Hub is called in the portal."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address the API and the portal listen on.")
+    port: Port = Field(8420, description="Port of the API and the portal; 0 takes a free one.")
+    tunnel_host: str = Field("127.0.0.1", min_length=1, description="Address nodes dial in to.")
+    tunnel_port: Port = Field(8421, description="Port nodes dial in to; 0 takes a free one.")
+    public_url: HttpUrl | None = Field(
+        None,
+        description="URL under which the world reaches API and portal; `host` and `port` where unset.",
+    )
+    tunnel_urls: Annotated[tuple[TunnelUrl, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="URLs that nodes are told to dial; `tunnel_host` and `tunnel_port` where empty."
+    )
+    region_authority: RegionAuthority = Field(
+        RegionAuthority.OPERATOR,
+        description="Whose word makes a node's region count: an `operator` must confirm it, "
+        "or the `owner`'s choice stands.",
+    )
+    catalog: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="Further catalog files (TOML) beside the packaged one."
+    )
+    body_limit_bytes: int = Field(32 * _MIB, ge=1024, description="Largest request body, in bytes.")
+    max_concurrent_requests: int = Field(
+        1024, ge=1, description="Requests the Hub carries at once; more are refused as `overloaded`."
+    )
+    max_concurrent_per_key: int = Field(
+        256, ge=1, description="Requests of one key at once; more get `rate_limit_exceeded`."
+    )
+    warmup_budget_s: float = Field(
+        300.0, ge=0, description="Seconds a request waits for a cold model, unless it says otherwise itself."
+    )
+    request_deadline_s: float = Field(
+        600.0, gt=0, description="Seconds after which a request ends, whatever it is doing."
+    )
+    queue_timeout_s: float = Field(
+        10.0, ge=0, description="Seconds a request waits for room when every permitted node is full."
+    )
+    drain_s: float = Field(
+        30.0, ge=0, description="Seconds that answers in flight get to finish when the Hub stops."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log line shown."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in counts: `load_config` merges the sources, so that it can tell origins."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @property
+    def database(self) -> str:
+        """The database's URL, with its default filled in."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'hub.db'}"
+
+    @property
+    def key_file(self) -> Path:
+        """The Hub's own Ed25519 key."""
+        return self.data_dir / "hub.key"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where usage records wait to be stored."""
+        return self.data_dir / "usage"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The settings, and for each its origin (``default``, a file's path, a variable, ``command line``)."""
+
+    config: HubConfig
+    origins: Mapping[str, str]
+    file: Path | None
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, object] | None = None,
+) -> LoadedConfig:
+    """Read the settings: command line before environment before file before defaults.
+
+    Args:
+        path: settings file named on the command line; it must exist. Else ``PORTEN_HUB_CONFIG``, else none.
+        environ: the environment, ``os.environ`` where None.
+        options: settings given on the command line, by name.
+
+    Raises:
+        ConfigInvalid: a name is unknown, a value out of bounds, or the file unreadable.
+    """
+    environ = os.environ if environ is None else environ
+    file = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    layers = [
+        (str(file), _read_file(file) if file else {}),
+        ("environment", _read_environment(environ)),
+        ("command line", dict(options or {})),
+    ]
+    values: dict[str, Any] = {"data_dir": default_data_dir(environ)}
+    origins = dict.fromkeys(HubConfig.model_fields, "default")
+    for origin, layer in layers:
+        values |= layer
+        origins |= {name: variable(name) if origin == "environment" else origin for name in layer}
+    try:
+        return LoadedConfig(HubConfig(**values), origins, file)
+    except ValidationError as error:
+        raise ConfigInvalid(list(_problems(error, origins))) from None
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + name.upper()
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigInvalid([f"{file} cannot be read: {error}"]) from None
+    _refuse_unknown(found, HubConfig.model_fields, f"setting in {file}")
+    return found
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {variable(name): name for name in HubConfig.model_fields}
+    ours = {key: value for key, value in environ.items() if key.startswith(ENV_PREFIX)}
+    ours.pop(CONFIG_VARIABLE, None)
+    _refuse_unknown(ours, names, "variable")
+    # An empty variable is how a service unit says "not set".
+    return {names[key]: value for key, value in ours.items() if value}
+
+
+def _refuse_unknown(given: Iterable[str], known: Iterable[str], kind: str) -> None:
+    known = list(known)
+    problems = []
+    for name in sorted(set(given) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        problems.append(f"unknown {kind}: {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    if problems:
+        raise ConfigInvalid(problems)
+
+
+def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
+    """One line a problem, naming where the value came from and never repeating it: it may hold a password."""
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        origin, message = origins.get(name, "the settings"), problem["msg"].removeprefix("Value error, ")
+        yield f"{name} (from {origin}): {message}"

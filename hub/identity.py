@@ -1,0 +1,65 @@
+"""The Hub's own key: what signs credentials and tickets.
+
+Owns its file: PEM (PKCS 8), mode 0600, made once and never overwritten. Whoever holds it is the Hub.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from hub.errors import NotInitialised
+
+
+def create_hub_key(path: Path) -> Ed25519PrivateKey:
+    """Make the key and its file.
+
+    The file is written under another name and linked into place, so that a crash leaves no half of a key and
+    two commands at the same moment leave one.
+
+    Raises:
+        FileExistsError: there is a key already.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+    return key
+
+
+def load_hub_key(path: Path) -> Ed25519PrivateKey:
+    """Read the key.
+
+    Raises:
+        NotInitialised: there is none, it is readable by others, or it is not an Ed25519 key.
+    """
+    try:
+        mode = path.stat().st_mode
+        pem = path.read_bytes()
+    except OSError as error:
+        raise NotInitialised(f"there is no Hub in {path.parent}: run `porten-hub init` first") from error
+    if mode & 0o077:
+        raise NotInitialised(f"{path} can be read by others: run `chmod 600 {path}`")
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except ValueError as error:
+        raise NotInitialised(f"{path} holds no key") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise NotInitialised(f"{path} holds no Ed25519 key")
+    return key

@@ -1,0 +1,201 @@
+"""Usage records that survive the process.
+
+Owns the spool: a record is one line appended to a file by one ``write`` before its answer's last bytes go
+out, and the kernel keeps what was written when the process is killed. A background task moves whole files
+into storage and deletes each only once its records are committed; storage keeps one row a request, so a file
+that is read twice counts once. Must not know HTTP or tokens' meaning. (A power cut can take the last records
+of the moment: lines are not forced to the disk one by one.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+
+from hub.errors import SpoolUnavailable
+from hub.storage.records import UsageRecord
+from hub.storage.repositories import Storage
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 0.2
+FLUSH_AT_RECORDS = 500
+RETRY_S = 2.0
+"""How long the background waits after storage failed; records stay in the spool meanwhile."""
+
+_SEGMENT_SUFFIX = ".jsonl"
+_DAMAGED_SUFFIX = ".damaged"
+_LOCK = "lock"
+
+
+class Meter:
+    """Keeps usage records. An async context manager: entering replays what an earlier process left.
+
+    Args:
+        storage: where records end up.
+        spool_dir: where they wait; made if need be, and held by one process at a time.
+    """
+
+    def __init__(self, storage: Storage, spool_dir: Path) -> None:
+        self._storage = storage
+        self._directory = spool_dir
+        self._lock: int | None = None
+        self._segment: int | None = None
+        self._segment_path: Path | None = None
+        self._in_segment = 0
+        self._sequence = 0
+        self._run = secrets.token_hex(4)
+        self._due = asyncio.Event()
+        self._stopping = False
+        self._flushing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def record(self, record: UsageRecord) -> None:
+        """Append a record. When this returns, a killed process no longer loses it.
+
+        Raises:
+            SpoolUnavailable: the file cannot be written, such as on a full disk.
+        """
+        line = msgspec.json.encode(record) + b"\n"
+        try:
+            descriptor = self._segment if self._segment is not None else self._open_segment()
+            written = os.write(descriptor, line)
+        except OSError as error:
+            raise SpoolUnavailable(f"the usage spool cannot be written: {error.strerror}") from error
+        self._in_segment += 1
+        if written != len(line):
+            self._close_segment()  # the torn line stays the last of its file
+            raise SpoolUnavailable("the usage spool's disk is full")
+        if self._in_segment >= FLUSH_AT_RECORDS:
+            self._due.set()
+
+    async def flush(self) -> None:
+        """Move everything recorded so far into storage.
+
+        Raises:
+            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+        """
+        async with self._flushing:
+            self._close_segment()
+            for path in sorted(self._directory.glob(f"*{_SEGMENT_SUFFIX}")):
+                if path != self._segment_path:  # one begun by a record while we wait for storage
+                    await self._store(path)
+
+    async def start(self) -> None:
+        """Take the spool, store what an earlier process left in it, and begin the background task.
+
+        Raises:
+            SpoolUnavailable: it cannot be used, or another process holds it.
+        """
+        self._take_directory()
+        try:
+            await self.flush()
+        except SQLAlchemyError as error:
+            log.warning("storage takes no usage yet", extra={"event": "usage.deferred", "error": repr(error)})
+        self._task = asyncio.create_task(self._run_in_background(), name="meter")
+
+    async def stop(self) -> None:
+        """Store what is left and give the spool back. What storage does not take stays for the next start."""
+        if self._task is not None:
+            self._stopping = True
+            self._due.set()
+            await self._task
+            self._task = None
+        self._close_segment()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _run_in_background(self) -> None:
+        pause = FLUSH_EVERY_S
+        while not self._stopping:
+            await self._wait(pause)
+            pause = await self._try_flush()
+        await self._try_flush()
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._due.wait()
+        except TimeoutError:
+            return
+
+    async def _try_flush(self) -> float:
+        """Flush; returns how long to wait before the next."""
+        if not self._stopping:
+            self._due.clear()
+        try:
+            await self.flush()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("storage takes no usage", extra={"event": "usage.deferred", "error": repr(error)})
+            return RETRY_S
+        return FLUSH_EVERY_S
+
+    async def _store(self, path: Path) -> None:
+        records, damaged = await asyncio.to_thread(_read_segment, path)
+        for start in range(0, len(records), FLUSH_AT_RECORDS):
+            await self._storage.usage.add(records[start : start + FLUSH_AT_RECORDS])
+        if damaged:
+            log.error("usage lines cannot be read", extra={"event": "usage.damaged", "file": path.name})
+            await asyncio.to_thread(path.rename, path.with_suffix(_DAMAGED_SUFFIX))  # for a person to look at
+        else:
+            await asyncio.to_thread(path.unlink)
+
+    def _take_directory(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SpoolUnavailable(f"{self._directory} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise SpoolUnavailable(f"another porten-hub is using {self._directory}") from error
+
+    def _open_segment(self) -> int:
+        self._sequence += 1
+        path = self._directory / f"{self._run}-{self._sequence:010d}{_SEGMENT_SUFFIX}"
+        self._segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._segment_path, self._in_segment = path, 0
+        return self._segment
+
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            os.close(self._segment)
+        self._segment, self._segment_path = None, None
+
+
+def _read_segment(path: Path) -> tuple[list[UsageRecord], bool]:
+    """The records of a file, and whether a whole line in it could not be read.
+
+    A last line without its end was torn by the process's death: its write never returned, so its answer's
+    last bytes never left, and it is no record.
+    """
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records, damaged = [], False
+    for line in lines:
+        try:
+            records.append(msgspec.json.decode(line, type=UsageRecord))
+        except msgspec.DecodeError:
+            damaged = True
+    return records, damaged

@@ -1,0 +1,144 @@
+"""Nodes that are enrolled: their credentials, their changes and their end.
+
+Owns the telling: every change of a node is published. Who may decide what is :mod:`hub.placement`'s rule.
+Must not know HTTP or sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hub.changes import Changes, NodeChanged, NodeRevoked
+from hub.errors import LeaveRefused, NotFound
+from hub.leaving import claimed_node, verify_leave
+from hub.placement import Placement, decide, require_manager
+from hub.policy import PRIVATE, Sharing, TrustClass
+from hub.storage.records import Account, Node
+from hub.storage.repositories import Storage
+from tunnel.identity import NodeCredential, decode_public_key, issue_credential
+
+log = logging.getLogger(__name__)
+
+
+class NodeKeeper:
+    """Changes nodes and tells of it.
+
+    Args:
+        storage: where they are kept.
+        hub_key: signs credentials.
+        hub_id: this Hub's identifier, written into credentials.
+        clock: UTC seconds since the epoch.
+        changes: told of every node that was made, changed or revoked.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        hub_key: Ed25519PrivateKey,
+        hub_id: str,
+        clock: Callable[[], float],
+        changes: Changes,
+    ) -> None:
+        self._storage = storage
+        self._hub_key = hub_key
+        self._hub_id = hub_id
+        self._clock = clock
+        self._changes = changes
+
+    async def leave(self, token: str) -> None:
+        """Revoke the node that signed this token.
+
+        Raises:
+            LeaveRefused: it is not signed by the key of a node of this Hub, or too old.
+        """
+        node = await self._storage.nodes.get(claimed_node(token))
+        if node is None:
+            raise LeaveRefused("no such node")
+        verify_leave(token, decode_public_key(node.public_key), hub_id=self._hub_id, now=self._clock())
+        await self.revoke(node.id)
+
+    async def place(
+        self,
+        node_id: str,
+        account: Account,
+        *,
+        name: str,
+        region: str | None,
+        trust: TrustClass,
+        sharing: Sharing,
+    ) -> Node:
+        """Change what the Hub holds about a node; it counts at once.
+
+        Raises:
+            NotAllowed: the account's role does not reach this far.
+            NotFound: there is no such node, it was revoked, or it is another organisation's.
+            InvalidInput: a field cannot be accepted.
+        """
+        require_manager(account)
+        asked = Placement(name, region, region_confirmed=False, trust=trust, sharing=sharing)
+        placed = None
+        while placed is None:  # again whenever somebody else changed the node between our look and our write
+            node = await self._storage.nodes.get(node_id)
+            if node is None or node.revoked_at is not None or not _is_manager_of(account, node):
+                raise NotFound("node", node_id)
+            decided = await self._decided(account, asked, node)
+            placed = await self._storage.nodes.replace_placement(
+                node,
+                name=decided.name,
+                region=decided.region,
+                region_confirmed=decided.region_confirmed,
+                trust=decided.trust,
+                sharing=decided.sharing,
+            )
+        self._announce("node.placed", placed)
+        return placed
+
+    async def revoke(self, node_id: str) -> None:
+        """End a node at once. Revoking twice does nothing more.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        await self._storage.nodes.revoke(node_id, now=self._clock())
+        self._changes.publish(NodeRevoked(node_id))
+        log.info("node revoked", extra={"event": "node.revoked", "node_id": node_id})
+
+    def credential_for(self, node: Node) -> str:
+        """What the Hub says of a node now, signed. What could not be read is signed as the narrowest."""
+        return issue_credential(
+            self._hub_key,
+            NodeCredential(
+                node_id=node.id,
+                owner_id=node.organisation_id,
+                region=node.region,
+                trust=(node.trust or TrustClass.COMMUNITY).label,
+                sharing=(node.sharing or PRIVATE).kind.value,
+                hub_id=self._hub_id,
+                public_key=node.public_key,
+                issued_at=int(self._clock()),
+            ),
+        )
+
+    async def _decided(self, account: Account, asked: Placement, node: Node | None) -> Placement:
+        return decide(
+            account,
+            asked,
+            node=node,
+            regions=await self._storage.regions.tree(),
+            organisations={each.id for each in await self._storage.organisations.list()},
+        )
+
+    def _announce(self, event: str, node: Node) -> None:
+        self._changes.publish(NodeChanged(node.id))
+        log.info(
+            "node %s",
+            event.partition(".")[2],
+            extra={"event": event, "node_id": node.id, "organisation_id": node.organisation_id},
+        )
+
+
+def _is_manager_of(account: Account, node: Node) -> bool:
+    return account.is_operator or node.organisation_id == account.organisation_id

@@ -1,0 +1,88 @@
+"""What people may decide about a node: its name, region, trust class and sharing.
+
+Owns the rule of who decides what. Only an operator's word makes a region count (unless the Hub is set to
+trust owners) and only an operator raises a trust class, since other organisations' keys rely on both. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from hub.errors import InvalidInput, NotAllowed
+from hub.identifiers import checked_name
+from hub.policy import RegionTree, Sharing, SharingKind, TrustClass
+from hub.storage.records import Account, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the Hub holds about a node, as decided by an account that may decide it."""
+
+    name: str
+    region: str | None
+    region_confirmed: bool
+    trust: TrustClass
+    sharing: Sharing
+
+
+def require_manager(account: Account) -> None:
+    """Let only those on who may approve and change nodes.
+
+    Raises:
+        NotAllowed: the account's role does not reach this far.
+    """
+    if not account.role.may_manage_nodes:
+        raise NotAllowed("only operators, owners and administrators may approve and change nodes")
+
+
+def decide(
+    account: Account,
+    asked: Placement,
+    *,
+    node: Node | None,
+    regions: RegionTree,
+    organisations: Collection[str],
+) -> Placement:
+    """Check what an account asks for, and decide whether its region is confirmed.
+
+    Args:
+        account: who asks; an operator's choice of region is a confirmed one.
+        asked: the wish; its ``region_confirmed`` is not looked at.
+        node: the node as it is, ``None`` for a new one. What does not change needs nobody's leave.
+        regions: the operator's tree.
+        organisations: ids that exist, for sharing.
+
+    Raises:
+        InvalidInput: a field cannot be accepted.
+    """
+    if asked.region is not None and asked.region not in regions:
+        raise InvalidInput("region", f"there is no region {asked.region!r} on this Hub")
+    before = TrustClass.COMMUNITY if node is None else node.trust
+    if asked.trust is not before and not account.is_operator:
+        raise InvalidInput("trust", "only an operator of this Hub sets the trust class")
+    return Placement(
+        name=checked_name(asked.name),
+        region=asked.region,
+        region_confirmed=_is_confirmed(account, asked.region, node),
+        trust=asked.trust,
+        sharing=_checked_sharing(asked.sharing, organisations),
+    )
+
+
+def _is_confirmed(account: Account, region: str | None, node: Node | None) -> bool:
+    if region is None:
+        return False
+    unchanged = node is not None and node.region == region
+    return account.is_operator or (unchanged and node is not None and node.region_confirmed)
+
+
+def _checked_sharing(sharing: Sharing, organisations: Collection[str]) -> Sharing:
+    if sharing.kind is not SharingKind.ORGANISATIONS:
+        return Sharing(sharing.kind)
+    if not sharing.organisations:
+        raise InvalidInput("organisations", "name at least one organisation to share with")
+    for organisation in sorted(sharing.organisations):
+        if organisation not in organisations:
+            raise InvalidInput("organisations", f"there is no organisation {organisation!r} on this Hub")
+    return sharing
