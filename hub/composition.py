@@ -16,6 +16,7 @@ from hub.changes import Changes
 from models.catalog import Catalog
 
 if TYPE_CHECKING:  # handlers import this module for the type alone; it must not pull the parts in with it
+    from hub.accounts import AccountService
     from hub.admission import Admission
     from hub.config import HubConfig
     from hub.dispatch import Dispatcher
@@ -35,6 +36,7 @@ class Hub:
     hub_id: str
     key: Ed25519PrivateKey
     storage: Storage
+    accounts: AccountService
     changes: Changes
     catalog: Catalog
     enrollment: EnrollmentService

@@ -20,6 +20,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
+from hub.accounts import AccountService
 from hub.addresses import Addresses, dialled_names, local, outside
 from hub.admission import Admission
 from hub.api import openai_errors
@@ -44,7 +45,7 @@ from tunnel.server import TunnelServer
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-KEEP_ALIVE_S = 75.0
+KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
 TUNNEL_DRAIN_S = 2.0
 """Seconds for nodes to leave once no request is under way any more."""
@@ -185,9 +186,10 @@ async def _compose(
         hub_id=hub_id,
         key=key,
         storage=storage,
+        accounts=AccountService(storage, clock),
         changes=changes,
         catalog=catalog,
-        enrollment=EnrollmentService(storage, key, hub_id, clock, changes, config.region_authority),
+        enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
         meter=meter,
         registry=registry,
         admission=admission,
