@@ -1,0 +1,98 @@
+"""``porten-hub accounts | organisations``.
+
+Owns their words and options; see :mod:`hub.cli`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hub.cli_access import OrganisationOption
+from hub.errors import NotFound
+from hub.identifiers import checked_name
+from hub.operations import Workplace
+from hub.storage.records import Account, Role
+from hub.terminal import ask_password, day, explained, out, say, show_table, work
+
+accounts_app = typer.Typer(help="People who may sign in to the portal.", no_args_is_help=True)
+organisations_app = typer.Typer(help="Those who own nodes and keys.", no_args_is_help=True)
+
+
+@accounts_app.command("list")
+def list_accounts(context: typer.Context) -> None:
+    """List everybody's account."""
+    accounts = work(context, lambda place: place.storage.accounts.list())
+    rows = [(account.email, account.role.value, account.organisation_id) for account in accounts]
+    show_table(("e-mail", "role", "organisation"), rows, empty="There are no accounts.")
+
+
+@accounts_app.command("create")
+def create_account(
+    context: typer.Context,
+    *,
+    email: Annotated[str, typer.Argument(help="E-mail address to sign in with.")],
+    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.MEMBER,
+    password_file: Annotated[
+        str | None, typer.Option(help="File with the password, '-' for standard input.")
+    ] = None,
+    organisation: OrganisationOption = None,
+) -> None:
+    """Make an account.
+
+    [bold]Example[/bold]
+
+    porten-hub accounts create ada@example.org --role owner --organisation "Another team"
+    """
+    with explained():
+        password = ask_password(password_file)
+
+    async def job(place: Workplace) -> Account:
+        owner = await place.organisation(organisation)
+        return await place.accounts.create(owner.id, email=email, password=password, role=role)
+
+    say.print(f"{work(context, job).email} may sign in now.", markup=False)
+
+
+@accounts_app.command("password")
+def change_password(
+    context: typer.Context,
+    *,
+    email: Annotated[str, typer.Argument(help="Whose password.")],
+    password_file: Annotated[
+        str | None, typer.Option(help="File with the password, '-' for standard input.")
+    ] = None,
+) -> None:
+    """Set a new password and sign that account out everywhere."""
+    with explained():
+        password = ask_password(password_file)
+
+    async def job(place: Workplace) -> None:
+        account = await place.storage.accounts.by_email(email)
+        if account is None:
+            raise NotFound("account", email)
+        await place.accounts.change_password(account.id, password)
+
+    work(context, job)
+    say.print(f"{email} has a new password.", markup=False)
+
+
+@organisations_app.command("list")
+def list_organisations(context: typer.Context) -> None:
+    """List the organisations."""
+    organisations = work(context, lambda place: place.storage.organisations.list())
+    rows = [(each.id, each.name, day(each.created_at)) for each in organisations]
+    show_table(("id", "name", "since"), rows, empty="There are no organisations.")
+
+
+@organisations_app.command("create")
+def create_organisation(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Its name.")]
+) -> None:
+    """Make an organisation; its nodes and keys are apart from every other's."""
+    with explained():
+        checked = checked_name(name)
+    made = work(context, lambda place: place.storage.organisations.create(checked, now=place.clock()))
+    say.print("Made the organisation:")
+    out.print(made.id, markup=False)

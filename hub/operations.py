@@ -1,0 +1,201 @@
+"""What the operator's commands do.
+
+Owns making a Hub (directory, key, database, first account, regions) and the steps behind each command. Must
+not know the terminal: it takes checked values and returns records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hub.accounts import AccountService
+from hub.changes import Changes
+from hub.config import HubConfig
+from hub.default_regions import DEFAULT_REGIONS
+from hub.enrollment import EnrollmentService
+from hub.errors import AlreadyExists, InvalidInput, NotFound
+from hub.identifiers import checked_name
+from hub.identity import create_hub_key, load_hub_key
+from hub.policy import TrustClass
+from hub.storage.records import Account, Organisation, Region, Role
+from hub.storage.repositories import Storage
+
+REGION_CODE_LIMIT = 32
+
+_REGION_CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DURATION = re.compile(r"(\d+)([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What ``init`` did or found.
+
+    Attributes:
+        operator: the operator's account.
+        organisation: its organisation.
+        regions: how many there are.
+        was_there: everything had been made before, and nothing was changed.
+    """
+
+    operator: Account
+    organisation: Organisation
+    regions: int
+    was_there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """An initialised Hub's parts, as commands use them."""
+
+    storage: Storage
+    accounts: AccountService
+    enrollment: EnrollmentService
+    clock: Callable[[], float]
+
+    async def organisation(self, name: str | None) -> Organisation:
+        """The organisation by name or id; the operator's own where none is named.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if name is None:
+            operator = await find_operator(self.storage)
+            found = operator and await self.storage.organisations.get(operator.organisation_id)
+        else:
+            found = await self.storage.organisations.by_name(name) or await self.storage.organisations.get(
+                name
+            )
+        if not found:
+            raise NotFound("organisation", name or "the operator's")
+        return found
+
+
+async def initialise(
+    config: HubConfig,
+    clock: Callable[[], float],
+    *,
+    email: Callable[[], str],
+    organisation: Callable[[str], str],
+    password: Callable[[], str],
+    regions: Sequence[Region] = (),
+) -> Initialised:
+    """Make what a Hub needs. Run again, it finishes what was interrupted, or changes nothing.
+
+    Args:
+        config: where it is made.
+        clock: UTC seconds since the epoch.
+        email: asked for the operator's address, only where there is no operator yet.
+        organisation: asked for the organisation's name, given the address.
+        password: asked for the password, last.
+        regions: beyond the default ones, parents first.
+
+    Raises:
+        InvalidInput: something asked for cannot be accepted.
+        StorageUnavailable: the database cannot be opened.
+    """
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not config.key_file.exists():
+        create_hub_key(config.key_file)
+    async with await Storage.open(config.database) as storage:
+        await storage.migrate()
+        await storage.settings.hub_id()
+        operator = await find_operator(storage)
+        was_there = operator is not None
+        if operator is None:
+            await _add_regions(storage, (*DEFAULT_REGIONS, *regions))
+            operator = await _make_operator(storage, clock, email, organisation, password)
+        home = await storage.organisations.get(operator.organisation_id)
+        assert home is not None, "accounts are bound to organisations by a foreign key"
+        return Initialised(operator, home, len(await storage.regions.list()), was_there)
+
+
+@asynccontextmanager
+async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncIterator[Workplace]:
+    """Open an initialised Hub's database for a command.
+
+    Raises:
+        NotInitialised: ``porten-hub init`` has not been run.
+        StorageUnavailable: the database cannot be opened.
+    """
+    key = load_hub_key(config.key_file)
+    async with await Storage.open(config.database) as storage:
+        await storage.migrate()
+        hub_id = await storage.settings.hub_id()
+        # Nobody listens here: the running Hub sees the revision that each change raises.
+        enrollment = EnrollmentService(storage, key, hub_id, clock, Changes())
+        yield Workplace(storage, AccountService(storage, clock), enrollment, clock)
+
+
+async def find_operator(storage: Storage) -> Account | None:
+    """The first operator that was made."""
+    operators = [account for account in await storage.accounts.list() if account.is_operator]
+    return min(operators, key=lambda account: account.created_at, default=None)
+
+
+async def add_region(storage: Storage, region: Region) -> Region:
+    """Add a region after checking its code and name.
+
+    Raises:
+        InvalidInput: the code or the name cannot be accepted, or the parent does not exist.
+        AlreadyExists: the code does.
+    """
+    if not _REGION_CODE.fullmatch(region.code) or len(region.code) > REGION_CODE_LIMIT:
+        raise InvalidInput("region", f"{region.code!r} is not a code such as eu, eu-de or eu-de-fra")
+    return await storage.regions.add(region.code, region.parent, checked_name(region.name))
+
+
+def read_region(text: str) -> Region:
+    """Read ``CODE:PARENT``, or ``CODE`` for a root; its name is its code for want of a better."""
+    code, _, parent = text.partition(":")
+    return Region(code, parent or None, code)
+
+
+def read_duration(text: str, field: str = "expires") -> float:
+    """Read ``90d``, ``12h``, ``30m`` or ``45s`` as seconds.
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(field, f"{text!r} is not a duration such as 90d, 12h or 30m")
+    return int(match[1]) * _UNIT_S[match[2]]
+
+
+def read_trust(text: str) -> TrustClass:
+    """Read a trust class by its name.
+
+    Raises:
+        InvalidInput: there is no such class.
+    """
+    try:
+        return TrustClass.parse(text)
+    except ValueError as error:
+        raise InvalidInput("trust", str(error)) from None
+
+
+async def _add_regions(storage: Storage, regions: Sequence[Region]) -> None:
+    for region in regions:
+        try:
+            await add_region(storage, region)
+        except AlreadyExists:
+            continue  # from an attempt that was interrupted, or one that is both asked for and a default
+
+
+async def _make_operator(
+    storage: Storage,
+    clock: Callable[[], float],
+    email: Callable[[], str],
+    organisation: Callable[[str], str],
+    password: Callable[[], str],
+) -> Account:
+    address = email()
+    name = checked_name(organisation(address), "organisation")
+    home = await storage.organisations.by_name(name) or await storage.organisations.create(name, now=clock())
+    return await AccountService(storage, clock).create(
+        home.id, email=address, password=password(), role=Role.OPERATOR
+    )
