@@ -110,7 +110,7 @@ def show_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(_plain, row))
-    out.print(table, soft_wrap=False, width=None if out.is_terminal else _PIPE_WIDTH)
+    Console(width=None if out.is_terminal else _PIPE_WIDTH, highlight=False).print(table)
 
 
 def day(moment: float | None, never: str = "never") -> str:
