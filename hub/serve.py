@@ -20,6 +20,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
+from hub import logs
 from hub.accounts import AccountService
 from hub.addresses import Addresses, dialled_names, local, outside
 from hub.admission import Admission
@@ -113,6 +114,7 @@ def run(config: HubConfig) -> int:
     Returns:
         The process's exit code.
     """
+    logs.configure(config.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config))
     return 0
