@@ -1,0 +1,199 @@
+"""The predicate against an oracle written another way: sets of what is allowed, not a chain of refusals."""
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.policy import (
+    NO_NARROWING,
+    Fleet,
+    Gate,
+    Narrowing,
+    NodeFacts,
+    Policy,
+    RegionTree,
+    Sharing,
+    SharingKind,
+    TrustClass,
+    permits,
+    read_policy,
+)
+
+TREE = RegionTree(
+    {"eu": None, "eu-de": "eu", "eu-de-fra": "eu-de", "eu-fr": "eu", "us": None, "lost": "gone"}
+)
+TRUST_ORDER = ["community", "verified", "trusted", "confidential"]
+
+
+def within(tree, ancestor):
+    """Every code inside `ancestor`: grown downwards to a fixed point, where the code under test walks up."""
+    inside = {ancestor} & set(tree.parents)
+    while True:
+        grown = inside | {code for code, parent in tree.parents.items() if parent in inside}
+        if grown == inside:
+            return inside
+        inside = grown
+
+
+def lenders(node):
+    """The (organisation, fleet) pairs the node's owner lets in, for the organisations of these tests."""
+    pairs = {(node.owner_id, fleet) for fleet in ("own", "shared", "any")}
+    kind = node.sharing.kind.value
+    if kind == "organisations":
+        pairs |= {(name, fleet) for name in node.sharing.organisations for fleet in ("shared", "any")}
+    if kind == "public":
+        pairs |= {(name, "any") for name in ("org_a", "org_b", "org_c")}
+    return pairs
+
+
+def allowed(policy, node, tree, narrowing=NO_NARROWING):
+    """The oracle."""
+    if policy is None or node.sharing is None or node.trust is None or node.revoked:
+        return False
+    standing = {node.region} if node.region_confirmed and node.region else set()
+    wanted = [policy.regions] if policy.regions else []
+    wanted += [{narrowing.region}] if narrowing.region is not None else []
+    everywhere = all(standing & set().union(*(within(tree, code) for code in codes)) for codes in wanted)
+    classes = TRUST_ORDER[TRUST_ORDER.index(policy.minimum_trust.label) :]
+    return (
+        (policy.organisation_id, policy.fleet.value) in lenders(node)
+        and everywhere
+        and node.trust.label in classes
+        and narrowing.node_id in (None, node.node_id)
+    )
+
+
+REGION_SETS = [frozenset(), {"eu"}, {"eu-de"}, {"us", "eu-fr"}, {"atlantis"}, {"gone"}, {"lost"}]
+POLICIES = [None] + [
+    Policy("org_a", fleet, frozenset(regions), trust)
+    for fleet, regions, trust in itertools.product(Fleet, REGION_SETS, TrustClass)
+]
+SHARINGS = [
+    None,
+    Sharing(),
+    Sharing(SharingKind.PUBLIC),
+    Sharing(SharingKind.PRIVATE, frozenset({"org_a"})),
+    Sharing(SharingKind.ORGANISATIONS, frozenset({"org_a"})),
+    Sharing(SharingKind.ORGANISATIONS, frozenset({"org_c"})),
+]
+NODES = [
+    NodeFacts("n1", owner, region, confirmed, trust, sharing, revoked=revoked)
+    for owner, region, confirmed, trust, sharing, revoked in itertools.product(
+        ["org_a", "org_b"],
+        ["eu", "eu-de-fra", "us", "lost", "atlantis", None],
+        [True, False],
+        [None, TrustClass.COMMUNITY, TrustClass.TRUSTED],
+        SHARINGS,
+        [False, True],
+    )
+]
+
+
+def test_every_combination_agrees_with_the_oracle():
+    seen = {True: 0, False: 0}
+    for policy, node in itertools.product(POLICIES, NODES):
+        decision = permits(policy, node, TREE)
+        assert decision.permitted is allowed(policy, node, TREE), (policy, node)
+        assert (decision.gate is None) is decision.permitted
+        seen[decision.permitted] += 1
+    assert seen[True] > 1_000
+    assert seen[False] > 50_000
+
+
+CODES = ["eu", "eu-de", "eu-fr", "us", "x", "y"]
+TREES = st.dictionaries(st.sampled_from(CODES), st.sampled_from([*CODES, None]), max_size=6).map(RegionTree)
+ORGANISATIONS = st.sampled_from(["org_a", "org_b", "org_c"])
+RANDOM_POLICIES = st.none() | st.builds(
+    Policy,
+    ORGANISATIONS,
+    st.sampled_from(Fleet),
+    st.frozensets(st.sampled_from(CODES), max_size=3),
+    st.sampled_from(TrustClass),
+)
+RANDOM_NODES = st.builds(
+    NodeFacts,
+    st.sampled_from(["n1", "n2"]),
+    ORGANISATIONS,
+    st.none() | st.sampled_from(CODES),
+    st.booleans(),
+    st.none() | st.sampled_from(TrustClass),
+    st.none() | st.builds(Sharing, st.sampled_from(SharingKind), st.frozensets(ORGANISATIONS, max_size=2)),
+    st.booleans(),
+)
+NARROWINGS = st.builds(
+    Narrowing,
+    st.none() | st.sampled_from([*CODES, "nowhere"]),
+    st.none() | st.sampled_from(["n1", "n2", "n3"]),
+)
+
+
+# Drawn in batches: each example is a tree, and every policy meets every node on it, some ten thousand meetings.
+@settings(max_examples=150)
+@given(
+    st.lists(RANDOM_POLICIES, min_size=4, max_size=8),
+    st.lists(RANDOM_NODES, min_size=4, max_size=8),
+    TREES,
+    st.lists(NARROWINGS, min_size=2, max_size=3),
+)
+def test_random_trees_with_cycles_and_lost_parents_agree_with_the_oracle(policies, nodes, tree, narrowings):
+    for policy, node, narrowing in itertools.product(policies, nodes, narrowings):
+        permitted = permits(policy, node, tree, narrowing).permitted
+        assert permitted is allowed(policy, node, tree, narrowing)
+        assert permits(policy, node, tree).permitted or not permitted, "a narrowing widened"
+
+
+GARBAGE = st.none() | st.text(max_size=8) | st.integers() | st.booleans() | st.binary(max_size=3)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_value_of_the_wrong_kind_refuses_and_never_raises(data):
+    policy = Policy("org_a", Fleet.ANY, frozenset(), TrustClass.COMMUNITY)
+    node = NodeFacts("n1", "org_a", "eu", True, TrustClass.TRUSTED, Sharing(SharingKind.PUBLIC))
+    assert permits(policy, node, TREE).permitted
+    damaged, name = data.draw(
+        st.sampled_from(
+            [(policy, name) for name in ("fleet", "regions", "minimum_trust")]
+            + [(node, name) for name in ("trust", "sharing", "revoked")]
+        )
+    )
+    worth = data.draw(GARBAGE.filter(lambda value: value is not False and value != getattr(damaged, name)))
+    object.__setattr__(damaged, name, worth)
+    assert not permits(policy, node, TREE).permitted
+
+
+@pytest.mark.parametrize("missing", ["", None])
+def test_nobody_owns_nothing(missing):
+    policy = Policy(missing, Fleet.ANY)
+    node = NodeFacts("n1", missing, None, False, TrustClass.TRUSTED, Sharing(SharingKind.PUBLIC))
+    assert permits(policy, node, TREE).gate is Gate.POLICY
+    assert permits(Policy("org_a", Fleet.ANY), node, TREE).gate is Gate.OWNER
+
+
+def test_a_key_for_a_country_does_not_accept_its_continent():
+    node = NodeFacts("n1", "org_a", "eu", True, TrustClass.COMMUNITY, Sharing())
+    inner = dataclasses.replace(node, region="eu-de-fra")
+    assert permits(Policy("org_a", regions=frozenset({"eu-de"})), node, TREE).gate is Gate.REGION
+    assert permits(Policy("org_a", regions=frozenset({"eu"})), inner, TREE)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "regions", "trust"),
+    [("all", [], "community"), ("own", None, "community"), ("own", [], "great"), ("own", [7], "community")],
+)
+def test_what_cannot_be_read_is_no_policy(fleet, regions, trust):
+    assert read_policy("org_a", fleet, regions, trust) is None
+
+
+def test_a_sound_policy_is_read_as_written():
+    expected = Policy("org_a", Fleet.SHARED, frozenset({"eu"}), TrustClass.VERIFIED)
+    assert read_policy("org_a", "shared", ["eu"], "verified") == expected
+
+
+def test_trust_classes_read_their_own_labels():
+    assert [TrustClass.parse(trust.label) for trust in TrustClass] == sorted(TrustClass)
+    with pytest.raises(ValueError, match="known: community"):
+        TrustClass.parse("great")

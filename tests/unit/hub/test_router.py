@@ -1,0 +1,194 @@
+"""Selection: among the permitted only, the readiest, then the least loaded; and honest refusals."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.policy import (
+    Fleet,
+    Narrowing,
+    NodeFacts,
+    Policy,
+    RegionTree,
+    Sharing,
+    SharingKind,
+    TrustClass,
+    permits,
+)
+from hub.router import (
+    QUEUE_PER_SLOT,
+    Candidate,
+    ModelState,
+    Reason,
+    Refusal,
+    RefusalCode,
+    Selection,
+    select_replica,
+)
+
+TREE = RegionTree({"eu": None, "eu-de": "eu", "us": None})
+POLICY = Policy("org_a", regions=frozenset({"eu"}))
+
+
+def node(name, **facts):
+    known = {"owner_id": "org_a", "region": "eu-de", "region_confirmed": True, "trust": TrustClass.TRUSTED}
+    return NodeFacts(node_id=name, **{**known, "sharing": Sharing(), **facts})
+
+
+def candidate(name="n1", state=ModelState.READY, facts=None, **condition):
+    return Candidate(facts or node(name), state, **condition)
+
+
+def choose(*candidates, policy=POLICY, **more):
+    return select_replica(policy, "m", candidates, TREE, **more)
+
+
+def chosen(*candidates, **more):
+    result = choose(*candidates, **more)
+    assert isinstance(result, Selection), result
+    return result.node_id
+
+
+def refused(*candidates, **more):
+    result = choose(*candidates, **more)
+    assert isinstance(result, Refusal), result
+    return result.code, dict(result.counts)
+
+
+def test_ready_comes_before_warming_before_cold():
+    cold, warming = candidate("c", ModelState.COLD), candidate("w", ModelState.WARMING)
+    busy = candidate("r", running=3)
+    assert chosen(cold, warming, busy) == "r"
+    assert chosen(cold, warming) == "w"
+    assert chosen(cold) == "c"
+
+
+def test_load_is_the_larger_of_the_report_and_our_own_count_per_slot():
+    assert chosen(candidate("a", in_flight=2), candidate("b", running=1)) == "b"
+    assert chosen(candidate("a", running=1, waiting=2), candidate("b", in_flight=2)) == "b"
+    assert chosen(candidate("a", running=4, slots=8), candidate("b", running=1, slots=1)) == "a"
+
+
+def test_a_full_ready_node_spills_over_to_a_cold_one():
+    full = candidate("full", running=QUEUE_PER_SLOT)
+    assert chosen(full, candidate("cold", ModelState.COLD)) == "cold"
+
+
+def test_clearly_faster_goes_first_and_small_differences_do_not_count():
+    quick, slow = candidate("q", tokens_per_second=120.0), candidate("s", tokens_per_second=20.0)
+    assert chosen(quick, slow) == "q"
+    peers = [candidate("a", tokens_per_second=100.0), candidate("b", tokens_per_second=110.0)]
+    assert {chosen(*peers, tie_break=str(turn)) for turn in range(50)} == {"a", "b"}
+
+
+def test_equals_are_spread_evenly_and_repeatably():
+    nodes = [candidate(name) for name in "abcd"]
+    picks = Counter(chosen(*nodes, tie_break=f"req_{turn}") for turn in range(2_000))
+    assert min(picks.values()) > 350
+    assert chosen(*nodes, tie_break="req_7") == chosen(*reversed(nodes), tie_break="req_7")
+
+
+@pytest.mark.parametrize(
+    ("one", "code", "reason"),
+    [
+        (candidate(online=False), RefusalCode.NO_AVAILABLE_NODE, Reason.OFFLINE),
+        (candidate(state=None), RefusalCode.NO_AVAILABLE_NODE, Reason.NOT_OFFERED),
+        (candidate(accepting=False), RefusalCode.NO_AVAILABLE_NODE, Reason.PAUSED),
+        (candidate(state=ModelState.COLD, fits=False), RefusalCode.NO_AVAILABLE_NODE, Reason.FIT),
+        (candidate(waiting=QUEUE_PER_SLOT), RefusalCode.OVERLOADED, Reason.FULL),
+        (candidate(facts=node("n", region="us")), RefusalCode.NO_AVAILABLE_NODE, Reason.REGION),
+        (candidate(facts=node("n", region_confirmed=False)), RefusalCode.NO_AVAILABLE_NODE, Reason.REGION),
+        (candidate(facts=node("n", trust=None)), RefusalCode.NO_AVAILABLE_NODE, Reason.TRUST),
+        (candidate(facts=node("n", revoked=True)), RefusalCode.NO_AVAILABLE_NODE, Reason.REVOKED),
+    ],
+)
+def test_the_reason_is_counted_among_the_callers_own_nodes(one, code, reason):
+    assert refused(one) == (code, {reason: 1})
+
+
+def test_nothing_is_told_of_other_peoples_nodes():
+    public = Sharing(SharingKind.PUBLIC)
+    others = [
+        candidate(facts=node("x", owner_id="org_b", sharing=public), online=False),
+        candidate(facts=node("y", owner_id="org_b")),
+    ]
+    assert refused(*others, policy=replace(POLICY, fleet=Fleet.ANY)) == (RefusalCode.NO_AVAILABLE_NODE, {})
+    assert refused(*others) == (RefusalCode.NO_AVAILABLE_NODE, {})
+
+
+def test_a_full_node_that_is_not_permitted_does_not_make_it_overloaded():
+    assert refused(candidate(facts=node("n", region="us"), running=99))[0] is RefusalCode.NO_AVAILABLE_NODE
+
+
+def test_no_policy_refuses_everything():
+    assert refused(candidate(), policy=None) == (RefusalCode.NO_AVAILABLE_NODE, {})
+
+
+def test_nodes_tried_already_are_left_out():
+    assert chosen(candidate("a"), candidate("b", running=3), exclude=frozenset({"a"})) == "b"
+    assert refused(candidate("a"), exclude=frozenset({"a"}))[1] == {Reason.EXCLUDED: 1}
+
+
+def test_a_request_may_narrow_to_a_node_or_a_region():
+    both = [candidate("a"), candidate("b", facts=node("b", region="eu"))]
+    assert chosen(*both, narrowing=Narrowing(node_id="b")) == "b"
+    assert chosen(*both, narrowing=Narrowing(region="eu-de")) == "a"
+    assert refused(*both, narrowing=Narrowing(region="us"))[1] == {Reason.NARROWED: 2}
+
+
+FACTS = st.builds(
+    NodeFacts,
+    st.sampled_from("abcdef"),
+    st.sampled_from(["org_a", "org_b"]),
+    st.sampled_from(["eu", "eu-de", "us", "mars", None]),
+    st.booleans(),
+    st.none() | st.sampled_from(TrustClass),
+    st.none() | st.builds(Sharing, st.sampled_from(SharingKind), st.frozensets(st.just("org_a"))),
+    st.booleans(),
+)
+CANDIDATES = st.builds(
+    Candidate,
+    FACTS,
+    st.none() | st.sampled_from(ModelState),
+    fits=st.booleans(),
+    in_flight=st.integers(0, 6),
+    running=st.integers(0, 6),
+    waiting=st.integers(0, 6),
+    slots=st.integers(0, 2),
+    accepting=st.booleans(),
+    tokens_per_second=st.none() | st.floats(0, 1e4),
+    online=st.booleans(),
+)
+POLICIES = st.none() | st.builds(
+    Policy,
+    st.just("org_a"),
+    st.sampled_from(Fleet),
+    st.frozensets(st.sampled_from(["eu", "us", "mars"]), max_size=2),
+    st.sampled_from(TrustClass),
+)
+
+
+@settings(max_examples=300)
+@given(POLICIES, st.lists(CANDIDATES, max_size=6), st.text(max_size=3))
+def test_what_is_chosen_is_permitted_and_able_and_refusing_means_there_was_none(policy, candidates, salt):
+    def able(each):
+        return (
+            permits(policy, each.facts, TREE).permitted
+            and each.online
+            and each.accepting
+            and each.model_state is not None
+            and (each.fits or each.model_state is not ModelState.COLD)
+            and each.load < QUEUE_PER_SLOT * max(each.slots, 1)
+        )
+
+    result = choose(*candidates, policy=policy, tie_break=salt)
+    if isinstance(result, Selection):
+        assert able(result.candidate)
+    else:
+        assert not any(map(able, candidates))
+        assert sum(result.counts.values()) == (
+            0 if policy is None else sum(each.facts.owner_id == "org_a" for each in candidates)
+        )
