@@ -130,7 +130,7 @@ NARROWINGS = st.builds(
 )
 
 
-# Drawn in batches: each example is a tree, and every policy meets every node on it, some ten thousand meetings.
+# Drawn in batches: each example is a tree, and every policy meets every node on it.
 @settings(max_examples=150)
 @given(
     st.lists(RANDOM_POLICIES, min_size=4, max_size=8),

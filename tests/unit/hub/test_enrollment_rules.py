@@ -1,0 +1,162 @@
+"""Codes, the rule of who decides what about a node, and leave requests."""
+
+from dataclasses import replace
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.errors import InvalidInput, LeaveRefused, NotAllowed
+from hub.leaving import LEAVE_TYPE, claimed_node, verify_leave
+from hub.placement import Placement, decide, require_manager
+from hub.policy import PRIVATE, RegionAuthority, RegionTree, Sharing, SharingKind, TrustClass
+from hub.storage.records import Account, Node, Role
+from hub.user_codes import ALPHABET, CodeHasher, draw_device_code, draw_user_code, read_user_code
+
+NOW = 1_700_000_000.0
+TREE = RegionTree({"eu": None, "eu-de": "eu"})
+NODE = Node("node_1", "org_a", "box", "", "eu-de", True, TrustClass.TRUSTED, PRIVATE, {}, 0, NOW)
+
+
+def account(role):
+    return Account("acct_1", "org_a", "a@b.c", "hash", role, NOW)
+
+
+def wish(**changes):
+    base = Placement("box", "eu-de", region_confirmed=False, trust=TrustClass.TRUSTED, sharing=PRIVATE)
+    return replace(base, **changes)
+
+
+def decided(role, asked, node=NODE):
+    return decide(account(role), asked, node=node, regions=TREE, organisations={"org_a", "org_b"})
+
+
+def test_user_codes_are_unambiguous_and_read_however_typed():
+    code = draw_user_code()
+    assert len(code) == 9
+    assert set(code) - {"-"} <= set(ALPHABET)
+    letters = code.replace("-", "")
+    for typed in (code, code.lower(), letters, f" {letters[:2]} {letters[2:].lower()} "):
+        assert read_user_code(typed) == letters
+
+
+@given(st.text(max_size=12))
+def test_what_is_no_code_is_not_read_as_one(text):
+    code = read_user_code(text)
+    assert code is None or (len(code) == 8 and set(code) <= set(ALPHABET))
+
+
+def test_code_hashes_are_of_this_hub():
+    key = Ed25519PrivateKey.generate()
+    assert CodeHasher(key).hash("BCDFGHJK") == CodeHasher(key).hash("BCDFGHJK")
+    assert CodeHasher(key).hash("BCDFGHJK") != CodeHasher(Ed25519PrivateKey.generate()).hash("BCDFGHJK")
+    assert len(draw_device_code()) >= 43
+
+
+def test_an_operators_region_is_confirmed_and_an_owners_is_not():
+    assert decided(Role.OPERATOR, wish(region="eu")).region_confirmed
+    assert not decided(Role.OWNER, wish(region="eu")).region_confirmed
+    assert not decided(Role.OPERATOR, wish(region=None)).region_confirmed
+
+
+def test_a_confirmed_region_stays_so_while_it_is_not_changed():
+    assert decided(Role.OWNER, wish(name="renamed")).region_confirmed
+    assert not decided(Role.OWNER, wish(), node=replace(NODE, region_confirmed=False)).region_confirmed
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([Role.OWNER, Role.ADMIN, Role.MEMBER]),
+    st.sampled_from([None, "eu", "eu-de"]),
+    st.sampled_from([None, NODE, replace(NODE, region_confirmed=False), replace(NODE, region="eu")]),
+)
+def test_nobody_but_an_operator_ever_confirms_a_region(role, region, node):
+    trust = TrustClass.COMMUNITY if node is None else TrustClass.TRUSTED
+    result = decided(role, wish(region=region, trust=trust), node)
+    if result.region_confirmed:
+        assert node is not None
+        assert (node.region, node.region_confirmed) == (region, True)
+
+
+@pytest.mark.parametrize("trust", [TrustClass.COMMUNITY, TrustClass.CONFIDENTIAL])
+def test_only_an_operator_sets_the_trust_class(trust):
+    assert decided(Role.OPERATOR, wish(trust=trust)).trust is trust
+    with pytest.raises(InvalidInput) as refused:
+        decided(Role.OWNER, wish(trust=trust))
+    assert refused.value.field == "trust"
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("region", wish(region="atlantis")),
+        ("name", wish(name="x" * 101)),
+        ("organisations", wish(sharing=Sharing(SharingKind.ORGANISATIONS))),
+        ("organisations", wish(sharing=Sharing(SharingKind.ORGANISATIONS, frozenset({"org_x"})))),
+    ],
+)
+def test_what_cannot_be_accepted_names_its_field(field, asked):
+    with pytest.raises(InvalidInput) as refused:
+        decided(Role.OPERATOR, asked)
+    assert refused.value.field == field
+
+
+def test_organisations_count_only_with_their_kind():
+    asked = wish(sharing=Sharing(SharingKind.PRIVATE, frozenset({"org_b"})))
+    assert decided(Role.OWNER, asked).sharing == PRIVATE
+
+
+def test_members_and_auditors_may_not_manage_nodes():
+    for role in (Role.OPERATOR, Role.OWNER, Role.ADMIN):
+        require_manager(account(role))
+    for role in (Role.MEMBER, Role.AUDITOR):
+        with pytest.raises(NotAllowed):
+            require_manager(account(role))
+
+
+def test_an_unconfirmed_region_counts_only_where_owners_are_the_authority():
+    node = replace(NODE, region_confirmed=False)
+    assert not node.facts().region_confirmed
+    assert not node.facts(RegionAuthority.OPERATOR).region_confirmed
+    assert node.facts(RegionAuthority.OWNER).region_confirmed
+
+
+KEY = Ed25519PrivateKey.generate()
+CLAIMS = {"sub": "node_1", "aud": "hub_1", "iat": NOW, "exp": NOW + 60}
+
+
+def leave(key=KEY, typ=LEAVE_TYPE, **claims):
+    body = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
+    return jwt.encode(body, key, algorithm="EdDSA", headers={"typ": typ})
+
+
+def test_a_nodes_own_leave_request_is_accepted():
+    token = leave()
+    assert claimed_node(token) == "node_1"
+    verify_leave(token, KEY.public_key(), hub_id="hub_1", now=NOW + 1)
+
+
+@pytest.mark.parametrize(
+    ("token", "now"),
+    [
+        (leave(key=Ed25519PrivateKey.generate()), NOW),
+        (leave(aud="hub_2"), NOW),
+        (leave(), NOW + 91),
+        (leave(), NOW - 31),
+        (leave(exp=NOW + 3600), NOW),
+        (leave(exp=None), NOW),
+        (leave(iat=None), NOW),
+        (leave(aud=None), NOW),
+    ],
+)
+def test_any_other_is_refused(token, now):
+    with pytest.raises(LeaveRefused):
+        verify_leave(token, KEY.public_key(), hub_id="hub_1", now=now)
+
+
+@pytest.mark.parametrize("token", ["", "a.b.c", "x", leave(typ="porten-node+jwt"), "é.é.é"])
+def test_what_is_no_leave_request_is_refused(token):
+    with pytest.raises(LeaveRefused):
+        claimed_node(token)
