@@ -134,7 +134,7 @@ class _Scan:
         try:
             for _ in range(count):
                 at += 8 + read(data, at)[0]
-        except struct.error:
+        except (struct.error, OverflowError):  # past the end, or further than an offset can say
             at = self.size + 1
         self.skip(at - self._at)
 

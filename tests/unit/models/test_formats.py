@@ -99,6 +99,14 @@ def whole(write_gguf: Write) -> bytes:
     return write_gguf(tokens=20).read_bytes()
 
 
+def test_a_text_longer_than_memory_can_be_is_damage(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.gguf"
+    first_token = whole.index(b"token0") - 8
+    path.write_bytes(whole[:first_token] + (2**63).to_bytes(8, "little") + whole[first_token + 8 :])
+    with pytest.raises(FormatUnsupported, match="middle of its header"):
+        read_gguf_header(path)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_never_raises_anything_else(whole: bytes, tmp_path: Path, data: st.DataObject) -> None:
