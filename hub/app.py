@@ -31,9 +31,8 @@ def create_app(hub: Hub) -> FastAPI:
         exception_handlers={HTTPException: on_http_exception, RequestFailed: on_request_failed},
     )
     app.state.hub = hub
-    for group in (inference, models, discovery, health, install):
+    for group in (inference, models, discovery, enroll, health, install):
         app.router.routes.extend(group.routes(hub))
-    app.include_router(enroll.router)
     app.include_router(views.router)
     app.add_middleware(Edge, answered=hub.metrics.answered, endpoints=_COUNTED)
     return app
