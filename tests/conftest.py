@@ -1,4 +1,4 @@
-"""What every test shares: the real engine and model that `make fixtures` fetched, and the rule about skips."""
+"""What every test shares: the real engine and model of `make fixtures`, and the rule about skips."""
 
 import os
 import shutil

@@ -1,0 +1,40 @@
+"""Why a portal page was not shown.
+
+    PortalError
+    ├── SignInRequired     nobody is signed in: go to the sign-in page and come back
+    ├── FormRefused        the form cannot be trusted or read: foreign token, too long, not a form
+    ├── NotAllowed         the signed-in account's role may not do this
+    └── PageNotFound       no such page, or not one this organisation may see
+
+Each is turned into a page in one place, `hub.portal.pages`.
+"""
+
+
+class PortalError(Exception):
+    """A page was not shown; `status` is the HTTP status, the message tells the visitor what to do."""
+
+    status = 400
+
+
+class SignInRequired(PortalError):
+    """Nobody is signed in."""
+
+    status = 401
+
+
+class FormRefused(PortalError):
+    """The posted form was not one of ours, too large, or not a form at all."""
+
+    status = 400
+
+
+class NotAllowed(PortalError):
+    """The account's role may look at this but not change it."""
+
+    status = 403
+
+
+class PageNotFound(PortalError):
+    """There is no such page, or it belongs to somebody else: both look the same from outside."""
+
+    status = 404

@@ -1,0 +1,200 @@
+"""`/nodes`: the machines of an organisation, live, and what may reach them.
+
+Owns the list, a node's page and its changes. An operator sees and changes every organisation's nodes: trust
+classes and regions are theirs to set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+
+from hub.errors import InvalidInput, NotFound
+from hub.portal.node_view import NodeView, node_view, node_views
+from hub.portal.pages import PortalRoute, field_problem, hub_of, install_command, page, see_other
+from hub.portal.placement import PlacementForm, machine_view, read_placement, region_hint
+from hub.portal.presenting import SHARINGS, TRUSTS, counted, sharing_text, trust_text
+from hub.portal.regions import RegionsView, read_regions
+from hub.portal.sessions import MayChange, Posted, SignedIn, Visitor
+from hub.storage.records import Node
+
+router = APIRouter(route_class=PortalRoute, include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node with the words around it; `owner` only where it is not the visitor's own."""
+
+    view: NodeView
+    region: str
+    unconfirmed: bool
+    trust: str
+    sharing: str
+    owner: str | None
+
+
+@router.get("/nodes")
+async def nodes(request: Request, visitor: SignedIn) -> Response:
+    """List the nodes."""
+    rows = await _rows(request, visitor)
+    return page(
+        "nodes.html",
+        visitor=visitor,
+        here="/nodes",
+        rows=rows,
+        summary=summary(rows),
+        may_change=visitor.may_change,
+        everyone=_wants_all(request, visitor),
+        install_command=install_command(request),
+    )
+
+
+@router.get("/nodes/live")
+async def live(request: Request, visitor: SignedIn) -> Response:
+    """Return the list's table alone, for pages that keep it fresh."""
+    rows = await _rows(request, visitor)
+    response = page("_node_rows.html", rows=rows)
+    response.headers["x-summary"] = quote(summary(rows))
+    return response
+
+
+@router.get("/nodes/{node_id}")
+async def node(request: Request, visitor: SignedIn, node_id: str) -> Response:
+    """Show one node."""
+    found = await _visible_node(request, visitor, node_id)
+    return await _node_page(request, visitor, found, PlacementForm.of_node(found), {})
+
+
+@router.post("/nodes/{node_id}")
+async def change(request: Request, visitor: MayChange, form: Posted, node_id: str) -> Response:
+    """Change a node's name, region, trust class and sharing; they count at once."""
+    found, known = await _visible_node(request, visitor, node_id), await read_regions(request)
+    typed = PlacementForm.of_node(found).typed(form, may_set_trust=visitor.account.is_operator)
+    asked, errors = read_placement(typed, known.tree)
+    if asked is None:
+        return await _node_page(request, visitor, found, typed, errors)
+    try:
+        await hub_of(request).enrollment.place(
+            found.id,
+            visitor.account,
+            name=asked.name,
+            region=asked.region,
+            trust=asked.trust,
+            sharing=asked.sharing,
+        )
+    except InvalidInput as error:
+        return await _node_page(request, visitor, found, typed, field_problem(error))
+    return see_other(f"/nodes/{found.id}?saved=1")
+
+
+@router.get("/nodes/{node_id}/revoke")
+async def confirm_revoke(request: Request, visitor: MayChange, node_id: str) -> Response:
+    """Ask before a node ends."""
+    found = await _visible_node(request, visitor, node_id)
+    return page(
+        "confirm.html",
+        visitor=visitor,
+        here="/nodes",
+        heading=f"Revoke {found.name}?",
+        consequences=(
+            "Its connection is cut at once, and requests it is answering fail.",
+            "Its credential is worth nothing from then on. Models stay on its disk.",
+            "To bring the machine back, run porten login on it and approve it again.",
+        ),
+        action=f"/nodes/{found.id}/revoke",
+        button="Revoke this node",
+        back=f"/nodes/{found.id}",
+    )
+
+
+@router.post("/nodes/{node_id}/revoke")
+async def revoke(request: Request, visitor: MayChange, _form: Posted, node_id: str) -> Response:
+    """End a node."""
+    found = await _visible_node(request, visitor, node_id)
+    await hub_of(request).enrollment.revoke(found.id)
+    return see_other(f"/nodes/{found.id}")
+
+
+def summary(rows: Sequence[NodeRow]) -> str:
+    """Say in one sentence how many are online; read out when it changes."""
+    online = sum(row.view.is_online for row in rows)
+    return f"{online} of {counted(len(rows), 'node')} online"
+
+
+def _wants_all(request: Request, visitor: Visitor) -> bool:
+    return visitor.account.is_operator and request.query_params.get("of") == "all"
+
+
+async def _visible_node(request: Request, visitor: Visitor, node_id: str) -> Node:
+    found = await hub_of(request).storage.nodes.get(node_id)
+    own = found is not None and found.organisation_id == visitor.organisation.id
+    if found is None or not (own or visitor.account.is_operator):
+        raise NotFound("node", node_id)
+    return found
+
+
+async def _rows(request: Request, visitor: Visitor) -> list[NodeRow]:
+    hub, known = hub_of(request), await read_regions(request)
+    of = None if _wants_all(request, visitor) else visitor.organisation.id
+    views = node_views(await hub.storage.nodes.list(of), hub.registry.snapshot(), hub.clock())
+    names = await _organisation_names(request, [view.node for view in views])
+    return [_row(request, view, known, names, visitor) for view in views]
+
+
+def _row(
+    request: Request, view: NodeView, known: RegionsView, names: Mapping[str, str], visitor: Visitor
+) -> NodeRow:
+    stored = view.node
+    confirmed = stored.facts(hub_of(request).config.region_authority).region_confirmed
+    is_own = stored.organisation_id == visitor.organisation.id
+    return NodeRow(
+        view=view,
+        region=known.name(stored.region),
+        unconfirmed=stored.region is not None and not confirmed,
+        trust=trust_text(stored.trust),
+        sharing=sharing_text(stored.sharing, names),
+        owner=None if is_own else names.get(stored.organisation_id, stored.organisation_id),
+    )
+
+
+async def _organisation_names(request: Request, stored: Sequence[Node]) -> dict[str, str]:
+    """Return the names of organisations that these nodes belong to or are shared with."""
+    wanted = {node.organisation_id for node in stored}
+    for each in stored:
+        wanted |= each.sharing.organisations if each.sharing else frozenset()
+    found = [await hub_of(request).storage.organisations.get(identifier) for identifier in sorted(wanted)]
+    return {organisation.id: organisation.name for organisation in found if organisation}
+
+
+async def _node_page(
+    request: Request, visitor: Visitor, found: Node, form: PlacementForm, errors: Mapping[str, str]
+) -> Response:
+    hub, known = hub_of(request), await read_regions(request)
+    view = node_view(found, hub.registry.snapshot().get(found.id), hub.clock())
+    row = _row(request, view, known, await _organisation_names(request, [found]), visitor)
+    return page(
+        "node.html",
+        status=422 if errors else 200,
+        visitor=visitor,
+        here="/nodes",
+        row=row,
+        machine=machine_view(found.machine),
+        form=form,
+        errors=errors,
+        saved=_saved_words(request, row),
+        may_change=visitor.may_change,
+        may_set_trust=visitor.account.is_operator,
+        region_rows=known.rows,
+        region_hint=region_hint(hub.config.region_authority, is_operator=visitor.account.is_operator),
+        trusts=TRUSTS,
+        sharings=SHARINGS,
+    )
+
+
+def _saved_words(request: Request, row: NodeRow) -> str | None:
+    if "saved" not in request.query_params:
+        return None
+    if row.unconfirmed:
+        return "The region counts once the Hub's operator confirms it; everything else counts from now on."
+    return "It counts from now on. A connected node reconnects within seconds to get its new credential."

@@ -1,0 +1,162 @@
+"""Who is looking at a page: sessions in the browser's cookie and in the database.
+
+Owns the cookies, their rotation and end, and the check of every posted form. Only a cookie's hash is stored,
+so a stolen database signs nobody in. Knows nothing of passwords or pages.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+
+from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
+from hub.portal.forms import Form, read_form
+from hub.portal.pages import hub_of, is_secure
+from hub.portal.security import csrf_matches, csrf_token, new_token
+from hub.storage.records import Account, Organisation, Role
+
+SESSION_S = 12 * 3_600
+BEFORE_SIGN_IN_S = 3_600
+
+_MAY_CHANGE = frozenset({Role.OPERATOR, Role.OWNER, Role.ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody signed in; `csrf` is what their forms must carry."""
+
+    account: Account
+    organisation: Organisation
+    csrf: str = field(repr=False)
+
+    @property
+    def may_change(self) -> bool:
+        """Whether they may change nodes and keys; members and auditors look."""
+        return self.account.role in _MAY_CHANGE
+
+
+def session_cookie(request: Request) -> str:
+    """Return the session cookie's name; over TLS with the prefix that lets no other host set it."""
+    return "__Host-porten-session" if is_secure(request) else "porten-session"
+
+
+def _before_cookie(request: Request) -> str:
+    return "__Host-porten-visit" if is_secure(request) else "porten-visit"
+
+
+def session_id(cookie: str) -> str:
+    """Return what the database knows a session by."""
+    return hashlib.sha256(cookie.encode()).hexdigest()
+
+
+async def find_visitor(request: Request) -> Visitor | None:
+    """Return who is signed in, or None."""
+    cookie = request.cookies.get(session_cookie(request))
+    if not cookie:
+        return None
+    hub = hub_of(request)
+    session = await hub.storage.sessions.get(session_id(cookie), now=hub.clock())
+    account = await hub.storage.accounts.get(session.account_id) if session else None
+    organisation = await hub.storage.organisations.get(account.organisation_id) if account else None
+    if account is None or organisation is None:
+        return None
+    return Visitor(account, organisation, csrf_token(cookie))
+
+
+async def signed_in(request: Request) -> Visitor:
+    """Return who is signed in.
+
+    Raises:
+        SignInRequired: nobody is.
+    """
+    if (visitor := await find_visitor(request)) is None:
+        raise SignInRequired("Sign in to see this page.")
+    return visitor
+
+
+SignedIn = Annotated[Visitor, Depends(signed_in)]
+
+
+async def may_change(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if their role may change things.
+
+    Raises:
+        NotAllowed: they may only look.
+    """
+    if not visitor.may_change:
+        raise NotAllowed("You may look at this, not change it. Ask an owner or administrator.")
+    return visitor
+
+
+async def posted(request: Request, _visitor: SignedIn) -> Form:
+    """Return the posted form of somebody signed in, once it is known to come from one of our pages.
+
+    Raises:
+        FormRefused: it carries no token of this session.
+    """
+    return await _checked_form(request, request.cookies.get(session_cookie(request), ""))
+
+
+async def posted_before_sign_in(request: Request) -> Form:
+    """Return the posted sign-in form, once it is known to come from our page.
+
+    Raises:
+        FormRefused: it carries no token of this visit: another site could sign people in as somebody else.
+    """
+    return await _checked_form(request, request.cookies.get(_before_cookie(request), ""))
+
+
+async def _checked_form(request: Request, cookie: str) -> Form:
+    form = await read_form(request)
+    if not cookie or not csrf_matches(cookie, form.text("csrf_token")):
+        raise FormRefused("The page was open for too long, or cookies are off. Reload it and send it again.")
+    return form
+
+
+MayChange = Annotated[Visitor, Depends(may_change)]
+Posted = Annotated[Form, Depends(posted)]
+PostedBeforeSignIn = Annotated[Form, Depends(posted_before_sign_in)]
+
+
+async def begin(request: Request, response: Response, account: Account) -> None:
+    """Sign an account in: a new session under a new id, whatever cookies the browser came with."""
+    hub, cookie = hub_of(request), new_token()
+    await end(request, response)
+    await hub.storage.sessions.create(
+        session_id(cookie),
+        account.id,
+        csrf_token=csrf_token(cookie),
+        expires_at=hub.clock() + SESSION_S,
+        now=hub.clock(),
+    )
+    _set_cookie(request, response, session_cookie(request), cookie, SESSION_S)
+    _drop_cookie(request, response, _before_cookie(request))
+
+
+async def end(request: Request, response: Response) -> None:
+    """Sign out: the session ends in the database too, so a copied cookie is worth nothing."""
+    if cookie := request.cookies.get(session_cookie(request)):
+        await hub_of(request).storage.sessions.delete(session_id(cookie))
+        _drop_cookie(request, response, session_cookie(request))
+
+
+def visit_token(request: Request) -> str:
+    """Return the cookie value that ties a sign-in form to this browser, a new one if it has none."""
+    return request.cookies.get(_before_cookie(request)) or new_token()
+
+
+def keep_visit(request: Request, response: Response, cookie: str) -> None:
+    """Give the browser the cookie that its sign-in form belongs to."""
+    _set_cookie(request, response, _before_cookie(request), cookie, BEFORE_SIGN_IN_S)
+
+
+def _set_cookie(request: Request, response: Response, name: str, value: str, age_s: int) -> None:
+    # Lax, not Strict: the link from `porten login` to the approval page must find its reader signed in.
+    response.set_cookie(
+        name, value, max_age=age_s, path="/", secure=is_secure(request), httponly=True, samesite="lax"
+    )
+
+
+def _drop_cookie(request: Request, response: Response, name: str) -> None:
+    response.delete_cookie(name, path="/", secure=is_secure(request), httponly=True, samesite="lax")

@@ -1,0 +1,270 @@
+"""`porten-hub` as people run it: real processes, or in this one where only words matter."""
+
+import asyncio
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hub import operations
+from hub.cli import app
+from hub.config import load_config
+from hub.keys import parse
+from hub.storage.repositories import Storage
+
+PASSWORD = "correct horse battery"
+CODE = "from hub.cli import main; main()"
+
+
+def run(*arguments, given=None, **environ):
+    """A process of its own, with nobody at the terminal."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PORTEN_")}
+    return subprocess.run(
+        [sys.executable, "-c", CODE, *arguments],
+        input=given or "",
+        capture_output=True,
+        text=True,
+        env=clean | environ,
+        check=False,
+    )
+
+
+@pytest.fixture
+def data_dir(tmp_path) -> Path:
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def hub(data_dir):
+    """Runs a command on a Hub made before, in this process; returns what it printed; insists on success."""
+    arguments = ["--data-dir", str(data_dir)]
+
+    def invoke(*words, status=0, given=None):
+        result = CliRunner().invoke(app, [*arguments, *words], input=given)
+        assert result.exit_code == status, result.output
+        return result
+
+    invoke(
+        "init", "--email", "op@ours.example", "--organisation", "Ours", "--password-file", "-", given=PASSWORD
+    )
+    return invoke
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("PORTEN_"):
+            monkeypatch.delenv(name)
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
+
+
+def of(data_dir, ask):
+    """Ask the database of a Hub."""
+
+    async def asked():
+        async with await Storage.open(
+            load_config(environ={}, options={"data_dir": data_dir}).config.database
+        ) as db:
+            return await ask(db)
+
+    return asyncio.run(asked())
+
+
+def test_init_makes_a_hub_and_run_again_changes_nothing(data_dir):
+    words = ("init", "--email", "Op@ours.example", "--organisation", "Ours", "--password-file", "-")
+    first = run(*words, given=PASSWORD + "\n", PORTEN_HUB_DATA_DIR=str(data_dir))
+    assert first.returncode == 0, first.stderr
+    assert "porten-hub serve" in first.stderr
+    assert PASSWORD not in first.stdout + first.stderr
+    before = {path: path.read_bytes() for path in data_dir.iterdir()}
+    again = run("init", "--email", "eve@ours.example", PORTEN_HUB_DATA_DIR=str(data_dir))
+    assert again.returncode == 0
+    assert "nothing was changed" in again.stderr
+    assert "op@ours.example" in again.stderr
+    assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
+
+
+def test_what_init_makes_is_for_its_owner_only(data_dir):
+    run("init", "--email", "op@ours.example", PORTEN_HUB_DATA_DIR=str(data_dir))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (data_dir, *data_dir.iterdir())}
+    assert modes == {"hub": 0o700, "hub.key": 0o600, "hub.db": 0o600}
+
+
+def test_with_nobody_to_ask_a_password_is_drawn_and_shown_once(data_dir):
+    first = run("init", "--email", "op@ours.example", PORTEN_HUB_DATA_DIR=str(data_dir))
+    [password] = first.stdout.split()
+    assert len(password) >= 20
+    assert run("init", PORTEN_HUB_DATA_DIR=str(data_dir)).stdout == ""
+
+    async def sign_in(storage):
+        service = operations.AccountService(storage, lambda: 0.0)
+        return await service.sign_in("op@ours.example", password, address="here")
+
+    assert of(data_dir, sign_in).is_operator
+
+
+def test_an_interrupted_init_is_finished(data_dir):
+    short = run(
+        "init",
+        "--email",
+        "op@ours.example",
+        "--password-file",
+        "-",
+        given="short",
+        PORTEN_HUB_DATA_DIR=str(data_dir),
+    )
+    assert short.returncode == 2
+    assert "password: must have at least 12 characters" in short.stderr
+    key = (data_dir / "hub.key").read_bytes()
+    again = run("init", "--email", "op@ours.example", PORTEN_HUB_DATA_DIR=str(data_dir))
+    assert again.returncode == 0, again.stderr
+    assert (data_dir / "hub.key").read_bytes() == key
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["init"], 2, "--email"),
+        (["init", "--email", "nobody"], 2, "is not an e-mail address"),
+        (["init", "--email", "a@b.c", "--password-file", "/nowhere"], 2, "cannot be read"),
+        (["init", "--email", "a@b.c", "--region", "Mars!"], 2, "is not a code"),
+        (["init", "--email", "a@b.c", "--region", "x:nowhere"], 2, "there is no region 'nowhere'"),
+        (["keys", "list"], 1, "run `porten-hub init` first"),
+        (["serve"], 1, "run `porten-hub init` first"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(data_dir, words, status, message):
+    result = run(*words, PORTEN_HUB_DATA_DIR=str(data_dir))
+    assert result.returncode == status
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistyped_setting_is_an_error_with_the_name_meant(data_dir):
+    result = run("keys", "list", PORTEN_HUB_DATADIR=str(data_dir))
+    assert result.returncode == 2
+    assert "PORTEN_HUB_DATADIR; did you mean PORTEN_HUB_DATA_DIR?" in result.stderr
+
+
+def test_a_key_file_that_others_can_read_is_refused(hub, data_dir):
+    (data_dir / "hub.key").chmod(0o644)
+    assert "chmod 600" in hub("keys", "list", status=1).stderr
+
+
+def test_a_keys_secret_is_all_there_is_on_standard_output(hub, data_dir):
+    words = ("--name", "app", "--region", "eu", "--trust", "verified", "--model", "tiny", "--expires", "90d")
+    secret = hub("keys", "create", *words).stdout.strip()
+    key = of(data_dir, lambda storage: storage.keys.by_hash(parse(secret)))
+    assert (key.fleet, key.regions, key.minimum_trust, key.models) == (
+        "own",
+        frozenset({"eu"}),
+        "verified",
+        frozenset({"tiny"}),
+    )
+    assert key.expires_at - key.created_at == 90 * 86_400
+    listed = hub("keys", "list").stdout
+    assert key.id in listed
+    assert secret not in listed
+    hub("keys", "revoke", key.id)
+    assert "revoked" in hub("keys", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--name", "x", "--region", "mars"],
+        ["--name", "x", "--trust", "great"],
+        ["--name", "x", "--fleet", "all"],
+        ["--name", "x", "--expires", "soon"],
+        ["--name", "x" * 101],
+        [],
+    ],
+)
+def test_a_key_that_makes_no_sense_is_not_made(hub, words):
+    hub("keys", "create", *words, status=2)
+    assert "There are no keys" in hub("keys", "list").stderr
+
+
+def test_a_key_may_be_another_organisations(hub):
+    other = hub("organisations", "create", "Others").stdout.strip()
+    hub("keys", "create", "--name", "theirs", "--organisation", "Others")
+    assert "theirs" in hub("keys", "list", "--organisation", other).stdout
+    assert "There are no keys" in hub("keys", "list").stderr
+    assert "no such organisation" in hub("keys", "list", "--organisation", "Nobody", status=1).stderr
+
+
+def test_regions_are_shown_as_a_tree_and_extended(hub):
+    hub("regions", "add", "eu-de-ber", "--parent", "eu-de", "--name", "Berlin")
+    listed = hub("regions", "list").stdout
+    assert re.search(r"\n    eu-de-ber +Berlin +eu-de", listed)
+    for words in (["eu-de-ber"], ["x", "--parent", "nowhere"], ["Not a code"]):
+        assert hub("regions", "add", *words, status=1 if words == ["eu-de-ber"] else 2).stdout == ""
+
+
+def test_join_tokens_are_made_confirmed_listed_and_revoked(hub, data_dir):
+    words = ("--region", "eu-de-fra", "--uses", "3", "--expires", "7d")
+    secret = hub("join-token", "create", *words).stdout.strip()
+    assert secret.startswith("pjt-")
+    [token] = of(data_dir, lambda storage: storage.join_tokens.list())
+    assert (token.region, token.region_confirmed, token.max_uses) == ("eu-de-fra", True, 3)
+    assert "0 of 3" in hub("join-token", "list").stdout
+    hub("join-token", "revoke", token.id)
+    assert "over" in hub("join-token", "list").stdout
+    hub("join-token", "create", "--uses", "0", status=2)
+
+
+def test_nodes_are_listed_and_revoked(hub):
+    assert "There are no nodes" in hub("nodes", "list", "--all").stderr
+    assert "no such node" in hub("nodes", "revoke", "node_none", status=1).stderr
+
+
+def test_accounts_are_made_listed_and_given_new_passwords(hub):
+    hub("accounts", "create", "ada@ours.example", "--role", "owner", "--password-file", "-", given=PASSWORD)
+    assert re.search(r"ada@ours.example +owner", hub("accounts", "list").stdout)
+    hub("accounts", "password", "ada@ours.example", "--password-file", "-", given="another long password")
+    hub("accounts", "password", "eve@ours.example", "--password-file", "-", given=PASSWORD, status=1)
+
+
+def test_settings_are_shown_with_their_source_and_without_a_database_password(tmp_path):
+    file = tmp_path / "hub.toml"
+    file.write_text('port = 9\ndatabase_url = "postgresql+asyncpg://hub:s3cret@db/hub"\n')
+    result = CliRunner().invoke(
+        app, ["--config", str(file), "config", "show"], env={"PORTEN_HUB_NAME": "Mine"}
+    )
+    assert re.search(rf"port +9 +{re.escape(str(file))}", result.stdout)
+    assert re.search(r"name +Mine +PORTEN_HUB_NAME", result.stdout)
+    assert re.search(r"host +127.0.0.1 +default", result.stdout)
+    assert "s3cret" not in result.output
+
+
+def test_names_cannot_play_tricks_on_the_terminal(hub):
+    hub("organisations", "create", "[red]Team[/red]")
+    assert "[red]Team[/red]" in hub("organisations", "list").stdout
+    hub("organisations", "create", "bell\a", status=2)
+
+
+def commands(group, path=()):
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+def all_commands():
+    from typer.main import get_command
+
+    return sorted(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("path", all_commands(), ids=" ".join)
+def test_every_command_has_help(path):
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
