@@ -41,7 +41,7 @@ class AddressLimits:
         Raises:
             TooManyAttempts: there is none; it says when the next one comes.
         """
-        key = _site(address)
+        key = site(address)
         bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._max_addresses:
@@ -54,7 +54,8 @@ class AddressLimits:
         bucket.tokens -= 1
 
 
-def _site(address: str) -> str:
+def site(address: str) -> str:
+    """Return what an address is counted as: of IPv6 the /64, all of which its holder can send from."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

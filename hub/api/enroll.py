@@ -14,12 +14,12 @@ from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta, Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hub.api import discovery
-from hub.api.address_limits import AddressLimits
+from hub.api.address_limits import AddressLimits, site
 from hub.api.request import Headers, read_body
 from hub.composition import Hub
 from hub.enrollment import Denied, Enrolled, Expired, Pending, Poll, SlowDown
@@ -131,7 +131,9 @@ class Enrollment:
         """A machine asks whether somebody decided: OAuth's token endpoint, so the body is a form."""
         self._paced(request, self._polls)
         form = _form(await _body(request))
-        if form.get("grant_type") != DEVICE_GRANT:
+        if "grant_type" not in form:
+            return Refusal("invalid_request", "grant_type is required").response()
+        if form["grant_type"] != DEVICE_GRANT:
             return Refusal("unsupported_grant_type", f"grant_type must be {DEVICE_GRANT}").response()
         if not form.get("device_code"):
             return Refusal("invalid_request", "device_code is required").response()
@@ -143,7 +145,9 @@ class Enrollment:
         asked = _decode(await _body(request), Join)
         machine = msgspec.to_builtins(asked.machine)
         return self._enrolled(
-            await self._hub.enrollment.join(asked.join_token, asked.public_key, asked.name, machine, address)
+            await self._hub.enrollment.join(
+                asked.join_token, asked.public_key, asked.name, machine, site(address)
+            )
         )
 
     async def leave(self, request: Request) -> Response:
@@ -193,6 +197,8 @@ def _answering(handle: Handler) -> Handler:
             response = await handle(request)
         except (InvalidInput, JoinTokenInvalid, LeaveRefused, RequestFailed, TooManyAttempts) as error:
             response = _refusal(error).response()
+        except ClientDisconnect:
+            response = Refusal("invalid_request", "the body did not arrive whole").response()
         response.headers["cache-control"] = "no-store"
         return response
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from hub.portal.errors import FormRefused
 
@@ -75,11 +76,14 @@ async def read_bounded(request: Request, limit: int) -> bytes:
     """Read a body of at most `limit` bytes without ever holding more.
 
     Raises:
-        FormRefused: it is larger.
+        FormRefused: it is larger, or the browser went away before its end.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise FormRefused(f"The form is larger than {limit // 1024} KiB. Shorten what you typed.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise FormRefused(f"The form is larger than {limit // 1024} KiB. Shorten what you typed.")
+    except ClientDisconnect as error:
+        raise FormRefused("The form did not arrive whole. Send it again.") from error
     return bytes(body)

@@ -72,7 +72,7 @@ def read_key_form(form: Form, regions: RegionTree, now: float) -> tuple[KeyReque
     expires_at = _expiry(typed.expires, now, errors)
     for code in typed.regions:
         if code not in regions:
-            errors["regions"] = f"There is no region {code!r} on this Hub. Choose from the tree."
+            errors["regions"] = f"There is no region {code[:40]!r} on this Hub. Choose from the tree."
     if not typed.name:
         errors["name"] = "Give the key a name: you will look for it when you revoke it."
     if errors or fleet is None or trust is None:

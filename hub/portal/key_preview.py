@@ -5,9 +5,9 @@ that requests meet too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hub.policy import Fleet, Gate, Policy, RegionAuthority, RegionTree, TrustClass, permits
+from hub.policy import Fleet, NodeFacts, Policy, RegionAuthority, RegionTree, TrustClass, permits
 from hub.portal.presenting import counted, trust_text
 from hub.storage.records import Node
 
@@ -76,21 +76,24 @@ def _matches(
     regions: RegionTree,
     authority: RegionAuthority,
 ) -> str:
-    decisions = [(node, permits(policy, node.facts(authority), regions)) for node in nodes]
-    matching = [node for node, decision in decisions if decision.permitted]
-    unconfirmed = sum(
-        decision.gate is Gate.REGION and not node.facts(authority).region_confirmed
-        for node, decision in decisions
-    )
+    facts = [node.facts(authority) for node in nodes]
+    matching = [each for each in facts if permits(policy, each, regions)]
+    waiting = sum(_waits_for_its_region(policy, each, regions) for each in facts)
     return " ".join(
         part
         for part in (
-            _counts(len(nodes), len(matching), sum(node.id in online for node in matching)),
-            _waiting(unconfirmed),
+            _counts(len(nodes), len(matching), sum(each.node_id in online for each in matching)),
+            _waiting(waiting),
             "" if policy.fleet is Fleet.OWN else "Other owners' machines may match too.",
         )
         if part
     )
+
+
+def _waits_for_its_region(policy: Policy, facts: NodeFacts, regions: RegionTree) -> bool:
+    """Whether nothing but an operator's word about the region keeps the node from matching."""
+    confirmed = replace(facts, region_confirmed=True)
+    return not permits(policy, facts, regions) and permits(policy, confirmed, regions).permitted
 
 
 def _counts(total: int, matching: int, online: int) -> str:

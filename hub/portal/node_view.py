@@ -3,6 +3,7 @@
 Pure: takes records and `now`, knows nothing of requests, storage or templates.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -126,8 +127,14 @@ def _warming(model: ModelStatus, live: LiveNode | None) -> WarmingView:
     if fraction is None or model.phase == "loading":
         replicas = live.replicas if live else ()
         fraction = next((replica.progress for replica in replicas if replica.model == model.model), fraction)
-    percent = None if fraction is None else round(100 * min(max(fraction, 0), 1))
-    return WarmingView(model.model, model.phase or "warming", percent)
+    return WarmingView(model.model, model.phase or "warming", _percent(fraction))
+
+
+def _percent(fraction: float | None) -> int | None:
+    # The node says it, and a node may say anything: what is no number is not known.
+    if fraction is None or math.isnan(fraction):
+        return None
+    return round(100 * min(max(fraction, 0), 1))
 
 
 def _memory(device: DeviceStatus) -> MemoryView:

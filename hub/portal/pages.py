@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hub.api.address_limits import site
 from hub.composition import Hub
 from hub.errors import InvalidInput, NotFound, TooManyAttempts
 from hub.errors import NotAllowed as RoleTooLow
@@ -79,8 +80,11 @@ def page(template: str, /, *, status: int = 200, **context: object) -> HTMLRespo
 
 
 def client_address(request: Request) -> str:
-    """Return the address a request came from; behind a trusted proxy, the one the server took from it."""
-    return request.client.host if request.client else "unknown"
+    """Return what guesses are counted against: the address a request came from, of IPv6 its site.
+
+    Behind a trusted proxy it is the one the server took from it.
+    """
+    return site(request.client.host) if request.client else "unknown"
 
 
 def install_command(request: Request) -> str:

@@ -150,8 +150,9 @@ def machine_view(machine: Mapping[str, Any]) -> MachineView:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
+    # Somebody decides by these words: what prints as nothing, or turns text around, is left out.
     value = values.get(name)
-    return value if isinstance(value, str) else ""
+    return "".join(filter(str.isprintable, value)) if isinstance(value, str) else ""
 
 
 def _device(device: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ def bytes_text(count: float) -> str:
     """Return a size in binary units with about three digits: `98.4 MB` would be `93.8 MiB`."""
     size = float(max(count, 0))
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
+        if round(size) < 1024:  # as it is shown: 1023.9 KiB would read as 1024 KiB
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"

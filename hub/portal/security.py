@@ -5,10 +5,12 @@ Pure functions of their arguments. Knows nothing of accounts, storage or templat
 
 import hashlib
 import hmac
+import re
 import secrets
 from urllib.parse import urlsplit
 
 TOKEN_BYTES = 32
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 # Nothing inline and nothing foreign: a page that somehow carried a script would not run it.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -35,6 +37,11 @@ PAGE_HEADERS = {
 def new_token() -> str:
     """Return a fresh, unguessable token for a cookie."""
     return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def is_token(text: str) -> bool:
+    """Say whether a text could have come from `new_token`."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def csrf_token(cookie: str) -> str:

@@ -13,7 +13,7 @@ from fastapi import Depends, Request, Response
 from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
 from hub.portal.forms import Form, read_form
 from hub.portal.pages import hub_of, is_secure
-from hub.portal.security import csrf_matches, csrf_token, new_token
+from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
 from hub.storage.records import Account, Organisation, Role
 
 SESSION_S = 12 * 3_600
@@ -142,8 +142,9 @@ async def end(request: Request, response: Response) -> None:
 
 
 def visit_token(request: Request) -> str:
-    """Return the cookie value that ties a sign-in form to this browser, a new one if it has none."""
-    return request.cookies.get(_before_cookie(request)) or new_token()
+    """Return the cookie value that ties a sign-in form to this browser, a new one if it has none of ours."""
+    cookie = request.cookies.get(_before_cookie(request), "")
+    return cookie if is_token(cookie) else new_token()
 
 
 def keep_visit(request: Request, response: Response, cookie: str) -> None:

@@ -20,6 +20,8 @@ from hub.portal.sessions import (
     visit_token,
 )
 
+MAX_EMAIL_LENGTH = 254  # RFC 5321; what is longer is nobody's, and is neither counted nor shown whole
+
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
 
@@ -35,7 +37,7 @@ async def sign_in_page(request: Request) -> Response:
 @router.post("/login")
 async def sign_in(request: Request, form: PostedBeforeSignIn) -> Response:
     """Check e-mail and password, and go on to where the visitor wanted to."""
-    target, email = safe_next(form.get("next")), form.text("email")
+    target, email = safe_next(form.get("next")), form.text("email")[: MAX_EMAIL_LENGTH + 1]
     try:
         account = await hub_of(request).accounts.sign_in(
             email, form.raw("password"), address=client_address(request)
