@@ -1,0 +1,324 @@
+"""docs/policy.md, docs/hub.md and docs/portal.md say what is so."""
+
+import itertools
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer.main
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client.parser import text_string_to_metric_families
+
+from hub import accounts, dispatch, enrollment, refusals, registry, serve
+from hub import policy as rule
+from hub.api import inference
+from hub.api.request import Headers, wishes
+from hub.cli import app
+from hub.cluster import local
+from hub.config import HubConfig, variable
+from hub.default_regions import DEFAULT_REGIONS
+from hub.logs import LineFormatter
+from hub.metrics import Metrics
+from hub.portal import forms, security, sessions, usage, views
+from hub.portal.sessions import Visitor
+from hub.router import Reason, Refusal, RefusalCode
+from hub.storage.records import Account, Organisation, Role, UsageRecord
+from tunnel import identity
+from tunnel.errors import TicketRefused
+from tunnel.identity import NodeCredential, Ticket, TicketVerifier, issue_ticket
+from tunnel.server import DEFAULT_LIMITS
+
+DOCS = Path(__file__).parents[3] / "docs"
+POLICY, HUB, PORTAL = ((DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md"))
+TREE = rule.RegionTree({region.code: region.parent for region in DEFAULT_REGIONS})
+
+
+def table(page: str, *header: str) -> list[list[str]]:
+    """The rows of the one table with this header."""
+    lines = page.splitlines()
+    (start,) = (number for number, line in enumerate(lines) if cells(line) == list(header))
+    return [cells(line) for line in itertools.takewhile(lambda line: line[:1] == "|", lines[start + 2 :])]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def first_codes(rows: Iterable[list[str]]) -> list[str]:
+    return [codes(row[0])[0] for row in rows]
+
+
+# --- docs/policy.md
+
+
+def test_the_gates_are_named_in_their_order() -> None:
+    hub, node = POLICY.split("## The node's own check")
+    assert first_codes(table(hub, "gate", "refuses")) == [gate.value for gate in rule.Gate]
+    assert first_codes(table(node, "gate", "refuses")) == list(WRONG)
+
+
+def test_every_value_of_a_rule_is_named_and_the_defaults_are_the_ones_in_force() -> None:
+    rules = {row[0]: row for row in table(POLICY, "rule", "values", "a new key has")}
+    policy = rule.Policy("acme")
+    assert codes(rules["fleet"][1]) == [fleet.value for fleet in rule.Fleet]
+    assert codes(rules["fleet"][2]) == [policy.fleet.value]
+    assert codes(rules["least trust class"][1]) == [trust.label for trust in sorted(rule.TrustClass)]
+    assert codes(rules["least trust class"][2]) == [policy.minimum_trust.label]
+    assert (rules["regions"][2], policy.regions) == ("none", frozenset())
+    assert first_codes(table(POLICY, "fleet", "the key may use")) == [fleet.value for fleet in rule.Fleet]
+    facts = {row[0]: row for row in table(POLICY, "fact", "values", "decided by")}
+    assert codes(facts["sharing"][1]) == [kind.value for kind in rule.SharingKind]
+    assert f"`{rule.Sharing().kind.value}` until then" in facts["sharing"][2]
+
+
+def test_every_region_authority_is_explained() -> None:
+    rows = table(POLICY, "`region_authority`", "a region is confirmed")
+    assert first_codes(rows) == [authority.value for authority in rule.RegionAuthority]
+    (default,) = (codes(row[0])[0] for row in rows if row[0].endswith("(default)"))
+    assert default == HubConfig.model_fields["region_authority"].default
+
+
+EXAMPLES = table(
+    POLICY, "fleet", "regions", "least trust", "owner", "sharing", "region", "trust", "headers", "decided"
+)
+
+
+@pytest.mark.parametrize("row", EXAMPLES, ids=" ".join)
+def test_each_example_is_decided_as_written(row: list[str]) -> None:
+    fleet, regions, least, owner, sharing, region, trust, headers, decided = row
+    policy = rule.read_policy("acme", fleet.strip("`"), codes(regions), *(codes(least) or ["community"]))
+    kind, *named = codes(sharing) or ["private"]
+    node = rule.NodeFacts(
+        node_id="node_a",
+        owner_id=codes(owner)[0],
+        region=next(iter(codes(region)), None),
+        region_confirmed=bool(region) and "unconfirmed" not in region,
+        trust=rule.TrustClass.parse(*(codes(trust) or ["community"])),
+        sharing=rule.Sharing.parse(kind, named),
+        revoked="revoked" in owner,
+    )
+    raw = [header.lower().encode().split(b": ") for header in codes(headers)]
+    narrowing = wishes(Headers((name, value) for name, value in raw), warmup_budget_s=0).narrowing
+    decision = rule.permits(policy, node, TREE, narrowing)
+    assert decided == ("permitted" if decision.gate is None else f"`{decision.gate.value}`")
+
+
+def test_the_examples_show_every_answer() -> None:
+    assert {row[-1] for row in EXAMPLES} == {"permitted", *(f"`{gate.value}`" for gate in rule.Gate)}
+
+
+def refusal(**counts: int) -> str:
+    found = Refusal(RefusalCode.NO_AVAILABLE_NODE, {Reason(name): count for name, count in counts.items()})
+    return refusals.no_available_node("smollm2-135m-instruct", found).message
+
+
+def test_the_words_of_a_refusal_are_the_ones_sent() -> None:
+    rows = {codes(row[0])[0]: row[1] for row in table(POLICY, "reason", "in the message")}
+    assert {reason.value for reason in Reason} - set(rows) == set()
+    told = {reason.value: rows[reason] for reason in Reason if not rows[reason].startswith("not told")}
+    said = {name: refusal(**{name: 3}).partition("Of your own nodes: 3 ")[2].rstrip(".") for name in told}
+    assert said == told
+    assert f"\n{refusal(offline=1, region=2)}\n" in POLICY
+
+
+HUB_KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+SAME = {"node_id": "node_a", "owner_id": "acme", "region": "eu-de"}
+CREDENTIAL = NodeCredential(
+    **SAME, trust="community", sharing="private", hub_id="hub_a", public_key="unused", issued_at=0
+)
+ASKED = {"organisation_id": "acme", "model": "tiny", "request_id": "req_a", "generation": 1}
+TICKET = Ticket(**SAME, **ASKED, issued_at=1000, expires_at=1060)
+WRONG = {
+    "signature": {},
+    "expired": {"issued_at": 900, "expires_at": 960},
+    "node": {"node_id": "node_b"},
+    "owner": {"owner_id": "other"},
+    "region": {"region": "eu-fr"},
+    "sharing": {"organisation_id": "other"},
+    "request": {"request_id": "req_b"},
+    "generation": {"generation": 2},
+    "replay": {},
+}
+
+
+@pytest.mark.parametrize("gate", WRONG)
+def test_a_gate_of_the_node_refuses_what_is_written(gate: str) -> None:
+    verifier = TicketVerifier(CREDENTIAL, HUB_KEY.public_key())
+    asked = {"now": 1000.0, "request_id": "req_a", "generation": 1}
+    token = issue_ticket(STRANGER if gate == "signature" else HUB_KEY, replace(TICKET, **WRONG[gate]))
+    if gate == "replay":
+        assert verifier.verify(token, **asked) == TICKET
+    with pytest.raises(TicketRefused) as refused:
+        verifier.verify(token, **asked)
+    assert refused.value.gate == gate
+
+
+# --- docs/hub.md
+
+
+def shown(name: str, value: object) -> str:
+    match value:
+        case None:
+            return "unset"
+        case ():
+            return "none"
+        case Path():
+            return f"`~/{value.relative_to(Path.home())}`"
+        case float():
+            return f"`{value:g}`"
+    return f"`{value}`"
+
+
+def test_every_setting_of_the_hub_has_its_variable_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    rows = table(HUB, "setting", "variable", "default", "meaning")
+    defaults = HubConfig()
+    assert [(name, env, default) for name, env, default, _ in rows] == [
+        (f"`{name}`", f"`{variable(name)}`", shown(name, getattr(defaults, name)))
+        for name in HubConfig.model_fields
+    ]
+    assert all(meaning.endswith(".") for *_, meaning in rows)
+
+
+def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def options(command: object) -> dict[str, bool]:
+    """The long options of a command, and whether each must be given."""
+    return {
+        option: parameter.required
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+
+
+PROGRAM = typer.main.get_command(app)
+
+
+def test_every_command_is_listed_with_its_options() -> None:
+    written = {}
+    for usage_line, _ in table(HUB, "command", "does"):
+        (name,) = re.findall(r"^`porten-hub ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", usage_line)
+        written[name] = {
+            option: not bracket for bracket, option in re.findall(r"(\[?)(--[a-z-]+)", usage_line)
+        }
+    assert written == {name: options(command) for name, command in commands(PROGRAM)}
+    assert {option for option in options(PROGRAM) if "completion" not in option} <= set(
+        re.findall(r"`(--[a-z-]+) [A-Z]+`", HUB)
+    )
+
+
+def test_every_metric_is_listed_with_its_labels() -> None:
+    metrics = Metrics(models=["tiny"], sessions=lambda: 0)
+    metrics.answered("/v1/models", 200, "ok")
+    metrics.used(UsageRecord("req_a", "key_a", "acme", "node_a", None, "tiny", 1, 0, 1, 1.0, 1.0, "ok", 0.0))
+    families = [
+        family
+        for family in text_string_to_metric_families(metrics.text().decode())
+        if not family.name.endswith("_created")
+    ]
+    names = [family.name + "_total" * (family.type == "counter") for family in families]
+    labels = [{name for sample in family.samples for name in sample.labels} - {"le"} for family in families]
+    rows = table(HUB, "metric", "labels", "counts")
+    assert {codes(row[0])[0]: set(codes(row[1])) for row in rows} == dict(zip(names, labels, strict=True))
+
+
+def test_every_file_of_the_hub_is_named() -> None:
+    config = HubConfig(data_dir=Path("/data"))
+    files = {config.key_file, Path(config.database.removeprefix("sqlite+aiosqlite:///")), config.spool_dir}
+    named = {
+        Path("/data", path.removeprefix("<data_dir>/")) for path in re.findall(r"`(<data_dir>/\S+)`", HUB)
+    }
+    assert files <= named
+
+
+def test_the_line_of_the_log_is_written_as_shown() -> None:
+    record = logging.makeLogRecord(
+        {
+            "name": "hub.node_keeping",
+            "levelname": "INFO",
+            "msg": "node revoked",
+            "created": 1769860800.123,
+            "msecs": 123.0,
+            "event": "node.revoked",
+            "node_id": "node_kq3m5x7zt2vw4y6abcde",
+        }
+    )
+    assert f"\n{LineFormatter().format(record)}\n" in HUB
+
+
+# --- docs/portal.md
+
+
+def routes(router: object) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, those of included routers too."""
+    for route in router.routes:
+        if hasattr(route, "original_router"):
+            yield from routes(route.original_router)
+        else:
+            yield from ((method, route.path) for method in route.methods)
+
+
+def test_every_page_of_the_portal_is_listed() -> None:
+    served = list(routes(views.router))
+    listed = first_codes(table(PORTAL, "address", "shows"))
+    assert sorted(listed) == sorted(path for method, path in served if method == "GET")
+    posted = {path for method, path in served if method == "POST"}
+    assert posted - set(listed) == {"/logout"}
+    assert "`/logout`" in PORTAL
+
+
+def test_what_a_role_may_do_is_what_the_portal_allows() -> None:
+    header = ("may", *(f"`{role.value}`" for role in Role))
+    may = {row[0]: [cell == "yes" for cell in row[1:]] for row in table(PORTAL, *header)}
+    people = [Account("acct_a", "org_a", "a@b.example", "", role, 0.0) for role in Role]
+    changes = [Visitor(person, Organisation("org_a", "A", 0.0), "").may_change for person in people]
+    operates = [person.is_operator for person in people]
+    assert list(may.values()) == [[True] * len(people), *[changes] * 3, *[operates] * 3]
+
+
+def test_every_header_of_a_page_is_named() -> None:
+    assert [name for name in security.PAGE_HEADERS if f"`{name}" not in PORTAL] == []
+
+
+NUMBERS = {
+    "policy": [
+        f"({dispatch.MAX_TRIES} tries in all)",
+        f"good for {dispatch.TICKET_LIFETIME_S} seconds",
+        f"may differ by {identity.CLOCK_SKEW_S:g} seconds",
+        f"more than {local.BELIEVED_S:g} seconds",
+        f"within {registry.REPLACED_DRAIN_S / 60:g} minutes",
+    ],
+    "hub": [
+        f"({accounts.MINIMUM_PASSWORD} characters or more)",
+        f"they have {serve.TUNNEL_DRAIN_S:g} seconds",
+        f"than {inference.KEEP_ALIVE_S:g} seconds before",
+        f"stay open for {serve.KEEP_ALIVE_S} seconds",
+        f"the {DEFAULT_LIMITS.handshakes_per_address} handshakes",
+    ],
+    "portal": [
+        f"lasts {sessions.SESSION_S // 3600} hours",
+        f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
+        f"at least {accounts.MINIMUM_PASSWORD} characters",
+        f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
+        f"the last {usage.DAYS} days",
+    ],
+}
+
+
+@pytest.mark.parametrize(("page", "phrase"), [(page, each) for page in NUMBERS for each in NUMBERS[page]])
+def test_a_number_is_the_one_in_the_code(page: str, phrase: str) -> None:
+    assert phrase in " ".join((DOCS / f"{page}.md").read_text().split())
