@@ -78,8 +78,8 @@ class Leases(Protocol):
     ) -> AbstractAsyncContextManager[Lease]:
         """Hold a slot of a ready replica for the length of the block."""
 
-    def report_engine_failure(self, replica_id: str) -> None:
-        """Say that the replica's connection died."""
+    async def examine(self, replica_id: str) -> None:
+        """Say that the connection died: no later lease is of an engine that does not answer."""
 
 
 class Forwarder:
@@ -93,19 +93,21 @@ class Forwarder:
     async def forward(self, job: Job, sink: Sink) -> Outcome:
         """Carry one request out; what the sink's `finish` got is returned too.
 
-        Cancelling aborts the engine's connection, which is what frees the engine's slot.
+        Cancelling aborts the engine's connection, which is what frees the engine's slot. An engine that dies
+        before it says a byte is tried once more, loaded anew: it may have been dead before it was asked.
 
         Raises:
             RuntimeFault: no engine could be leased, or it failed; see whether `head` was sent.
             BodyTooLarge: the body is over `MAX_BODY_BYTES`.
         """
         body = await _take_body(job.pieces, job.content_length)
-        async with self._leases.lease(job.model, budget_s=job.budget_s) as lease:
-            try:
-                last, outcome = await self._ask(job, lease, body, sink)
-            except (EngineUnreachable, EngineConnectionLost):
-                self._leases.report_engine_failure(lease.replica_id)
+        give_up = self._clock() + job.budget_s
+        try:
+            last, outcome = await self._attempt(job, body, sink, job.budget_s)
+        except EngineUnreachable:
+            if not isinstance(body, bytes):
                 raise
+            last, outcome = await self._attempt(job, body, sink, max(0.0, give_up - self._clock()))
         # The slot is free by now: a slow reader of the last bytes keeps nobody waiting.
         await sink.finish(last, outcome)
         return outcome
@@ -115,6 +117,14 @@ class Forwarder:
         for _, client in self._clients.values():
             client.close()
         self._clients.clear()
+
+    async def _attempt(self, job: Job, body: Body, sink: Sink, budget_s: float) -> tuple[bytes, Outcome]:
+        async with self._leases.lease(job.model, budget_s=budget_s) as lease:
+            try:
+                return await self._ask(job, lease, body, sink)
+            except (EngineUnreachable, EngineConnectionLost):
+                await self._leases.examine(lease.replica_id)
+                raise
 
     async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
         started = self._clock()

@@ -117,7 +117,7 @@ class Node:
         self._begin("local API", self._local.serve())
         self._begin("control", self._control.serve())
         if self._link is not None:
-            self._begin("tunnel", self._link.run())
+            self._begin("tunnel", self._offer(self._link))
         fields = {"event": "node_started", "local_api": self.local_url, "pid": os.getpid()}
         logger.info("node started", extra=fields)
         stopped = asyncio.create_task(self._stop.wait())
@@ -129,6 +129,11 @@ class Node:
             if task.done() and not self._stop.is_set():
                 task.result()
                 raise RuntimeFault(f"the {name} ended by itself")
+
+    async def _offer(self, link: HubLink) -> None:
+        """Dial once it is known what there is to offer: the Hub goes by the first report it gets."""
+        await self._supervisor.looked_around.wait()
+        await link.run()
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=name)

@@ -19,7 +19,7 @@ from runtime import events as ev
 from runtime.backends.base import Backend, Endpoint, EngineOptions
 from runtime.budget import Budgets, DeviceReading
 from runtime.devices import Device
-from runtime.errors import EngineFailed, LoadFailed, NodeStopping
+from runtime.errors import EngineUnreachable, LoadFailed, NodeStopping
 from runtime.events import Need
 from runtime.launcher import Launcher
 from runtime.preparation import Preparation
@@ -131,6 +131,8 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._turns: set[asyncio.Future[None]] = set()
         self._closed = False
+        self.looked_around = asyncio.Event()
+        """Set once the devices and the disk were looked at: before, a snapshot says that nothing fits."""
 
     # -- what the node asks
 
@@ -139,6 +141,7 @@ class Supervisor:
         try:
             await self._launcher.end_strays()
             await self._look_around()
+            self.looked_around.set()
             async with asyncio.TaskGroup() as self._tasks:
                 watcher = self._tasks.create_task(self._watch())
                 await self._own()
@@ -146,6 +149,7 @@ class Supervisor:
                     task.cancel()
         finally:
             self._closed = True
+            self.looked_around.set()  # nobody is to wait for what will not come
             if self._timer is not None:
                 self._timer.cancel()
             self._dismiss()
@@ -217,10 +221,10 @@ class Supervisor:
         self._preparation.require(model_id)
         await self._ask(model_id, Need.DISK, on_progress)
 
-    def report_engine_failure(self, replica_id: str) -> None:
-        """The relay saw the engine's connection die: look whether the engine still answers."""
-        if self._tasks is not None and not self._closed and replica_id in self._runner.engines:
-            self._tasks.create_task(self._runner.examine(replica_id))
+    async def examine(self, replica_id: str) -> None:
+        """The relay saw the engine's connection die: look whether it still answers, and replace it if not."""
+        if not self._closed:
+            await self._runner.examine(replica_id)
 
     # -- waiters
 
@@ -254,7 +258,7 @@ class Supervisor:
     def _lease(self, replica_id: str, model_id: str, report: Callable[[int, float], None]) -> Lease:
         engine = self._runner.engines.get(replica_id)
         if engine is None or engine.endpoint is None:  # it died between the grant and now
-            raise EngineFailed(f"the engine of {model_id!r} has just ended")
+            raise EngineUnreachable(f"the engine of {model_id!r} has just ended")
         return Lease(replica_id, model_id, engine.digest, engine.endpoint, report)
 
     def _dismiss(self) -> None:

@@ -215,7 +215,7 @@ class FakeLeases:
             if not self.held:
                 self.free.set()
 
-    def report_engine_failure(self, replica_id: str) -> None:
+    async def examine(self, replica_id: str) -> None:
         self.failed.append(replica_id)
 
 

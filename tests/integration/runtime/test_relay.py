@@ -272,6 +272,41 @@ async def test_an_engine_that_is_gone_is_reported(engine: Any, bridge: Any, leas
     with pytest.raises(StreamReset) as caught:
         await stream.head()
     assert caught.value.code is ResetCode.ENGINE_ERROR
+    assert leases.failed == ["replica-1"] * 2, "it is looked at, and tried once more, no oftener"
+    assert not leases.held
+
+
+async def test_an_engine_that_had_died_is_asked_again_once_it_is_loaded_anew(
+    engine: Any, bridge: Any, leases: Any, read: Any
+) -> None:
+    bodies = []
+
+    async def script(request: Any, connection: Any) -> None:
+        bodies.append(request.body)
+        if not leases.failed:
+            connection.reset()
+        else:
+            await connection.answer(200, b'{"ok": 1}')
+
+    engine.script = script
+    stream = await bridge.open(b'{"messages": []}')
+    assert (await stream.head()).status == 200
+    assert b"".join(await read(stream)) == b'{"ok": 1}'
+    assert stream.trailers.outcome == "ok"
+    assert leases.failed == ["replica-1"]
+    assert bodies == [b'{"messages": []}'] * 2
+    assert leases.budgets[1] <= leases.budgets[0]
+
+
+async def test_a_body_that_was_not_held_is_sent_once(engine: Any, bridge: Any, leases: Any) -> None:
+    async def script(request: Any, connection: Any) -> None:
+        connection.reset()
+
+    engine.script = script
+    stream = await bridge.open(b"x" * (HELD_BODY_BYTES + 1))
+    with pytest.raises(StreamReset) as caught:
+        await stream.head()
+    assert caught.value.code is ResetCode.ENGINE_ERROR
     assert leases.failed == ["replica-1"]
 
 

@@ -254,12 +254,11 @@ async def test_an_engine_that_hangs_is_replaced_once_somebody_says_so(
     monkeypatch.setattr("runtime.process._TERM_S", 0.1)
     async with running(tmp_path) as node:
         async with lease(node) as held:
-            node.supervisor.report_engine_failure(held.replica_id)  # a false alarm
+            await node.supervisor.examine(held.replica_id)  # a false alarm
         (view,) = node.supervisor.snapshot().replicas
         assert view.pid is not None
         os.kill(view.pid, signal.SIGSTOP)
-        node.supervisor.report_engine_failure(view.id)
-        await node.until(lambda: node.model().state == "cold")
+        await node.supervisor.examine(view.id)
         async with lease(node) as second:
             assert second.replica_id != view.id
 
