@@ -203,7 +203,7 @@ class Dispatch:
             return self.stream
 
     async def _choose(self) -> tuple[Admitted, NodeFacts]:
-        """Ask the router until it names a node, or the queue's time is up."""
+        """Ask the router until it names a node, nothing is worth waiting for, or the queue's time is up."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._parts.queue_timeout_s
         while True:
@@ -212,7 +212,7 @@ class Dispatch:
             if isinstance(chosen, Selection):
                 self._check_offer(chosen.node_id)
                 return admitted, chosen.candidate.facts
-            if self._failure is not None or chosen.code is not RefusalCode.OVERLOADED:
+            if self._failure is not None or not chosen.passing:
                 raise self._failure or self._refused(chosen, admitted)
             try:
                 async with asyncio.timeout_at(give_up):

@@ -184,6 +184,7 @@ class Registry:
             waiting=sum(replica.waiting for replica in replicas),
             slots=sum(replica.slots for replica in replicas) or self._slots_of(model),
             accepting=live.accepting,
+            reported=live.status is not None,
             tokens_per_second=max((replica.tokens_per_second for replica in replicas), default=0) or None,
         )
 

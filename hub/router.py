@@ -38,6 +38,7 @@ class Reason(StrEnum):
     TRUST = "trust"
     NARROWED = "narrowed"
     OFFLINE = "offline"
+    UNREPORTED = "unreported"
     NOT_OFFERED = "not_offered"
     PAUSED = "paused"
     FIT = "fit"
@@ -67,6 +68,7 @@ class Candidate:
         accepting: the node takes new work (not paused, not draining).
         tokens_per_second: measured speed of the replica, ``None`` before the first measurement.
         online: a live session exists; offline nodes are passed only to be counted.
+        reported: the node has said what it offers; it does so right after connecting.
     """
 
     facts: NodeFacts
@@ -79,6 +81,7 @@ class Candidate:
     accepting: bool = True
     tokens_per_second: float | None = None
     online: bool = True
+    reported: bool = True
 
     @property
     def load(self) -> int:
@@ -105,10 +108,12 @@ class Refusal:
     Attributes:
         code: ``overloaded`` only where a permitted node would serve but is full.
         counts: why, per reason, among the nodes of the caller's own organisation; nobody else's appear.
+        passing: a permitted node is full or about to say what it offers: worth waiting for a moment.
     """
 
     code: RefusalCode
     counts: Mapping[Reason, int]
+    passing: bool = False
 
 
 def select_replica(
@@ -135,19 +140,19 @@ def select_replica(
     """
     refused: Counter[Reason] = Counter()
     best: Candidate | None = None
-    full = False
+    seen: set[Reason] = set()
     for candidate in candidates:
         reason = _why_not(policy, candidate, regions, narrowing, exclude)
         if reason is None:
             best = _better(best, candidate, f"{model}\0{tie_break}")
             continue
-        full = full or reason is Reason.FULL
+        seen.add(reason)
         if policy is not None and candidate.facts.owner_id == policy.organisation_id:
             refused[reason] += 1
     if best is not None:
         return Selection(best)
-    code = RefusalCode.OVERLOADED if full else RefusalCode.NO_AVAILABLE_NODE
-    return Refusal(code, MappingProxyType(dict(refused)))
+    code = RefusalCode.OVERLOADED if Reason.FULL in seen else RefusalCode.NO_AVAILABLE_NODE
+    return Refusal(code, MappingProxyType(dict(refused)), passing=not seen.isdisjoint(_PASSING))
 
 
 def _why_not(
@@ -165,9 +170,11 @@ def _why_not(
     return _why_unable(candidate)
 
 
-def _why_unable(candidate: Candidate) -> Reason | None:
+def _why_unable(candidate: Candidate) -> Reason | None:  # noqa: PLR0911 - one return a condition
     if not candidate.online:
         return Reason.OFFLINE
+    if not candidate.reported:
+        return Reason.UNREPORTED
     if candidate.model_state is None:
         return Reason.NOT_OFFERED
     if not candidate.accepting:
@@ -179,6 +186,7 @@ def _why_unable(candidate: Candidate) -> Reason | None:
     return None
 
 
+_PASSING = frozenset({Reason.FULL, Reason.UNREPORTED})
 _READINESS = {ModelState.READY: 0, ModelState.WARMING: 1, ModelState.COLD: 2}
 
 

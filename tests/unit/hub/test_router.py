@@ -95,6 +95,7 @@ def test_equals_are_spread_evenly_and_repeatably():
     ("one", "code", "reason"),
     [
         (candidate(online=False), RefusalCode.NO_AVAILABLE_NODE, Reason.OFFLINE),
+        (candidate(state=None, reported=False), RefusalCode.NO_AVAILABLE_NODE, Reason.UNREPORTED),
         (candidate(state=None), RefusalCode.NO_AVAILABLE_NODE, Reason.NOT_OFFERED),
         (candidate(accepting=False), RefusalCode.NO_AVAILABLE_NODE, Reason.PAUSED),
         (candidate(state=ModelState.COLD, fits=False), RefusalCode.NO_AVAILABLE_NODE, Reason.FIT),
@@ -107,6 +108,19 @@ def test_equals_are_spread_evenly_and_repeatably():
 )
 def test_the_reason_is_counted_among_the_callers_own_nodes(one, code, reason):
     assert refused(one) == (code, {reason: 1})
+
+
+def test_only_what_passes_by_itself_is_worth_waiting_for():
+    assert choose(candidate(waiting=QUEUE_PER_SLOT)).passing
+    assert choose(candidate(state=None, reported=False)).passing
+    for hopeless in (
+        candidate(online=False, reported=False),
+        candidate(state=None),
+        candidate(accepting=False),
+        candidate(facts=node("n", region="us"), reported=False),
+        candidate(facts=node("n", region="us"), waiting=QUEUE_PER_SLOT),
+    ):
+        assert not choose(hopeless).passing
 
 
 def test_nothing_is_told_of_other_peoples_nodes():

@@ -122,13 +122,21 @@ class World:
         return minted.secret, self.keys[minted.hash]
 
     def connect(self, node_id: str, **changes: Any) -> "FakeSession":
+        session = self.welcome(node_id, **changes)
+        self.report(session)
+        return session
+
+    def welcome(self, node_id: str, **changes: Any) -> "FakeSession":
+        """Connect a node that has not reported yet."""
         self.generation += 1
         facts = self.table[node_id]
         session = FakeSession(node_id, self.generation, self, facts, **changes)
         self.registry.sign(self.generation, facts)
         self.registry.connected(session)  # type: ignore[arg-type]
-        self.registry.reported(session, session.report or status())  # type: ignore[arg-type]
         return session
+
+    def report(self, session: "FakeSession") -> None:
+        self.registry.reported(session, session.report or status())  # type: ignore[arg-type]
 
     def begin(self, admitted: Admitted, **changes: Any) -> Dispatch:
         call = Call(

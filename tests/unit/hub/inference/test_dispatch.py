@@ -178,6 +178,27 @@ async def test_a_full_node_is_waited_for_in_turn(world, fakes):
     assert piece == b"hello"
 
 
+async def test_a_node_that_is_about_to_report_is_waited_for(world):
+    await loaded(world, "n1")
+    world.dispatcher.queue_timeout_s = 5
+    session = world.welcome("n1")
+    waiting = asyncio.create_task(world.begin(await admitted(world)).connect())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    world.report(session)
+    _stream, piece = await waiting
+    assert piece == b"hello"
+
+
+async def test_a_node_that_never_reports_is_not_waited_for_long(world):
+    await loaded(world, "n1")
+    world.welcome("n1")
+    failure = await refusal_of(world.begin(await admitted(world)))
+    assert failure.code == "no_available_node"
+    assert "1 connected but not saying what they offer" in failure.message
+
+
 async def test_the_queue_has_an_end(world, fakes):
     await loaded(world, "n1")
     session = world.connect("n1", report=fakes.report(running=8))
