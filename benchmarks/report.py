@@ -34,7 +34,7 @@ def serving_document(
 ) -> Document:
     """The serving result for a JSON file."""
     plan = result.plan
-    return _envelope(SERVING_SCHEMA, command, environment) | {
+    return envelope(SERVING_SCHEMA, command, environment) | {
         "target": _target(plan.target),
         "workload": _workload(plan.workload),
         "load": _load(plan.load),
@@ -49,7 +49,12 @@ def overhead_document(
     comparison: Comparison, *, command: Sequence[str], environment: Mapping[str, object]
 ) -> Document:
     """The comparison for a JSON file."""
-    return _envelope(OVERHEAD_SCHEMA, command, environment) | {
+    return envelope(OVERHEAD_SCHEMA, command, environment) | comparison_document(comparison)
+
+
+def comparison_document(comparison: Comparison) -> Document:
+    """What was compared and what came of it."""
+    return {
         "direct": _target(comparison.direct),
         "via": _target(comparison.via),
         "workload": _workload(comparison.plan.workload),
@@ -221,7 +226,8 @@ def _added_cells(interval: Interval | None) -> tuple[str, str]:
     return f"{interval.median * 1000:+.2f} ms", f"{low:+.2f} to {high:+.2f}"
 
 
-def _envelope(schema: str, command: Sequence[str], environment: Mapping[str, object]) -> Document:
+def envelope(schema: str, command: Sequence[str], environment: Mapping[str, object]) -> Document:
+    """What every result begins with."""
     return {
         "schema": schema,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -261,10 +267,10 @@ def _level(level: Level) -> Document:
         "concurrency": level.concurrency,
         "rounds": level.rounds,
         "spoiled_rounds": level.spoiled_rounds,
-        "throughput_ratio": _interval(level.throughput_ratio),
-        "added_ttft_ms": _interval(level.added_ttft_s, scale=1000),
-        "e2el_ratio": _interval(level.e2el_ratio),
-        "tpot_ratio": _interval(level.tpot_ratio),
+        "throughput_ratio": interval_document(level.throughput_ratio),
+        "added_ttft_ms": interval_document(level.added_ttft_s, scale=1000),
+        "e2el_ratio": interval_document(level.e2el_ratio),
+        "tpot_ratio": interval_document(level.tpot_ratio),
         "cpu_ms_per_token": {name: seconds * 1000 for name, seconds in level.cpu_per_token_s.items()},
         "direct": metrics_document(level.direct),
         "via": metrics_document(level.via),
@@ -285,7 +291,8 @@ def _milliseconds(summary: Summary | None) -> Document | None:
     }
 
 
-def _interval(interval: Interval | None, *, scale: float = 1.0) -> Document | None:
+def interval_document(interval: Interval | None, *, scale: float = 1.0) -> Document | None:
+    """A median with its bounds; `scale` turns seconds into milliseconds."""
     if interval is None:
         return None
     return {
