@@ -54,7 +54,7 @@ async def nodes(request: Request, visitor: SignedIn) -> Response:
 async def live(request: Request, visitor: SignedIn) -> Response:
     """Return the list's table alone, for pages that keep it fresh."""
     rows = await _rows(request, visitor)
-    response = page("_node_rows.html", rows=rows)
+    response = page("_node_rows.html", rows=rows, install_command=install_command(request))
     response.headers["x-summary"] = quote(summary(rows))
     return response
 

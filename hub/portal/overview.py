@@ -44,7 +44,9 @@ def steps(progress: Progress, install: str) -> list[Step]:
     """Return the way from nothing to the first answer."""
     node = Step(
         "Connect a machine you own",
-        "Run this on it, then approve the code it shows. No root, no open port.",
+        "A machine has joined."
+        if progress.has_node
+        else "Run this on it, then approve the code it shows. No root, no open port.",
         progress.has_node,
         command=None if progress.has_node else install,
         link=None if progress.has_node else "/device",

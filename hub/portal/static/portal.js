@@ -1,5 +1,6 @@
-// Small comforts. Every page works without this file: forms post, links lead, tables can be reloaded.
+// Small comforts. Every page works without this file: forms post, links lead, pages can be reloaded.
 
+const REFRESH_MS = 5000;
 const announcer = document.getElementById("announcer");
 
 function announce(words) {
@@ -20,15 +21,20 @@ async function copyText(source) {
 }
 
 function addCopyButtons() {
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    const source = document.getElementById(button.dataset.copy);
-    button.addEventListener("click", async () => {
-      const copied = await copyText(source).catch(() => false);
-      button.textContent = copied ? "Copied" : "Select it";
-      announce(copied ? "Copied" : "Could not copy: select the text and copy it");
-      setTimeout(() => { button.textContent = "Copy"; }, 2000);
-    });
-  }
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const copied = await copyText(document.getElementById(button.dataset.copy)).catch(() => false);
+    button.textContent = copied ? "Copied" : "Select it";
+    announce(copied ? "Copied" : "Could not copy: select the text and copy it");
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+}
+
+// Calls `follow` now, at every change of the form, and when the browser brings an old page back filled in.
+function followForm(form, follow) {
+  form.addEventListener("change", follow);
+  window.addEventListener("pageshow", follow);
 }
 
 // `data-only-when="field=value"` shows a part only while that field has that value.
@@ -37,7 +43,7 @@ function addConditions() {
     const form = part.closest("form");
     const [name, value] = part.dataset.onlyWhen.split("=");
     const show = () => { part.hidden = new FormData(form).get(name) !== value; };
-    form.addEventListener("change", show);
+    followForm(form, show);
     show();
   }
 }
@@ -48,7 +54,7 @@ function addPreview() {
   if (!form) return;
   const [rule, matches] = document.querySelectorAll("#preview > p");
   let latest = 0;
-  form.addEventListener("change", async () => {
+  followForm(form, async () => {
     const asked = ++latest;
     const fields = new URLSearchParams(new FormData(form));
     for (const name of ["csrf_token", "name", "models", "expires"]) fields.delete(name);
@@ -61,26 +67,59 @@ function addPreview() {
   });
 }
 
-// Keeps a table fresh; never while somebody is inside it with the keyboard or selecting text.
+// A second click while the first is on its way would make a second key.
+function sendOnce() {
+  for (const form of document.querySelectorAll("form[method=post]")) {
+    let sent = false;
+    form.addEventListener("submit", (event) => {
+      if (sent) event.preventDefault();
+      sent = true;
+    });
+    window.addEventListener("pageshow", () => { sent = false; });
+  }
+}
+
+// A page that answers a form takes the address of another, so that a reload sends nothing twice.
+function takeAddress() {
+  const address = document.querySelector("[data-address]")?.dataset.address;
+  if (address) history.replaceState(null, "", address);
+}
+
+// Never changes what somebody is in the middle of: with the keyboard, or selecting text.
+function isBusy(part) {
+  const active = document.activeElement;
+  return (part.contains(active) && !active.matches("[data-copy]")) || !window.getSelection().isCollapsed;
+}
+
+function replaceContent(part, fresh) {
+  if (part.innerHTML === fresh.innerHTML || isBusy(part)) return;
+  const focused = part.contains(document.activeElement) ? document.activeElement.id : null;
+  part.replaceChildren(...fresh.childNodes);
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+// Keeps the parts with `data-refresh` fresh: from the page at that address, or from an answer that is the part.
 function addRefresh() {
-  const part = document.querySelector("[data-refresh]");
-  if (!part) return;
-  let shown = document.getElementById(part.dataset.announce)?.textContent;
-  const isBusy = () => document.hidden || part.contains(document.activeElement) || !window.getSelection().isCollapsed;
+  const parts = [...document.querySelectorAll("[data-refresh]")];
+  if (!parts.length) return;
+  let shown = document.getElementById(parts[0].dataset.announce)?.textContent;
   const refresh = async () => {
-    if (isBusy()) return;
-    const response = await fetch(part.dataset.refresh).catch(() => null);
-    if (!response?.ok || response.redirected || isBusy()) return;
-    part.innerHTML = await response.text();
+    if (document.hidden || parts.every(isBusy)) return;
+    const response = await fetch(parts[0].dataset.refresh).catch(() => null);
+    if (!response?.ok || response.redirected) return;
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const part of parts) replaceContent(part, page.getElementById(part.id) ?? page.body);
     const summary = decodeURIComponent(response.headers.get("x-summary") ?? "");
     if (summary && summary !== shown) { announce(summary); shown = summary; }
   };
-  setInterval(refresh, 5000);
+  setInterval(refresh, REFRESH_MS);
   document.addEventListener("visibilitychange", refresh);
 }
 
 addCopyButtons();
 addConditions();
 addPreview();
+sendOnce();
+takeAddress();
 addRefresh();
 document.querySelector("[data-focus]")?.focus();
