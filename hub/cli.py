@@ -62,6 +62,7 @@ def settings(
 @app.command()
 def init(
     context: typer.Context,
+    *,
     email: Annotated[str | None, typer.Option(help="The operator's e-mail address, to sign in with.")] = None,
     organisation: Annotated[str | None, typer.Option(help="Name of the operator's organisation.")] = None,
     password_file: Annotated[
@@ -71,6 +72,9 @@ def init(
         list[str] | None,
         typer.Option(help="A further region, as CODE:PARENT, or CODE for a root.", metavar="CODE:PARENT"),
     ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Make another key where it was lost; nodes must enroll again.")
+    ] = False,
 ) -> None:
     """Make a Hub here: its key, its database, the operator's account and the regions.
 
@@ -91,6 +95,7 @@ def init(
                 organisation=lambda address: organisation or _ask_organisation(address),
                 password=lambda: ask_password(password_file),
                 regions=[read_region(text) for text in region or ()],
+                new_key=new_key,
             )
         )
     _report(context, made)

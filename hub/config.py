@@ -22,6 +22,8 @@ from hub.policy import RegionAuthority
 
 ENV_PREFIX = "PORTEN_HUB_"
 CONFIG_VARIABLE = "PORTEN_HUB_CONFIG"
+NODE_VARIABLES = frozenset({"PORTEN_HUB_URL", "PORTEN_HUB_CA_FILE"})
+"""The node's own settings that begin like the Hub's: on a machine that runs both they are not for us."""
 
 _MIB = 1024 * 1024
 
@@ -208,7 +210,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     names = {variable(name): name for name in HubConfig.model_fields}
     ours = {key: value for key, value in environ.items() if key.startswith(ENV_PREFIX)}
-    ours.pop(CONFIG_VARIABLE, None)
+    ours = {key: value for key, value in ours.items() if key not in (CONFIG_VARIABLE, *NODE_VARIABLES)}
     _refuse_unknown(ours, names, "variable")
     # An empty variable is how a service unit says "not set".
     return {names[key]: value for key, value in ours.items() if value}

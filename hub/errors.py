@@ -14,6 +14,8 @@
     ├── LeaveRefused            a leave request that the node's own key did not sign
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
+    ├── HubKeyLost              there is a Hub here, without its key
+    ├── AddressUnavailable      a port that is to be listened on cannot be had
     ├── StorageUnavailable      the database cannot be opened or is not ours
     ├── SpoolUnavailable        the usage spool cannot be written or belongs to another process
     └── RequestFailed           a request of the API that gets no answer; carries its code of the error table
@@ -24,6 +26,7 @@ Answers of the inference API have their own mapping, in ``hub/api/openai_errors.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class HubError(Exception):
@@ -119,6 +122,20 @@ class ConfigInvalid(HubError):
 
 class NotInitialised(HubError):
     """The data directory holds no Hub yet."""
+
+
+class HubKeyLost(HubError):
+    """There is a Hub here, without its key: with another one no node of it can connect any more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"there is a Hub here, but its key {path} is gone: bring it back from a backup. Without one, run "
+            "`porten-hub init --new-key`; every node must then enroll again with `porten login`"
+        )
+
+
+class AddressUnavailable(HubError):
+    """A port that is to be listened on cannot be had."""
 
 
 class StorageUnavailable(HubError):

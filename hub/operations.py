@@ -16,7 +16,7 @@ from hub.changes import Changes
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
 from hub.enrollment import EnrollmentService
-from hub.errors import AlreadyExists, InvalidInput, NotFound
+from hub.errors import AlreadyExists, HubKeyLost, InvalidInput, NotFound
 from hub.identifiers import checked_name
 from hub.identity import create_hub_key, load_hub_key
 from hub.policy import TrustClass
@@ -82,6 +82,7 @@ async def initialise(
     organisation: Callable[[str], str],
     password: Callable[[], str],
     regions: Sequence[Region] = (),
+    new_key: bool = False,
 ) -> Initialised:
     """Make what a Hub needs. Run again, it finishes what was interrupted, or changes nothing.
 
@@ -92,19 +93,23 @@ async def initialise(
         organisation: asked for the organisation's name, given the address.
         password: asked for the password, last.
         regions: beyond the default ones, parents first.
+        new_key: make another key for a Hub that has lost its own.
 
     Raises:
         InvalidInput: something asked for cannot be accepted.
+        HubKeyLost: there is a Hub, without its key, and no other one was asked for.
         StorageUnavailable: the database cannot be opened.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not config.key_file.exists():
-        create_hub_key(config.key_file)
     async with await Storage.open(config.database) as storage:
         await storage.migrate()
         await storage.settings.hub_id()
         operator = await find_operator(storage)
         was_there = operator is not None
+        if not config.key_file.exists():
+            if was_there and not new_key:
+                raise HubKeyLost(config.key_file)
+            create_hub_key(config.key_file)
         if operator is None:
             await _add_regions(storage, (*DEFAULT_REGIONS, *regions))
             operator = await _make_operator(storage, clock, email, organisation, password)

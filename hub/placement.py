@@ -32,7 +32,7 @@ def require_manager(account: Account) -> None:
     Raises:
         NotAllowed: the account's role does not reach this far.
     """
-    if not account.role.may_manage_nodes:
+    if not account.role.may_manage:
         raise NotAllowed("only operators, owners and administrators may approve and change nodes")
 
 

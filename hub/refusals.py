@@ -36,10 +36,8 @@ _REASONS = {
     Reason.FIT: "without room for the model",
     Reason.NOT_OFFERED: "not offering the model",
     Reason.PAUSED: "not taking requests",
-    Reason.FULL: "full",
     Reason.NARROWED: "not what the request's own headers ask for",
     Reason.REVOKED: "revoked",
-    Reason.EXCLUDED: "tried without success",
 }
 
 

@@ -32,7 +32,7 @@ from hub.composition import Hub
 from hub.config import HubConfig
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
-from hub.errors import StorageUnavailable
+from hub.errors import AddressUnavailable, ConfigInvalid, StorageUnavailable
 from hub.identity import load_hub_key
 from hub.limits import Limits
 from hub.metering import Meter
@@ -41,6 +41,7 @@ from hub.registry import Registry
 from hub.sources import StoredFacts, StoredNodes
 from hub.storage.repositories import Storage
 from models.catalog import Catalog, load_catalog
+from models.errors import CatalogInvalid
 from tunnel.server import TunnelServer
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,6 @@ async def serve(config: HubConfig) -> None:
 
     Raises:
         HubError: it cannot start; see `running`.
-        OSError: an address cannot be listened on.
     """
     async with running(config) as server:
         loop = asyncio.get_running_loop()
@@ -151,10 +151,14 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         NotInitialised: ``porten-hub init`` has not been run.
         StorageUnavailable: the database cannot be opened.
         SpoolUnavailable: the usage spool belongs to another process.
-        OSError: an address cannot be listened on.
+        AddressUnavailable: an address cannot be listened on.
+        ConfigInvalid: a catalog file cannot be used.
     """
     key = load_hub_key(config.key_file)
     async with AsyncExitStack() as stack:
+        # First, since what cannot be had is best found out before anything runs.
+        api_listener = stack.enter_context(_listener(config.host, config.port))
+        tunnel_listener = stack.enter_context(_listener(config.tunnel_host, config.tunnel_port))
         storage = await stack.enter_async_context(await Storage.open(config.database))
         await storage.migrate()
         hub, source = await _compose(config, storage, key, clock)
@@ -162,11 +166,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        await stack.enter_async_context(_tunnels(hub))
+        await stack.enter_async_context(_tunnels(hub, tunnel_listener))
         watch = RevisionWatch(source.revision, _Copies(hub))
         for work in (watch.run(), _note_seen(hub, source)):
             stack.callback(tasks.create_task(work).cancel)
-        yield await stack.enter_async_context(_api(hub, tasks))
+        yield await stack.enter_async_context(_api(hub, api_listener, tasks))
 
 
 async def _compose(
@@ -174,7 +178,7 @@ async def _compose(
 ) -> tuple[Hub, StoredFacts]:
     """Build the parts and let those that keep copies hear of changes."""
     hub_id = await storage.settings.hub_id()
-    catalog = load_catalog(*config.catalog)
+    catalog = _catalog(config)
     changes = Changes()
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
@@ -214,13 +218,31 @@ async def _compose(
     return hub, source
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressUnavailable(
+            f"cannot listen on {local(host, port)}: {error.strerror or error}. Is a Hub running already? "
+            "Other ports: `port` and `tunnel_port`"
+        ) from error
+
+
+def _catalog(config: HubConfig) -> Catalog:
+    try:
+        return load_catalog(*config.catalog)
+    except CatalogInvalid as error:
+        raise ConfigInvalid([str(error)]) from error
+
+
 def _slots(catalog: Catalog, model: str) -> int:
     spec = catalog.get(model)
     return 1 if spec is None else spec.slots
 
 
 @asynccontextmanager
-async def _tunnels(hub: Hub) -> AsyncIterator[None]:
+async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[None]:
     """Let nodes in; at the end let them go."""
     config = hub.config
     nodes = StoredNodes(
@@ -239,7 +261,7 @@ async def _tunnels(hub: Hub) -> AsyncIterator[None]:
         on_status=hub.registry.reported,
         on_closed=hub.registry.disconnected,
     )
-    await server.start(config.tunnel_host, config.tunnel_port)
+    await server.start_on(listener)
     hub.addresses.tunnel_local = f"ws://{local(config.tunnel_host, server.port)}"
     outer = outside(config.tunnel_host, server.port, config.public_url)
     hub.addresses.tunnel_urls = config.tunnel_urls or (f"ws://{outer}",)
@@ -252,11 +274,9 @@ async def _tunnels(hub: Hub) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _api(hub: Hub, tasks: asyncio.TaskGroup) -> AsyncIterator[Server]:
+async def _api(hub: Hub, listener: socket.socket, tasks: asyncio.TaskGroup) -> AsyncIterator[Server]:
     """Answer requests; at the end finish those under way, for at most the configured time."""
     config = hub.config
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
     port: int = listener.getsockname()[1]
     hub.addresses.api_local = f"http://{local(config.host, port)}"
     hub.addresses.api_url = config.public_url or f"http://{outside(config.host, port)}"

@@ -7,6 +7,7 @@ ASGI application: an ASGI server closes every websocket on SIGTERM before anythi
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from random import random
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -134,10 +135,16 @@ class TunnelServer:
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one."""
+        await self._listen(host=host, port=port)
+
+    async def start_on(self, listener: socket.socket) -> None:
+        """Listen on a socket that is bound already; it is the server's from then on."""
+        await self._listen(sock=listener)
+
+    async def _listen(self, **where: Any) -> None:
         self._server = await serve(
             self._accept,
-            host,
-            port,
+            **where,
             process_request=self._screen,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             ssl=self._ssl_context,

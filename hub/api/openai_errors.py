@@ -43,7 +43,6 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "invalid_request": ErrorKind(400, _INVALID),
         "request_too_large": ErrorKind(413, _INVALID),
         "rate_limit_exceeded": ErrorKind(429, "rate_limit_error"),
-        "quota_exceeded": ErrorKind(429, "rate_limit_error"),
         "no_available_node": ErrorKind(503, _UNAVAILABLE),
         "model_warming": ErrorKind(503, _UNAVAILABLE),
         "overloaded": ErrorKind(503, _UNAVAILABLE),

@@ -14,12 +14,10 @@ from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
 from hub.portal.forms import Form, read_form
 from hub.portal.pages import hub_of, is_secure
 from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
-from hub.storage.records import Account, Organisation, Role
+from hub.storage.records import Account, Organisation
 
 SESSION_S = 12 * 3_600
 BEFORE_SIGN_IN_S = 3_600
-
-_MAY_CHANGE = frozenset({Role.OPERATOR, Role.OWNER, Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Visitor:
     @property
     def may_change(self) -> bool:
         """Whether they may change nodes and keys; members and auditors look."""
-        return self.account.role in _MAY_CHANGE
+        return self.account.role.may_manage
 
 
 def session_cookie(request: Request) -> str:

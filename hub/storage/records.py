@@ -24,14 +24,9 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
     @property
-    def may_manage_nodes(self) -> bool:
-        """Approve, change and revoke nodes."""
+    def may_manage(self) -> bool:
+        """Approve, change and revoke nodes, create and revoke keys. The others look."""
         return self in (Role.OPERATOR, Role.OWNER, Role.ADMIN)
-
-    @property
-    def may_manage_keys(self) -> bool:
-        """Create and revoke API keys."""
-        return self is not Role.AUDITOR
 
 
 @dataclass(frozen=True, slots=True)

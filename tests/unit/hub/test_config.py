@@ -2,8 +2,9 @@
 
 import pytest
 
-from hub.config import HubConfig, load_config
+from hub.config import NODE_VARIABLES, HubConfig, load_config
 from hub.errors import ConfigInvalid
+from runtime.config import NodeConfig
 
 
 def write(tmp_path, text):
@@ -42,6 +43,12 @@ def test_an_empty_variable_is_not_set():
 
 def test_other_programs_variables_are_none_of_ours():
     load_config(environ={"PORTEN_JOIN_TOKEN": "x", "PORTEN_HUBERT": "y"})
+
+
+def test_the_nodes_variables_that_begin_like_ours_are_not_ours():
+    theirs = {f"PORTEN_{name}".upper() for name in NodeConfig.model_fields if name.startswith("hub_")}
+    assert theirs == NODE_VARIABLES
+    assert load_config(environ=dict.fromkeys(theirs, "x")).config.port == 8420
 
 
 @pytest.mark.parametrize(

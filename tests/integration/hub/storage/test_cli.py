@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -89,6 +90,37 @@ def test_init_makes_a_hub_and_run_again_changes_nothing(data_dir):
     assert "nothing was changed" in again.stderr
     assert "op@ours.example" in again.stderr
     assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
+
+
+def test_a_hub_whose_key_is_gone_gets_another_only_when_asked_to(data_dir, hub):
+    (data_dir / "hub.key").unlink()
+    refused = run("init", PORTEN_HUB_DATA_DIR=str(data_dir))
+    assert refused.returncode == 1
+    assert "--new-key" in refused.stderr
+    assert "backup" in refused.stderr
+    assert not (data_dir / "hub.key").exists()
+    assert run("init", "--new-key", PORTEN_HUB_DATA_DIR=str(data_dir)).returncode == 0
+    assert (data_dir / "hub.key").exists()
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(data_dir, hub):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for variable in ("PORTEN_HUB_PORT", "PORTEN_HUB_TUNNEL_PORT"):
+            ports = {"PORTEN_HUB_PORT": "0", "PORTEN_HUB_TUNNEL_PORT": "0", variable: port}
+            refused = run("serve", PORTEN_HUB_DATA_DIR=str(data_dir), **ports)
+            assert refused.returncode == 1
+            assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+            assert "Traceback" not in refused.stderr
+
+
+def test_a_catalog_that_makes_no_sense_is_said_in_one_line(data_dir, hub, tmp_path):
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text("[[models]]\nid = 3\n")
+    refused = run("serve", PORTEN_HUB_DATA_DIR=str(data_dir), PORTEN_HUB_CATALOG=str(catalog))
+    assert refused.returncode == 2
+    assert "catalog.toml" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_what_init_makes_is_for_its_owner_only(data_dir):
