@@ -98,6 +98,40 @@ async def test_a_client_that_stops_reading_stalls_nobody(http: httpx.AsyncClient
             assert process.memory_info().rss - rss < 32 * MEBIBYTE
 
 
+async def quiet(engine: psutil.Process) -> None:
+    """Wait until the engine computes no more: for a fifth of a second it used a tenth of a core at most."""
+    while True:
+        before = sum(engine.cpu_times()[:2])
+        await asyncio.sleep(0.2)
+        if sum(engine.cpu_times()[:2]) - before <= 0.02:
+            return
+
+
+async def test_the_engine_stops_within_a_second_of_its_clients_leaving(
+    client: openai.AsyncOpenAI, stack: Stack
+) -> None:
+    streams = [
+        await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": f"Write a very long story, number {number}."}],
+            max_tokens=6000,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        for number in range(4)
+    ]
+    for stream in streams:
+        assert await anext(aiter(stream))
+    [engine] = psutil.Process(stack.node.process.pid).children()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await quiet(engine)
+    for stream in streams:
+        await stream.close()
+    async with asyncio.timeout(1.2):  # the second that is promised, and the look that finds it kept
+        await quiet(engine)
+
+
 async def test_a_client_that_leaves_frees_its_slot(client: openai.AsyncOpenAI, stack: Stack) -> None:
     """With every slot taken by long answers that are then abandoned, a new request is served at once."""
     streams = [
