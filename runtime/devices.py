@@ -4,6 +4,7 @@ Reads the operating system and the GPU driver; decides nothing. Must not know mo
 """
 
 import contextlib
+import importlib.util
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from runtime.snapshot import DeviceKind
 logger = logging.getLogger(__name__)
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_DRIVER = Path("/proc/driver/nvidia/version")
 _NO_LIMIT = 1 << 60  # version 1 writes a huge number where version 2 writes `max`
 
 
@@ -172,9 +174,18 @@ def detect() -> tuple[Device, ...]:
     return (*_cuda_devices(), CpuDevice())
 
 
-def _cuda_devices() -> list[CudaDevice]:
-    import pynvml  # noqa: PLC0415 - a machine without a GPU should not pay for it, nor need it
+def unseen_driver() -> str | None:
+    """Where an NVIDIA driver is that cannot be asked, since its library's binding is not installed."""
+    if _DRIVER.exists() and importlib.util.find_spec("pynvml") is None:
+        return str(_DRIVER)
+    return None
 
+
+def _cuda_devices() -> list[CudaDevice]:
+    try:
+        import pynvml  # noqa: PLC0415 - a machine without a GPU should not pay for it, nor need it
+    except ImportError:
+        return []
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()

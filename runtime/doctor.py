@@ -81,6 +81,9 @@ async def _machine(config: NodeConfig) -> list[Finding]:
         _ok(f"device {device.kind}", f"{device.name}, {_gigabytes(device.memory_total)}")
         for device in devices.detect()
     ]
+    if driver := devices.unseen_driver():
+        remedy = "pip install 'porten[nvidia]' into Porten's environment, or run install.sh again"
+        found.append(_warning("device cuda", f"there is a driver ({driver}), not the library for it", remedy))
     available = psutil.virtual_memory().available
     if available < LEAST_MEMORY_BYTES:
         found.append(

@@ -1,6 +1,7 @@
 """Devices as this machine has them, as a container limits them, and what the owner lets engines take."""
 
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from runtime import devices
 from runtime.budget import Budgets
-from runtime.devices import CpuDevice, CudaDevice, MemoryUse, detect, usable_threads
+from runtime.devices import CpuDevice, CudaDevice, MemoryUse, detect, unseen_driver, usable_threads
 from runtime.snapshot import DeviceKind
 
 GIB = 1024**3
@@ -90,6 +91,18 @@ def test_a_gpu_tells_ours_from_others() -> None:
     gpu = CudaDevice(FakeNvml(), object())
     assert (gpu.id, gpu.name, gpu.memory_total) == ("GPU-1", "A GPU", 80)
     assert gpu.memory_use({1, 2}) == MemoryUse(others=30, ours=20)
+
+
+def test_without_the_drivers_binding_there_is_the_cpu_and_a_hint_where_a_driver_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # what an import finds that is not installed
+    assert [device.kind for device in detect()] == ["cpu"]
+    driver = tmp_path / "version"
+    monkeypatch.setattr("runtime.devices._DRIVER", driver)
+    assert unseen_driver() is None
+    driver.touch()
+    assert unseen_driver() == str(driver)
 
 
 class FixedDevice:
