@@ -1,0 +1,187 @@
+"""Nodes in the portal: what they report, changes that count at once, and an end that cuts them off."""
+
+import math
+import re
+
+import httpx
+import pytest
+
+from hub.policy import Sharing, SharingKind, TrustClass
+from hub.storage.records import Role
+from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus
+
+GOOD = {"name": "attic", "region": "eu-de", "sharing": "private", "action": "save"}
+GIB = 2**30
+
+
+def model(name, state, **changes):
+    values = {"digest": None, "size_bytes": 1, "on_disk": True, "fits": True, "context_length": 1}
+    values |= {"capabilities": (), "phase": "", "done_bytes": 0, "total_bytes": 0}
+    return ModelStatus(model=name, state=state, **values | changes)
+
+
+def replica(name, progress):
+    values = {"id": "r", "slots": 1, "running": 0, "waiting": 0, "tokens_per_second": 0.0, "phase": "loading"}
+    return ReplicaStatus(model=name, state="starting", progress=progress, **values)
+
+
+CPU = DeviceStatus(
+    id="cpu",
+    kind="cpu",
+    name="EPYC",
+    memory_total=64 * GIB,
+    memory_used_by_others=8 * GIB,
+    memory_budget=32 * GIB,
+    memory_reserved=16 * GIB,
+)
+
+
+async def test_a_connected_node_shows_what_it_reports(portal, owner, connect):
+    node = await portal.node()
+    assert "0 of 1 node online" in (await owner.open("/nodes")).text
+    warming = model("slow", "warming", phase="downloading", done_bytes=1, total_bytes=4)
+    await connect(node, models=(model("quick", "ready"), warming, model("later", "cold")), devices=(CPU,))
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    for said in (
+        "Online",
+        "quick",
+        "slow",
+        "downloading",
+        "25 %",
+        "later",
+        "EPYC",
+        "16.0 GiB held by models",
+    ):
+        assert said in page
+    live = await owner.open("/nodes/live")
+    assert live.headers["x-summary"] == "1%20of%201%20node%20online"
+    assert "quick" in live.text
+    overview = (await owner.open("/")).text
+    assert "1 of your 1 node is online." in overview
+
+
+@pytest.mark.parametrize("progress", [math.nan, math.inf, -math.inf, -1e308])
+async def test_a_node_cannot_break_the_pages_by_what_it_reports(portal, owner, operator, connect, progress):
+    node = await portal.node()
+    wild = DeviceStatus(
+        id="",
+        kind="cuda",
+        name="",
+        memory_total=-1,
+        memory_used_by_others=2**63,
+        memory_budget=-5,
+        memory_reserved=2**64 - 1,
+    )
+    warming = model("m", "warming", phase="loading", done_bytes=-(2**63), total_bytes=1)
+    await connect(node, models=(warming,), replicas=(replica("m", progress),), devices=(wild,))
+    for browser, path in (
+        (owner, "/"),
+        (owner, "/nodes"),
+        (owner, "/nodes/live"),
+        (owner, f"/nodes/{node.id}"),
+        (operator, "/nodes?of=all"),
+    ):
+        page = await browser.open(path)
+        assert page.status_code == 200, path
+        assert not re.search(r"\b(nan|inf)\b", page.text)
+
+
+async def test_a_change_counts_at_once_and_is_shown(portal, owner):
+    node, other = await portal.node(), await portal.organisation("Other")
+    change = {"name": " Cellar ", "region": "us", "sharing": "organisations", "organisations": other.id}
+    answer = await owner.post(f"/nodes/{node.id}", GOOD | change)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/nodes/{node.id}?saved=1")
+    stored = await portal.hub.storage.nodes.get(node.id)
+    assert (stored.name, stored.region, stored.region_confirmed) == ("Cellar", "us", False)
+    assert stored.sharing == Sharing(SharingKind.ORGANISATIONS, frozenset({other.id}))
+    await portal.until(lambda: portal.hub.registry.facts.get(node.id) is not None, "the change is read")
+    assert portal.hub.registry.facts.get(node.id) == stored.facts()
+    page = (await owner.open(answer.headers["location"])).text
+    for said in ("Saved.", "Cellar", "United States", other.id):
+        assert said in page
+    assert "Shared with Other" in (await owner.open("/nodes")).text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": ""}, "Give the node a name"),
+        ({"name": "x" * 10_000}, "at most 100 characters"),
+        ({"region": "mars"}, "There is no region"),
+        ({"sharing": ""}, "Choose who may use the node"),
+        ({"sharing": "organisations", "organisations": ""}, "Name at least one organisation"),
+        ({"sharing": "organisations", "organisations": "Other"}, "is no organisation id"),
+        ({"sharing": "organisations", "organisations": "org_" + "a" * 20}, "there is no organisation"),
+    ],
+)
+async def test_a_change_with_something_wrong_changes_nothing_and_says_what(portal, owner, wrong, said):
+    node = await portal.node()
+    answer = await owner.post(f"/nodes/{node.id}", GOOD | wrong)
+    assert answer.status_code == 422
+    assert said in answer.text
+    assert await portal.hub.storage.nodes.get(node.id) == node
+
+
+async def test_what_a_form_leaves_out_stays_as_it_is(portal, owner):
+    other = await portal.organisation("Other")
+    shared = Sharing(SharingKind.ORGANISATIONS, frozenset({other.id}))
+    node = await portal.node(sharing=shared)
+    assert (await owner.post(f"/nodes/{node.id}", {"name": "renamed"})).status_code == 303
+    stored = await portal.hub.storage.nodes.get(node.id)
+    assert (stored.name, stored.region, stored.region_confirmed) == ("renamed", "eu-de", True)
+    assert (stored.trust, stored.sharing) == (TrustClass.VERIFIED, shared)
+
+
+async def test_revoking_a_node_cuts_its_connection_and_keeps_it_out(portal, owner, connect):
+    node = await portal.node()
+    await connect(node, models=(model("quick", "ready"),))
+    assert "Revoke attic?" in (await owner.open(f"/nodes/{node.id}/revoke")).text
+    assert node.id in portal.hub.registry.snapshot()
+    answer = await owner.post(f"/nodes/{node.id}/revoke", {"action": "revoke"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/nodes/{node.id}")
+    assert not any(each.online for each in portal.hub.registry.candidates("quick"))
+    await portal.until(lambda: node.id not in portal.hub.registry.snapshot(), "its session has ended")
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    assert "This node was revoked" in page
+    assert 'name="region"' not in page
+    assert node.id not in (await owner.open("/nodes")).text
+    for path, fields in ((f"/nodes/{node.id}", GOOD), (f"/nodes/{node.id}/revoke", {})):
+        answer = await owner.post(path, fields)
+        assert answer.status_code == (404 if fields else 303)
+    assert (await portal.hub.storage.nodes.get(node.id)).name == "attic"
+
+
+async def test_an_approved_machine_that_was_revoked_gets_no_credential(portal, owner, ask, visit):
+    grant = await ask()
+    form = {"action": "approve", "user_code": grant["user_code"]}
+    assert (await owner.post("/device", form)).status_code == 200
+    [node] = await portal.hub.storage.nodes.list()
+    await owner.post(f"/nodes/{node.id}/revoke")
+    poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": grant["device_code"]}
+    answer = await (await visit()).http.post("/enroll/v1/token", data=poll)
+    assert answer.json()["error"] == "access_denied"
+
+
+class TestOwnersWord:
+    """On this Hub an owner's choice of region stands by itself."""
+
+    @pytest.fixture
+    def settings(self):
+        return {"region_authority": "owner"}
+
+    async def test_a_region_needs_no_confirmation(self, portal, owner):
+        node = await portal.node(region_confirmed=False)
+        page = (await owner.open(f"/nodes/{node.id}")).text
+        assert "not confirmed" not in page
+        assert "Unconfirmed" not in (await owner.open("/nodes")).text
+        answer = await owner.open("/keys/preview", params={"regions": "eu"})
+        assert "Right now 1 of your 1 node matches" in answer.json()["matches"]
+
+
+async def test_a_page_that_keeps_the_list_fresh_is_told_when_the_session_is_over(portal, sign_in, clock):
+    browser = await sign_in(Role.MEMBER)
+    assert (await browser.open("/nodes/live")).status_code == 200
+    clock.ahead += 86_400
+    answer = await browser.http.get("/nodes/live", follow_redirects=True)
+    assert answer.history[0].status_code == httpx.codes.SEE_OTHER
+    assert 'name="password"' in answer.text
