@@ -212,7 +212,7 @@ class Session:
         lost = StreamReset(ResetCode.SESSION_LOST, self.close_reason or "")
         for state in list(self._protocol.streams.values()):
             state.user.fail(lost)
-        self._protocol.streams.clear()
+        self._protocol.abandon()
         tasks = [*self._tasks, *self._handlers.values()]
         for task in tasks:
             task.cancel()

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 from tunnel.backoff import Backoff
 from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
 from tunnel.errors import HandshakeRefused, TunnelError
+from tunnel.flow import ByteBudget
 from tunnel.frames import MAX_MESSAGE_BYTES
 from tunnel.handshake import NODE_HEADER, SUBPROTOCOL, introduce
 from tunnel.identity import NodeIdentity
@@ -29,6 +30,7 @@ from tunnel.roles import NodeProtocol
 from tunnel.session import InboundStream, NodeSession
 
 DIAL_TIMEOUT_S = 15.0  # TCP, TLS, upgrade and handshake, each
+BUFFERED_BYTES = 64 * 1024 * 1024  # of request bodies that wait for an engine; beyond it no window grows
 LONGEST_STAY_AWAY_S = 3600.0  # a Hub that errs must not lose its nodes for good
 REFUSALS = frozenset({401, 403, 404})  # the Hub does not know us (now): minutes, not seconds
 
@@ -82,6 +84,7 @@ class TunnelClient:
         self._ssl_context = ssl_context
         self._max_streams = max_streams
         self._backoff = backoff or Backoff()
+        self._budget = ByteBudget(BUFFERED_BYTES)
         self._session: NodeSession | None = None
         self._leaving = False  # draining: the session that ends is the last
         self._stopping = asyncio.Event()
@@ -200,6 +203,7 @@ class TunnelClient:
             now=now,
             max_streams=min(self._max_streams, granted.max_streams),
             times=LivenessTimes.for_heartbeat(granted.heartbeat_s),
+            budget=self._budget,
         )
         session = NodeSession(
             channel,

@@ -19,9 +19,7 @@ from tunnel.events import (
     ResetReceived,
     TunnelEvent,
 )
-from tunnel.flow import (
-    TokenBucket,
-)
+from tunnel.flow import ByteBudget, TokenBucket
 from tunnel.frames import (
     CREDIT_OFFSET,
     FIRST_IGNORABLE_TYPE,
@@ -66,6 +64,7 @@ class TunnelProtocol:
         now: Seconds on the clock all later `now` come from.
         max_streams: How many may be open at once.
         times: Liveness intervals.
+        budget: What all sessions of this process may let their peers send together.
         jitter: Gives numbers in [0, 1).
     """
 
@@ -79,10 +78,12 @@ class TunnelProtocol:
         now: float,
         max_streams: int = MAX_STREAMS,
         times: LivenessTimes = DEFAULT_TIMES,
+        budget: ByteBudget | None = None,
         jitter: Callable[[], float] = random,
     ) -> None:
         self.generation = generation
         self.max_streams = max_streams
+        self._budget = budget or ByteBudget()
         self._table = StreamTable()
         self.streams = self._table.live
         self.draining = False
@@ -196,14 +197,9 @@ class TunnelProtocol:
         self._outbox.schedule(stream)
 
     def consumed(self, stream: StreamState, count: int) -> bool:
-        """Count bytes the reader took; True when that queued a CREDIT.
-
-        This is the one place where credit is given: a byte budget for the whole process belongs here.
-        """
-        if stream.receiving is Half.DONE or not self._table.holds(stream):
-            return False
+        """Count bytes the reader took; True when that queued a CREDIT."""
         offset = stream.window.consume(count)
-        if offset is None:
+        if offset is None or not self._table.holds(stream):
             return False
         self._outbox.add_control(encode(FrameType.CREDIT, stream.id, CREDIT_OFFSET.pack(offset)))
         return True
@@ -212,6 +208,12 @@ class TunnelProtocol:
         """Let what still arrives be dropped; `unread` bytes had arrived and were not consumed."""
         stream.discarding = True
         self.consumed(stream, unread)
+
+    def abandon(self) -> None:
+        """The session is over: no stream of it holds anything any more."""
+        for stream in self.streams.values():
+            stream.window.abandon()
+        self.streams.clear()
 
     def reset(self, stream: StreamState, code: ResetCode, reason: str = "") -> bool:
         """End both halves at once; False when the stream was over already."""
@@ -265,6 +267,7 @@ class TunnelProtocol:
             raise ProtocolViolation(f"empty data on stream {stream.id}")
         stream.window.accept(len(data))
         if fin:
+            stream.window.close()
             self._table.retire_if_over(stream)
         if stream.discarding:
             self.consumed(stream, len(data))
@@ -314,6 +317,7 @@ class TunnelProtocol:
     def _bury(self, stream: StreamState) -> None:
         """Take a reset stream off the books; what its peer sent before it knew is dropped."""
         self._table.bury(stream.id, self._now)
+        stream.window.close()
         self._outbox.remove(stream)
 
     def _send_reset(self, stream_id: int, code: ResetCode, reason: str) -> None:

@@ -3,7 +3,9 @@
 Owns which frames each end takes. Must not know sockets, tasks, clocks or what a request means.
 """
 
-from tunnel.errors import ResetCode, TooManyStreams
+import msgspec
+
+from tunnel.errors import ProtocolViolation, ResetCode, TooManyStreams
 from tunnel.events import (
     CommandReceived,
     EventReceived,
@@ -33,7 +35,7 @@ class HubProtocol(TunnelProtocol):
     rations_live = False  # it answers an OPEN of ours: our own pace bounds those
 
     def open_stream(self, request: Open) -> StreamState:
-        """Open a stream.
+        """Open a stream. Its `window` is a wish, 0 for the usual: OPEN carries what the budget gives.
 
         Raises:
             TooManyStreams: the session is full, or has used up its ids.
@@ -41,14 +43,20 @@ class HubProtocol(TunnelProtocol):
         """
         if len(self.streams) >= self.max_streams or self._table.last >= MAX_STREAM_ID:
             raise TooManyStreams(f"{len(self.streams)} streams are open")
-        payload = encode_message(request)
+        wish = request.window or INITIAL_WINDOW
+        size = self._budget.begin(wish)
         stream = StreamState(
             self._table.last + 1,
-            request,
+            msgspec.structs.replace(request, window=size),
             sending=Half.BODY,
-            window=ReceiveWindow(request.window, request.window),
+            window=ReceiveWindow(size, wish, self._budget),
             credit=SendCredit(),
         )
+        try:
+            payload = encode_message(stream.open)
+        except ProtocolViolation:
+            stream.window.abandon()
+            raise
         self._table.add(stream)
         self._outbox.add_control(encode(FrameType.OPEN, stream.id, payload))
         return stream
@@ -126,7 +134,7 @@ class NodeProtocol(TunnelProtocol):
             frame.stream,
             request,
             sending=Half.HEAD,
-            window=ReceiveWindow(INITIAL_WINDOW, REQUEST_WINDOW_LIMIT),
+            window=ReceiveWindow(self._budget.begin_at(INITIAL_WINDOW), REQUEST_WINDOW_LIMIT, self._budget),
             credit=SendCredit(request.window),
         )
         self._table.add(stream)

@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 
 from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
 from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation, TunnelError
-from tunnel.flow import TokenBucket
+from tunnel.flow import PROCESS_BUDGET, ByteBudget, TokenBucket
 from tunnel.frames import MAX_MESSAGE_BYTES
 from tunnel.handshake import BUSY_CLOSURE, NODE_HEADER, REFUSED_CLOSURE, SUBPROTOCOL, challenge, welcome
 from tunnel.liveness import LivenessTimes
@@ -70,6 +70,7 @@ class TunnelLimits:
     handshake_timeout_s: float = 5.0
     retry_after_s: float = 5.0  # told to who comes too fast, plus as much again at random
     max_streams: int = MAX_STREAMS
+    buffered_bytes: int = PROCESS_BUDGET  # of answers that wait for their readers, all sessions together
     heartbeat_s: float = 15.0
 
 
@@ -114,6 +115,7 @@ class TunnelServer:
         self._on_event = on_event
         self._limits = limits
         self._ssl_context = ssl_context
+        self._budget = ByteBudget(limits.buffered_bytes)
         self._rate = TokenBucket(rate=limits.handshakes_per_s, burst=limits.handshake_burst)
         self._unfinished: Counter[str] = Counter()  # handshakes by address
         self._sessions: set[HubSession] = set()
@@ -263,6 +265,7 @@ class TunnelServer:
             now=asyncio.get_running_loop().time(),
             max_streams=max_streams,
             times=LivenessTimes.for_heartbeat(self._limits.heartbeat_s),
+            budget=self._budget,
         )
         return HubSession(
             channel,

@@ -24,7 +24,6 @@ from tunnel.events import (
     StatusReceived,
     StreamOpened,
 )
-from tunnel.flow import INITIAL_WINDOW
 from tunnel.messages import Command, Event, Goaway, Open, Status
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.state import Half, StreamState
@@ -75,7 +74,7 @@ class HubSession(Session):
         self._on[EventReceived] = self._on_event
 
     async def open(self, request: Open) -> OutboundStream:
-        """Open a stream; `window` is filled in here. Does not wait for the node.
+        """Open a stream; its `window` is filled in below. Does not wait for the node.
 
         Raises:
             SessionClosed: the session is over.
@@ -86,7 +85,7 @@ class HubSession(Session):
         self._require_open()
         if self.draining:
             raise SessionDraining("draining")
-        state = self._protocol.open_stream(msgspec.structs.replace(request, window=INITIAL_WINDOW))
+        state = self._protocol.open_stream(request)
         stream = OutboundStream(self._protocol, state, self._wake)
         self._wake()
         return stream

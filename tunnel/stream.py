@@ -85,10 +85,10 @@ class Stream:
         return data
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
-        """End both directions at once; a stream that is over stays as it is."""
+        """End both directions at once, and drop what was not read; a stream that is over stays over."""
+        self._drop_unread()
         if self._protocol.reset(self._state, code, reason):
             self._wake()
-            self._inbox.clear()
             self.fail(StreamReset(code, reason))
 
     # -- for the session ------------------------------------------------------------------------
@@ -115,12 +115,20 @@ class Stream:
 
     def discard(self) -> None:
         """Nobody will read any more: drop what is here and what still comes."""
-        unread = sum(map(len, self._inbox))
-        self._inbox.clear()
+        unread = self._take_unread()
         self._protocol.discard(self._state, unread)
         self._wake()
 
     # -- waiting --------------------------------------------------------------------------------
+
+    def _drop_unread(self) -> None:
+        if unread := self._take_unread():
+            self._protocol.consumed(self._state, unread)
+
+    def _take_unread(self) -> int:
+        unread = sum(map(len, self._inbox))
+        self._inbox.clear()
+        return unread
 
     async def _send_most(self, data: bytes) -> memoryview:
         """Send all but what fits at once, piece by piece as there is room."""

@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import ProtocolViolation
-from tunnel.flow import MAX_OUTSTANDING_CREDIT, ReceiveWindow, SendCredit, TokenBucket
+from tunnel.flow import (
+    LEAST_WINDOW,
+    MAX_OUTSTANDING_CREDIT,
+    ByteBudget,
+    ReceiveWindow,
+    SendCredit,
+    TokenBucket,
+)
 
 
 @given(st.lists(st.integers(1, 5000), max_size=200), st.integers(1000, 5000), st.integers(0, 20_000))
@@ -47,6 +54,32 @@ def test_a_window_doubles_up_to_its_limit() -> None:
         window.accept(window.granted - window.received)
         offsets.append(window.consume(window.received - window.consumed))
     assert offsets == [300, 700, 1100, 1500, 1900]
+
+
+def test_a_spent_budget_narrows_what_is_new_and_lets_nothing_grow() -> None:
+    budget = ByteBudget(300_000)
+    first = ReceiveWindow(budget.begin(256 * 1024), 512 * 1024, budget)
+    second = ReceiveWindow(budget.begin(256 * 1024), 256 * 1024, budget)
+    assert (first.size, second.size) == (256 * 1024, LEAST_WINDOW)
+    first.accept(first.granted)
+    assert first.consume(first.received) == 512 * 1024, "as far ahead as before, no farther"
+    second.accept(second.granted)
+    assert second.consume(second.received) == 3 * LEAST_WINDOW, "there is room for this"
+    assert budget.reserved == first.size + second.size <= budget.limit
+
+
+def test_what_was_not_read_stays_in_the_budget_until_it_is_or_is_given_up() -> None:
+    budget = ByteBudget(1000)
+    window = ReceiveWindow(budget.begin(1000), 1000, budget)
+    window.accept(600)
+    window.consume(100)
+    window.close()
+    assert budget.reserved == 500
+    assert window.consume(200) is None
+    assert budget.reserved == 300
+    window.abandon()
+    window.consume(300)
+    assert budget.reserved == 0
 
 
 def test_credit_is_absolute_and_idempotent() -> None:

@@ -101,6 +101,7 @@ NUMBERS = {
     "message before authentication": handshake.MAX_HANDSHAKE_BYTES,
     "initial window": flow.INITIAL_WINDOW,
     "window of a request body, at most": flow.REQUEST_WINDOW_LIMIT,
+    "least window": flow.LEAST_WINDOW,
     "credit outstanding, at most": flow.MAX_OUTSTANDING_CREDIT,
     "unsent answers, at most": protocol.MAX_CONTROL_BACKLOG,
     "streams in a session": protocol.MAX_STREAMS,

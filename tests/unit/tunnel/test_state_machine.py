@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tunnel.errors import ResetCode, TooManyStreams
 from tunnel.events import DataReceived, HeadReceived, ResetReceived, StreamOpened
+from tunnel.flow import INITIAL_WINDOW, LEAST_WINDOW, ByteBudget
 from tunnel.messages import Head, Open, Trailers
 from tunnel.protocol import MAX_PENDING_BYTES, TunnelProtocol
 from tunnel.roles import HubProtocol, NodeProtocol
@@ -22,8 +23,9 @@ CHOICE = st.randoms(use_true_random=False)
 class Peer:
     """One protocol, what it holds of each stream, and what is on its way to it."""
 
-    def __init__(self, protocol: TunnelProtocol) -> None:
+    def __init__(self, protocol: TunnelProtocol, budget: ByteBudget) -> None:
         self.protocol = protocol
+        self.budget = budget
         self.pipe: deque[bytes] = deque()
         self.streams: dict[int, StreamState] = {}
         self.unread: dict[int, int] = {}
@@ -48,7 +50,10 @@ class Tunnel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         options = {"generation": 1, "now": 0.0, "max_streams": 4, "jitter": lambda: 0.5}
-        self.hub, self.node = Peer(HubProtocol(**options)), Peer(NodeProtocol(**options))
+        # The Hub's holds two windows of the wished size, the node's one grown and three not.
+        here, there = ByteBudget(2 * OPEN.window), ByteBudget(4 * INITIAL_WINDOW + INITIAL_WINDOW)
+        self.hub = Peer(HubProtocol(budget=here, **options), here)
+        self.node = Peer(NodeProtocol(budget=there, **options), there)
         self.now = 0.0
 
     @rule()
@@ -155,6 +160,15 @@ class Tunnel(RuleBasedStateMachine):
                 assert stream.window.received - stream.window.consumed <= max(1024 * 1024, OPEN.window)
             assert len(peer.protocol.streams) <= 4
 
+    @invariant()
+    def the_budget_counts_what_may_have_to_be_held(self) -> None:
+        for peer in (self.hub, self.node):
+            assert peer.budget.reserved == sum(stream.window.size for stream in peer.streams.values())
+            for stream in peer.streams.values():
+                assert stream.window.received - stream.window.consumed <= stream.window.size
+        narrow = sum(stream.window.size == LEAST_WINDOW for stream in self.hub.streams.values())
+        assert self.hub.budget.reserved <= self.hub.budget.limit + narrow * LEAST_WINDOW
+
     def teardown(self) -> None:
         """Let everything arrive: both sides then agree on which streams live."""
         while self.hub.protocol.wants_to_send or self.node.protocol.wants_to_send:
@@ -171,6 +185,15 @@ class Tunnel(RuleBasedStateMachine):
         for sender, receiver in ((self.hub, self.node), (self.node, self.hub)):
             for stream_id in sender.finished - sender.reset - receiver.reset:
                 assert stream_id in receiver.ended
+        for peer in (self.hub, self.node):
+            self.give_everything_back(peer)
+
+    def give_everything_back(self, peer: Peer) -> None:
+        for stream in peer.streams.values():
+            peer.protocol.consumed(stream, peer.unread[stream.id])
+            assert stream.id in peer.protocol.streams or stream.window.size == 0
+        peer.protocol.abandon()
+        assert peer.budget.reserved == 0
 
 
 TestTunnel = Tunnel.TestCase
