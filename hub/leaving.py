@@ -50,7 +50,7 @@ def verify_leave(token: str, key: Ed25519PublicKey, *, hub_id: str, now: float) 
     try:
         claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=hub_id, options=options)
         issued, expires = float(claims["iat"]), float(claims["exp"])
-    except (jwt.PyJWTError, TypeError, ValueError) as error:
+    except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as error:
         raise LeaveRefused("the leave request does not verify") from error
     if expires - issued > LEAVE_LIFETIME_S or not issued - CLOCK_SKEW_S <= now < expires + CLOCK_SKEW_S:
         raise LeaveRefused("the leave request is too old, or the clocks disagree")

@@ -17,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hub.api import openai_errors
 from hub.errors import RequestFailed
 from hub.identifiers import new_id
-from hub.portal.pages import not_found_page
+from hub.portal.pages import not_found_page, with_page_headers
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = b"x-request-id"
+_MACHINES = ("/enroll/", "/.well-known/")
+"""Addresses that programs ask: they get no page where there is nothing."""
 _CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 Answered = Callable[[str, int, str], None]
@@ -118,9 +120,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)
     if not request.url.path.startswith("/v1/") or error.status_code not in _CODES:
-        if error.status_code == 404:
+        if error.status_code == 404 and not request.url.path.startswith(_MACHINES):
             return not_found_page(request)
-        return PlainTextResponse(str(error.detail), error.status_code, headers=error.headers)
+        refusal = PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
+        return with_page_headers(refusal)
     failure = RequestFailed(
         _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."
     )

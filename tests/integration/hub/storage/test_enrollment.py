@@ -334,6 +334,7 @@ async def test_a_node_may_leave_and_only_by_its_own_key(enrollment, make_node, c
         (forged, claims),
         (KEY, claims | {"sub": "node_none"}),
         (KEY, claims | {"aud": "hub_2"}),
+        (KEY, claims | {"iat": 10**400, "exp": 10**400}),
     ):
         with pytest.raises(LeaveRefused):
             await enrollment.service.leave(
