@@ -1,7 +1,7 @@
 """A real Hub on real sockets, and a real browser that watches what its pages do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,27 @@ class Watch:
 
 
 @dataclass
+class Window:
+    """A browser window with cookies of its own; wiped, it serves the next test: a new one costs a second."""
+
+    page: pw.Page
+    kind: str
+
+    async def wipe(self) -> None:
+        await self.page.unroute_all()
+        await self.page.goto("about:blank")
+        await self.page.context.clear_cookies()
+
+
+@dataclass
 class Portal:
     """The Hub under test, and the browser."""
 
     server: serve.Server
     browser: pw.Browser
     watch: Watch
-    windows: list[pw.BrowserContext] = field(default_factory=list)
+    in_use: list[Window] = field(default_factory=list)
+    free: list[Window] = field(default_factory=list)
 
     @property
     def hub(self):
@@ -89,19 +103,35 @@ class Portal:
     def url(self) -> str:
         return self.hub.addresses.api_local
 
-    async def open(self, **options: Any) -> pw.Page:
-        """Open a browser window that shares nothing with any other."""
+    async def open(self, *, cookies: Sequence[Any] = (), clock: bool = False, **options: Any) -> pw.Page:
+        """Open a window that shares nothing with any other; with `clock`, the test turns its clock."""
         plain = {"base_url": self.url, "reduced_motion": "reduce", "viewport": {"width": 1280, "height": 800}}
-        window = await self.browser.new_context(**(plain | options))
-        window.set_default_timeout(10_000)
-        self.windows.append(window)
-        await self.watch.over(window)
-        return await window.new_page()
+        options = plain | options
+        kind = repr((clock, sorted(options.items())))
+        window = next((window for window in self.free if window.kind == kind), None)
+        if window is None:
+            window = Window(await self._new_page(clock, options), kind)
+        else:
+            self.free.remove(window)
+            await window.page.set_viewport_size(options["viewport"])
+        self.in_use.append(window)
+        await window.page.context.add_cookies(cookies)
+        return window.page
 
-    async def close_windows(self) -> None:
-        """Close every window of the test that ends."""
-        while self.windows:
-            await self.windows.pop().close()
+    async def _new_page(self, clock: bool, options: dict[str, Any]) -> pw.Page:
+        context = await self.browser.new_context(**options)
+        context.set_default_timeout(10_000)
+        await self.watch.over(context)
+        if clock:
+            await context.clock.install()
+        return await context.new_page()
+
+    async def wipe_windows(self) -> None:
+        """Make the windows of the test that ends ready for others."""
+        while self.in_use:
+            window = self.in_use.pop()
+            await window.wipe()
+            self.free.append(window)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -159,6 +189,6 @@ async def portal(server: serve.Server, browser: pw.Browser) -> Portal:
 async def well_behaved(portal: Portal) -> AsyncIterator[None]:
     """No page of any test may break its own policy, call another host, or end in an error."""
     yield
-    await portal.close_windows()
+    await portal.wipe_windows()
     complaints, portal.watch.complaints = portal.watch.complaints, []
     assert complaints == []

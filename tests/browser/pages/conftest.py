@@ -120,7 +120,7 @@ class Machine:
     async def connect(self) -> None:
         """Dial in, and wait until the Hub knows what this node offers."""
         self.client = TunnelClient(
-            url=self.portal.hub.addresses.tunnel_local,
+            urls=(self.portal.hub.addresses.tunnel_local,),
             identity=NodeIdentity(self.node_id, self.key),
             instance_id=f"instance-{self.node_id}",
             handler=self.answer,
@@ -193,14 +193,14 @@ class Team:
 
     async def visit(self, path: str = "/", role: Role = Role.OWNER, **options: Any) -> pw.Page:
         """Open a page as somebody signed in: through the form the first time, then by the cookie."""
-        page = await self.portal.open(storage_state=self.signed_in.get(role), **options)
+        page = await self.portal.open(cookies=self.signed_in.get(role, ()), **options)
         await page.goto(path)
         if role not in self.signed_in:
             await page.get_by_label("E-mail").fill(await self.person(role))
             await page.get_by_label("Password").fill(PASSWORD)
             await page.get_by_role("button", name="Sign in").click()
             await page.get_by_role("button", name="Sign out").wait_for()
-            self.signed_in[role] = await page.context.storage_state()
+            self.signed_in[role] = await page.context.cookies()
         return page
 
     def stranger(self, name: str) -> Machine:

@@ -59,9 +59,7 @@ async def ask(portal, model: str, secret: str) -> None:
 
 
 async def test_the_overview_follows_what_happens_elsewhere(team) -> None:
-    page = await team.visit("/device")
-    await page.clock.install()
-    await page.goto("/")
+    page = await team.visit("/", clock=True)
     await page.get_by_role("button", name="Copy").first.click()
     machine = await team.machine("lab-7")
     await machine.connect()

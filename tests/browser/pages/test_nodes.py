@@ -11,14 +11,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 NEXT_REFRESH_MS = 5000
 
 
-async def visit_with_clock(team, path: str, role: Role = Role.OWNER):
-    """Open a page whose clock the test turns."""
-    page = await team.visit("/device", role)
-    await page.clock.install()
-    await page.goto(path)
-    return page
-
-
 async def test_a_new_organisation_is_told_what_to_do(portal, team) -> None:
     page = await team.visit("/nodes")
     await expect(page.get_by_role("heading", name="No machine has joined yet")).to_be_visible()
@@ -28,7 +20,7 @@ async def test_a_new_organisation_is_told_what_to_do(portal, team) -> None:
 
 
 async def test_the_first_machine_appears_by_itself(team) -> None:
-    page = await visit_with_clock(team, "/nodes")
+    page = await team.visit("/nodes", clock=True)
     machine = await team.machine("fra-1")
     await machine.connect()
     await page.clock.run_for(NEXT_REFRESH_MS)
@@ -38,7 +30,7 @@ async def test_the_first_machine_appears_by_itself(team) -> None:
 
 async def test_the_list_follows_machines_that_come_and_go(team, pieces) -> None:
     machine = await team.machine("fra-1")
-    page = await visit_with_clock(team, "/nodes")
+    page = await team.visit("/nodes", clock=True)
     row = page.get_by_role("row", name="fra-1")
     await expect(row).to_contain_text("Offline")
 
@@ -59,7 +51,7 @@ async def test_the_list_follows_machines_that_come_and_go(team, pieces) -> None:
 
 async def test_the_list_stays_still_under_the_keyboard(team) -> None:
     machine = await team.machine("fra-1")
-    page = await visit_with_clock(team, "/nodes")
+    page = await team.visit("/nodes", clock=True)
     link = page.get_by_role("link", name="fra-1")
     await link.focus()
     await machine.connect()
@@ -74,7 +66,7 @@ async def test_the_list_stays_still_under_the_keyboard(team) -> None:
 async def test_a_node_s_page_follows_a_model_that_loads(team, pieces) -> None:
     machine = await team.machine("fra-1")
     await machine.connect()
-    page = await visit_with_clock(team, f"/nodes/{machine.node_id}")
+    page = await team.visit(f"/nodes/{machine.node_id}", clock=True)
     now = page.get_by_role("region", name="Now")
     for done in (20, 80):
         loading = pieces.model("qwen-32b", "warming", phase="downloading", done_bytes=done, total_bytes=100)
@@ -90,7 +82,7 @@ async def test_a_node_s_page_follows_a_model_that_loads(team, pieces) -> None:
 
 async def test_what_is_typed_outlives_a_refresh(team) -> None:
     machine = await team.machine("fra-1")
-    page = await visit_with_clock(team, f"/nodes/{machine.node_id}")
+    page = await team.visit(f"/nodes/{machine.node_id}", clock=True)
     await page.get_by_label("Name", exact=True).fill("half a na")
     await machine.connect()
     await page.clock.run_for(NEXT_REFRESH_MS)
