@@ -115,7 +115,7 @@ class HubConfig(BaseSettings):
         10.0, ge=0, description="Seconds a request waits for room when every permitted node is full."
     )
     drain_s: float = Field(
-        30.0, ge=0, description="Seconds that answers in flight get to finish when the Hub stops."
+        600.0, ge=0, description="Seconds that answers in flight get to finish when the Hub stops."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."

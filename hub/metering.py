@@ -3,8 +3,10 @@
 Owns the spool: a record is one line appended to a file by one ``write`` before its answer's last bytes go
 out, and the kernel keeps what was written when the process is killed. A background task moves whole files
 into storage and deletes each only once its records are committed; storage keeps one row a request, so a file
-that is read twice counts once. Must not know HTTP or tokens' meaning. (A power cut can take the last records
-of the moment: lines are not forced to the disk one by one.)
+that is read twice counts once. Several processes may share a directory, as when a Hub is restarted while the
+one before it still finishes answers: each owns its files by a lock that dies with it, and what a dead one
+left is stored by whoever comes next. Must not know HTTP or tokens' meaning. (A power cut can take the last
+records of the moment: lines are not forced to the disk one by one.)
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ RETRY_S = 2.0
 
 _SEGMENT_SUFFIX = ".jsonl"
 _DAMAGED_SUFFIX = ".damaged"
-_LOCK = "lock"
+_LOCK_SUFFIX = ".lock"
 
 
 class Meter:
@@ -42,7 +44,7 @@ class Meter:
 
     Args:
         storage: where records end up.
-        spool_dir: where they wait; made if need be, and held by one process at a time.
+        spool_dir: where they wait; made if need be.
     """
 
     def __init__(self, storage: Storage, spool_dir: Path) -> None:
@@ -86,25 +88,25 @@ class Meter:
         """
         async with self._flushing:
             self._close_segment()
-            for path in sorted(self._directory.glob(f"*{_SEGMENT_SUFFIX}")):
+            for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
                     await self._store(path)
 
     async def start(self) -> None:
-        """Take the spool, store what an earlier process left in it, and begin the background task.
+        """Enter the spool, store what processes that ended left in it, and begin the background task.
 
         Raises:
-            SpoolUnavailable: it cannot be used, or another process holds it.
+            SpoolUnavailable: it cannot be used.
         """
-        self._take_directory()
+        self._enter_directory()
         try:
-            await self.flush()
+            await self._store_what_was_left()
         except SQLAlchemyError as error:
             log.warning("storage takes no usage yet", extra={"event": "usage.deferred", "error": repr(error)})
         self._task = asyncio.create_task(self._run_in_background(), name="meter")
 
     async def stop(self) -> None:
-        """Store what is left and give the spool back. What storage does not take stays for the next start."""
+        """Store what is left. What storage does not take stays for the next start."""
         if self._task is not None:
             self._stopping = True
             self._due.set()
@@ -112,6 +114,8 @@ class Meter:
             self._task = None
         self._close_segment()
         if self._lock is not None:
+            if not self._segments_of(self._run):
+                self._lock_path(self._run).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
@@ -159,18 +163,31 @@ class Meter:
         else:
             await asyncio.to_thread(path.unlink)
 
-    def _take_directory(self) -> None:
+    def _enter_directory(self) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = _locked(self._lock_path(self._run))
         except OSError as error:
             raise SpoolUnavailable(f"{self._directory} cannot be used: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise SpoolUnavailable(f"another porten-hub is using {self._directory}") from error
+
+    async def _store_what_was_left(self) -> None:
+        """Adopt the files of every run whose lock nobody holds any more."""
+        for run in sorted({path.name.partition("-")[0] for path in self._segments_of("*")} - {self._run}):
+            lock = _locked(self._lock_path(run))
+            if lock is None:
+                continue  # that process lives: they are its own
+            try:
+                for path in self._segments_of(run):
+                    await self._store(path)
+                self._lock_path(run).unlink(missing_ok=True)
+            finally:
+                os.close(lock)
+
+    def _segments_of(self, run: str) -> list[Path]:
+        return sorted(self._directory.glob(f"{run}-*{_SEGMENT_SUFFIX}"))
+
+    def _lock_path(self, run: str) -> Path:
+        return self._directory / f"{run}{_LOCK_SUFFIX}"
 
     def _open_segment(self) -> int:
         self._sequence += 1
@@ -183,6 +200,17 @@ class Meter:
         if self._segment is not None:
             os.close(self._segment)
         self._segment, self._segment_path = None, None
+
+
+def _locked(path: Path) -> int | None:
+    """Open a file and lock it for as long as it is open; None where another process has."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _read_segment(path: Path) -> tuple[list[UsageRecord], bool]:

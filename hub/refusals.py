@@ -30,7 +30,7 @@ _RETRY_AFTER_S = {"no_available_node": 5.0, "overloaded": 2.0, "model_warming": 
 
 _REASONS = {
     Reason.OFFLINE: "offline",
-    Reason.UNREPORTED: "connected but not saying what they offer",
+    Reason.UNREPORTED: "just connecting",
     Reason.REGION: "outside the key's regions",
     Reason.TRUST: "below the key's trust class",
     Reason.FIT: "without room for the model",

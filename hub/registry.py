@@ -171,8 +171,10 @@ class Registry:
             yield self._candidate(facts, self._live.get(facts.node_id), model)
 
     def _candidate(self, facts: NodeFacts, live: _Live | None, model: str) -> Candidate:
-        if live is None or not _same_credential(live.signed, facts):
+        if live is None:
             return Candidate(facts, None, online=False)
+        if not _same_credential(live.signed, facts):
+            return Candidate(facts, None, reported=False)  # it dials again, for a credential that says this
         offer = live.models.get(model)
         replicas = live.replicas.get(model, ())
         return Candidate(

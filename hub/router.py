@@ -68,7 +68,8 @@ class Candidate:
         accepting: the node takes new work (not paused, not draining).
         tokens_per_second: measured speed of the replica, ``None`` before the first measurement.
         online: a live session exists; offline nodes are passed only to be counted.
-        reported: the node has said what it offers; it does so right after connecting.
+        reported: it holds a credential that says these facts, and has said what it offers: both come right
+            after connecting.
     """
 
     facts: NodeFacts

@@ -49,8 +49,6 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
-TUNNEL_DRAIN_S = 2.0
-"""Seconds for nodes to leave once no request is under way any more."""
 SEEN_EVERY_S = 30.0
 """Seconds between two notes in storage of which nodes are connected."""
 
@@ -166,11 +164,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        await stack.enter_async_context(_tunnels(hub, tunnel_listener))
+        tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener))
         watch = RevisionWatch(source.revision, _Copies(hub))
         for work in (watch.run(), _note_seen(hub, source)):
             stack.callback(tasks.create_task(work).cancel)
-        yield await stack.enter_async_context(_api(hub, api_listener, tasks))
+        yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 
 
 async def _compose(
@@ -242,7 +240,7 @@ def _slots(catalog: Catalog, model: str) -> int:
 
 
 @asynccontextmanager
-async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[None]:
+async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[TunnelServer]:
     """Let nodes in; at the end let them go."""
     config = hub.config
     nodes = StoredNodes(
@@ -267,15 +265,20 @@ async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[None]:
     hub.addresses.tunnel_urls = config.tunnel_urls or (f"ws://{outer}",)
     hub.addresses.tunnel_listening = True
     try:
-        yield
+        yield server
     finally:
         hub.addresses.tunnel_listening = False
-        await server.close(drain_s=TUNNEL_DRAIN_S)
+        await server.close()
 
 
 @asynccontextmanager
-async def _api(hub: Hub, listener: socket.socket, tasks: asyncio.TaskGroup) -> AsyncIterator[Server]:
-    """Answer requests; at the end finish those under way, for at most the configured time."""
+async def _api(
+    hub: Hub, listener: socket.socket, tunnels: TunnelServer, tasks: asyncio.TaskGroup
+) -> AsyncIterator[Server]:
+    """Answer requests; at the end finish those under way, for at most the configured time.
+
+    Both ports are free from the beginning of the end, so that a successor can start while answers go on.
+    """
     config = hub.config
     port: int = listener.getsockname()[1]
     hub.addresses.api_local = f"http://{local(config.host, port)}"
@@ -301,6 +304,8 @@ async def _api(hub: Hub, listener: socket.socket, tasks: asyncio.TaskGroup) -> A
     finally:
         if not server.stopping.is_set():
             server.stop()
+        hub.addresses.tunnel_listening = False
+        await tunnels.drain(config.drain_s)
         await asyncio.wait([serving])
         await _end(list(api.server_state.tasks))
 

@@ -56,9 +56,10 @@ class HubLink:
             metrics=metrics,
         )
         self._commands = Commands(supervisor, self._send_event)
-        url = identity.hub.tunnel_urls[0]
+        urls = identity.hub.tunnel_urls
+        secure = any(url.startswith("wss:") for url in urls)
         self._client = TunnelClient(
-            url=url,
+            urls=urls,
             identity=identity.dialler(),
             instance_id=instance_id,
             handler=self._relay,
@@ -67,7 +68,7 @@ class HubLink:
             on_state=self._entered,
             on_command=self._command,
             agent=AGENT,
-            ssl_context=tls_context(config.hub_ca_file) if url.startswith("wss:") else None,
+            ssl_context=tls_context(config.hub_ca_file) if secure else None,
         )
 
     async def run(self) -> None:

@@ -39,7 +39,7 @@ class Session:
         generation: The fencing number the Hub gave this session.
         closed: Set once the session and everything in it has ended.
         close_reason: The word it ended with; None while it lives.
-        draining: One side said GOAWAY: no new streams.
+        draining: The node said GOAWAY: no new streams.
     """
 
     def __init__(
@@ -92,7 +92,9 @@ class Session:
         await self.closed.wait()
 
     async def goaway(self, reason: str, *, reconnect_in: float = 0.0, deadline: float = 30.0) -> None:
-        """Say that no new streams are wanted here; the node leaves when its streams are done.
+        """Say that this session is to end.
+
+        The Hub asks the node to dial another; a node says that it takes no new streams here.
 
         Args:
             reason: One word for the log.
@@ -101,7 +103,6 @@ class Session:
         """
         if self.close_reason is not None:
             return
-        self.draining = True
         last = self._protocol.last_stream
         goaway = Goaway(reason=reason, reconnect_in=reconnect_in, deadline=deadline, last_stream=last)
         self._protocol.send_goaway(goaway)
@@ -232,7 +233,6 @@ class Session:
         event.stream.user.fail(StreamReset(event.code, event.reason))
 
     def _on_goaway(self, event: GoawayReceived) -> None:
-        self.draining = True
         self._log(logging.INFO, "goaway_received", detail=event.goaway.reason)
 
     def _require_open(self) -> None:

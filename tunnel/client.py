@@ -1,27 +1,20 @@
-"""The node's dialler: keeps one session with the Hub, forever.
+"""The node's end of the tunnel: keeps a session with the Hub, and makes the next before it breaks the last.
 
-Owns dialling, the handshake's node side and when to try again. Must not know what requests mean or
-where the credential is kept: callbacks do.
+Owns when to dial and where, and which sessions stand. Must not know what requests mean or where the
+credential is kept: callbacks do. How one connection comes about is `dial.py`'s matter.
 """
 
 import asyncio
-import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
-
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
 
 from tunnel.backoff import Backoff
-from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
-from tunnel.errors import HandshakeRefused, TunnelError
+from tunnel.channel import WebSocketChannel
+from tunnel.dial import LONGEST_STAY_AWAY_S, Dialler
+from tunnel.errors import DialFailed, HandshakeRefused
 from tunnel.flow import ByteBudget
-from tunnel.frames import MAX_MESSAGE_BYTES
-from tunnel.handshake import NODE_HEADER, SUBPROTOCOL, introduce
 from tunnel.identity import NodeIdentity
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Command, Event, Status, Welcome
@@ -29,10 +22,10 @@ from tunnel.protocol import MAX_STREAMS
 from tunnel.roles import NodeProtocol
 from tunnel.session import InboundStream, NodeSession
 
-DIAL_TIMEOUT_S = 15.0  # TCP, TLS, upgrade and handshake, each
 BUFFERED_BYTES = 64 * 1024 * 1024  # of request bodies that wait for an engine; beyond it no window grows
-LONGEST_STAY_AWAY_S = 3600.0  # a Hub that errs must not lose its nodes for good
+REPLACED_DRAIN_S = 600.0  # a session that was replaced may finish its streams for so long
 REFUSALS = frozenset({401, 403, 404})  # the Hub does not know us (now): minutes, not seconds
+STAYS = "credential"  # the reason of a GOAWAY after which the same Hub is dialled again
 
 logger = logging.getLogger(__name__)
 
@@ -41,24 +34,26 @@ class TunnelClient:
     """Dials out, serves what the Hub asks, dials again.
 
     Args:
-        url: ws:// or wss://; its host[:port] is what the HELLO is signed for.
+        urls: ws:// or wss:// of one Hub or several; another is tried when one fails or leaves. The
+            host[:port] of each is what the HELLO is signed for.
         identity: Who we are.
         instance_id: Different in every run of the node.
-        handler: Serves one stream; cancelled when the stream is reset or the session lost.
+        handler: Serves one stream; cancelled when the stream is reset or its session lost.
         status: Gives the current report; called every 10 s and soon after `status_changed`.
-        on_welcome: The session stands; carries the current credential.
+        on_welcome: A session stands; carries the current credential.
         on_state: Told each of connecting, connected, refused, waiting, stopped.
         on_command: A job from the Hub; must not block.
         agent: What we call ourselves.
         ssl_context: For wss:// with a private CA.
-        max_streams: How many streams at once we take.
+        proxy: URL of the HTTP proxy to go through; None dials directly, whatever the environment says.
+        max_streams: How many streams at once we take in a session.
         backoff: How long to stay away after failures.
     """
 
     def __init__(
         self,
         *,
-        url: str,
+        urls: Sequence[str],
         identity: NodeIdentity,
         instance_id: str,
         handler: Callable[[InboundStream], Awaitable[None]],
@@ -68,33 +63,40 @@ class TunnelClient:
         on_command: Callable[[Command], None] | None = None,
         agent: str = "",
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
         max_streams: int = MAX_STREAMS,
         backoff: Backoff | None = None,
     ) -> None:
-        self._url = url
-        self._host = urlsplit(url).netloc.rpartition("@")[2]
-        self._identity = identity
-        self._instance_id = instance_id
+        if not urls:
+            raise ValueError("a tunnel needs an address to dial")
+        self._urls = tuple(urls)
+        self._turn = 0  # which of them is dialled next
+        self._dialler = Dialler(
+            identity=identity,
+            instance_id=instance_id,
+            agent=agent,
+            ssl_context=ssl_context,
+            proxy=proxy,
+            max_streams=max_streams,
+        )
         self._handler = handler
         self._status = status
         self._on_welcome = on_welcome
         self._on_state = on_state
         self._on_command = on_command
-        self._agent = agent
-        self._ssl_context = ssl_context
-        self._max_streams = max_streams
         self._backoff = backoff or Backoff()
         self._budget = ByteBudget(BUFFERED_BYTES)
-        self._session: NodeSession | None = None
-        self._leaving = False  # draining: the session that ends is the last
+        self._sessions: list[NodeSession] = []  # the newest last
+        self._connections: set[asyncio.Task[None]] = set()
+        self._leaving = False  # draining: no other session is wanted
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
 
     @property
     def session(self) -> NodeSession | None:
-        """The session that stands, if one does."""
-        return self._session
+        """The newest session that stands, if one does."""
+        return self._sessions[-1] if self._sessions else None
 
     async def run(self) -> None:
         """Dial, serve and dial again until `stop`; no failure of the network or the Hub ends it."""
@@ -106,129 +108,136 @@ class TunnelClient:
             if dialling.done():
                 await dialling  # only a bug ends it: let it be seen
         finally:
-            for task in (dialling, stopping):
+            tasks = (dialling, stopping, *self._connections)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(dialling, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._on_state("stopped")
             self._stopped.set()
 
     def status_changed(self) -> None:
         """Send a STATUS soon; without a session there is nobody to tell."""
-        if self._session is not None:
-            self._session.status_changed()
+        for session in self._sessions:
+            session.status_changed()
 
     def send_event(self, event: Event) -> None:
         """Report on a job, if there is a session."""
-        if self._session is not None:
-            self._session.send_event(event)
+        if (session := self.session) is not None:
+            session.send_event(event)
 
     async def stop(self, *, drain_s: float = 0) -> None:
         """Finish what runs for at most `drain_s` seconds, close, and let `run` return."""
         self._leaving = True
-        session = self._session
-        if session is not None and drain_s > 0:
-            await session.drain("going away", drain_s)
+        if drain_s > 0:
+            await asyncio.gather(*(each.drain("going away", drain_s) for each in list(self._sessions)))
         self._stopping.set()
         await self._stopped.wait()
 
-    async def _dial_forever(self) -> None:
-        while not self._leaving:
-            self._on_state("connecting")
-            state, delay = await self._attempt()
-            self._on_state(state)
-            if not self._leaving:
-                await asyncio.sleep(delay)
+    # -- when to dial -----------------------------------------------------------------------------
 
-    async def _attempt(self) -> tuple[str, float]:
-        """Dial once and serve to the end; give the state to wait in and for how long."""
-        try:
-            async with self._dial() as connection:
-                return "waiting", await self._serve(WebSocketChannel(connection))
-        except InvalidStatus as answer:
-            return self._refused(_refusal(answer))
-        except HandshakeRefused as refused:
-            return self._refused(refused)
-        except (OSError, TimeoutError, InvalidHandshake, TunnelError) as error:
-            detail = f"{type(error).__name__}: {error}"
-            logger.info("dial failed", extra={"event": "dial_failed", "error": detail})
-            return "waiting", self._backoff.failed()
+    async def _dial_forever(self) -> None:
+        while True:
+            self._on_state("connecting")
+            try:
+                session, connection = await self._connected()
+            except HandshakeRefused as refused:
+                state, delay = self._refused(refused)
+            except DialFailed:
+                state, delay = "waiting", self._backoff.failed()
+                self._turn += 1
+            else:
+                state, delay = await self._until_another_is_wanted(session, connection)
+            if self._leaving:
+                return
+            if state != "connecting":
+                self._on_state(state)
+            await asyncio.sleep(delay)
 
     def _refused(self, refusal: HandshakeRefused) -> tuple[str, float]:
+        self._turn += 1
         status, retry_after = refusal.status, refusal.retry_after
         logger.warning("dial refused", extra={"event": "dial_refused", "status": status})
         if status in REFUSALS:
             return "refused", self._backoff.refused(retry_after)
         return "waiting", self._backoff.failed(retry_after)
 
-    def _dial(self) -> connect:
-        tls: dict[str, Any] = {} if self._ssl_context is None else {"ssl": self._ssl_context}
-        return connect(
-            self._url,
-            additional_headers={NODE_HEADER: self._identity.node_id},
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            user_agent_header=self._agent or None,
-            compression=None,
-            ping_interval=None,
-            proxy=None,
-            open_timeout=DIAL_TIMEOUT_S,
-            max_size=MAX_MESSAGE_BYTES,
-            write_limit=WRITE_LIMIT_BYTES,
-            **tls,
-        )
+    async def _until_another_is_wanted(
+        self, session: NodeSession, connection: asyncio.Task[None]
+    ) -> tuple[str, float]:
+        """Wait for the session's end, or until its Hub asks to be left; give state and delay from there.
 
-    async def _serve(self, channel: WebSocketChannel) -> float:
-        """Shake hands, carry the session to its end, give the delay before the next dial."""
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
-            granted = await introduce(
-                channel,
-                identity=self._identity,
-                instance_id=self._instance_id,
-                host=self._host,
-                agent=self._agent,
-                max_streams=self._max_streams,
-            )
+        A session that is to be left goes on serving until its successor stands.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        session = self._welcomed(channel, granted, began)
+        asked = asyncio.create_task(session.leave_asked.wait())
         try:
-            await session.run()
+            await asyncio.wait({connection, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._session = None
+            asked.cancel()
         self._backoff.connected(loop.time() - began)
-        return self._next_dial(session)
+        goaway = session.goaway_received
+        if goaway is None:
+            self._turn += 1
+            return "waiting", self._backoff.failed()
+        if goaway.reason != STAYS:
+            self._turn += 1
+        due = loop.time() + min(max(0.0, goaway.reconnect_in), LONGEST_STAY_AWAY_S)
+        await asyncio.wait({connection}, timeout=max(0.0, due - loop.time()))
+        return "connecting" if self._sessions else "waiting", max(0.0, due - loop.time())
 
-    def _welcomed(self, channel: WebSocketChannel, granted: Welcome, now: float) -> NodeSession:
+    # -- sessions ---------------------------------------------------------------------------------
+
+    async def _connected(self) -> tuple[NodeSession, asyncio.Task[None]]:
+        """Dial the next address; give the session that stands and the task that carries it to its end.
+
+        Raises:
+            HandshakeRefused: the Hub would not have us.
+            DialFailed: nobody answered there.
+        """
+        standing: asyncio.Future[NodeSession] = asyncio.get_running_loop().create_future()
+        url = self._urls[self._turn % len(self._urls)]
+        connection = asyncio.create_task(self._carry(url, standing))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+        both: set[asyncio.Future[Any]] = {connection, standing}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not standing.done():
+            await connection
+        return standing.result(), connection
+
+    async def _carry(self, url: str, standing: "asyncio.Future[NodeSession]") -> None:
+        """One connection from its dial to its end."""
+        async with self._dialler.dial(url) as (channel, granted):
+            session = self._begin(channel, granted)
+            standing.set_result(session)
+            try:
+                await session.run()
+            finally:
+                self._sessions.remove(session)
+
+    def _begin(self, channel: WebSocketChannel, granted: Welcome) -> NodeSession:
+        dialler = self._dialler
         protocol = NodeProtocol(
             generation=granted.generation,
-            now=now,
-            max_streams=min(self._max_streams, granted.max_streams),
+            now=asyncio.get_running_loop().time(),
+            max_streams=min(dialler.max_streams, granted.max_streams),
             times=LivenessTimes.for_heartbeat(granted.heartbeat_s),
             budget=self._budget,
         )
         session = NodeSession(
             channel,
             protocol,
-            node_id=self._identity.node_id,
-            instance_id=self._instance_id,
+            node_id=dialler.node_id,
+            instance_id=dialler.instance_id,
             hub_id=granted.hub_id,
             handler=self._handler,
             status=self._status,
             on_command=self._on_command,
         )
-        self._session = session
+        for old in self._sessions:
+            old.leave("replaced", REPLACED_DRAIN_S)
+        self._sessions.append(session)
         self._on_welcome(granted)
         self._on_state("connected")
         return session
-
-    def _next_dial(self, session: NodeSession) -> float:
-        if session.goaway_received is not None:
-            return min(max(0.0, session.goaway_received.reconnect_in), LONGEST_STAY_AWAY_S)
-        return self._backoff.failed()
-
-
-def _refusal(answer: InvalidStatus) -> HandshakeRefused:
-    response = answer.response
-    retry_after: float | None = None
-    with contextlib.suppress(ValueError):  # a date is allowed too; then our own delay must do
-        retry_after = min(int(response.headers.get("Retry-After", "")), LONGEST_STAY_AWAY_S)
-    return HandshakeRefused(response.status_code, retry_after, response.reason_phrase)

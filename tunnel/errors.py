@@ -5,6 +5,7 @@ Owns the one error tree of the folder. Must not know frames, sockets or tasks.
     TunnelError
     ├── ProtocolViolation       somebody broke SPEC.md; `local` says whether it was us
     ├── ChannelClosed           the byte pipe below a session is gone
+    ├── DialFailed              nobody answered at the address, or not as a Hub does
     ├── HandshakeRefused        the other side would not have us; says when to come back
     ├── SessionClosed           the session ended while something wanted to use it
     │   └── SessionDraining     it still runs its streams but takes no new ones
@@ -65,6 +66,10 @@ class ChannelClosed(TunnelError):
         super().__init__(f"channel closed: {code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+
+
+class DialFailed(TunnelError):
+    """Nobody answered at the address, or not as a Hub does; the message says how."""
 
 
 class HandshakeRefused(TunnelError):

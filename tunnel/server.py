@@ -71,6 +71,7 @@ class TunnelLimits:
     retry_after_s: float = 5.0  # told to who comes too fast, plus as much again at random
     max_streams: int = MAX_STREAMS
     buffered_bytes: int = PROCESS_BUDGET  # of answers that wait for their readers, all sessions together
+    least_smear_s: float = 2.0  # over which nodes are asked to come back; longer where they are many
     heartbeat_s: float = 15.0
 
 
@@ -158,27 +159,35 @@ class TunnelServer:
             server_header=None,
         )
 
-    async def close(self, *, drain_s: float = 0) -> None:
-        """Stop listening, let sessions finish for at most `drain_s` seconds, then end them."""
-        if self._server is None:
+    async def drain(self, deadline_s: float) -> None:
+        """Stop listening and ask every node to dial another Hub, or this one's successor, in its own time.
+
+        Sessions go on until their nodes leave, `close`, or `deadline_s` seconds from now: streams that run
+        finish, and new ones may still be opened for as long as a node has nowhere else to go.
+        """
+        if self._server is None or self._draining:
             return
         self._draining = True
         self._server.close(close_connections=False)
-        if drain_s > 0:
-            await self._drain(drain_s)
+        limits, count = self._limits, len(self._sessions)
+        smear_s = min(deadline_s, max(limits.least_smear_s, count / max(limits.handshakes_per_s, 1.0)))
+        for session in list(self._sessions):
+            moment = smear_s * random()  # noqa: S311 - spreads the nodes' return, guards nothing
+            await session.goaway("going away", reconnect_in=moment, deadline=deadline_s)
+
+    async def close(self, *, drain_s: float = 0) -> None:
+        """Stop listening, let streams finish for at most `drain_s` seconds, then end every session."""
+        if self._server is None:
+            return
+        await self.drain(drain_s)
+        if drain_s > 0 and self._sessions:
+            ends = [asyncio.ensure_future(_finished(session)) for session in self._sessions]
+            await asyncio.wait(ends, timeout=drain_s)
+            for end in ends:
+                end.cancel()
         await asyncio.gather(*(session.close("going away") for session in self._sessions))
         self._server.close()
         await self._server.wait_closed()
-
-    async def _drain(self, drain_s: float) -> None:
-        for session in self._sessions:
-            smeared = drain_s * random()  # noqa: S311 - spreads the nodes' return, guards nothing
-            await session.goaway("going away", reconnect_in=smeared, deadline=drain_s)
-        ends = [asyncio.ensure_future(session.closed.wait()) for session in self._sessions]
-        if ends:
-            _, late = await asyncio.wait(ends, timeout=drain_s)
-            for end in late:
-                end.cancel()
 
     # -- before the upgrade -----------------------------------------------------------------------
 
@@ -279,6 +288,16 @@ class TunnelServer:
             on_status=self._on_status,
             on_event=self._on_event,
         )
+
+
+async def _finished(session: HubSession) -> None:
+    """Wait until a session has ended or has nothing left to do."""
+    idle, closed = (asyncio.ensure_future(each) for each in (session.idle(), session.closed.wait()))
+    try:
+        await asyncio.wait({idle, closed}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        idle.cancel()
+        closed.cancel()
 
 
 def _address(connection: ServerConnection) -> str:

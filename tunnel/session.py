@@ -78,7 +78,7 @@ class HubSession(Session):
 
         Raises:
             SessionClosed: the session is over.
-            SessionDraining: one side said GOAWAY.
+            SessionDraining: the node said GOAWAY.
             TooManyStreams: as many as allowed are open.
             ProtocolViolation: (local) the request is over 32 KiB.
         """
@@ -106,6 +106,10 @@ class HubSession(Session):
         if self._status_callback is not None:
             self._status_callback(self, event.status)
 
+    def _on_goaway(self, event: GoawayReceived) -> None:
+        super()._on_goaway(event)
+        self.draining = True
+
     def _on_event(self, event: EventReceived) -> None:
         if self._event_callback is not None:
             self._event_callback(self, event.event)
@@ -123,6 +127,7 @@ class NodeSession(Session):
 
     Attributes:
         goaway_received: The Hub's GOAWAY, once there was one.
+        leave_asked: Set with it. Until `leave` the session goes on taking streams.
     """
 
     _protocol: NodeProtocol
@@ -142,6 +147,7 @@ class NodeSession(Session):
     ) -> None:
         super().__init__(channel, protocol, node_id=node_id, instance_id=instance_id, hub_id=hub_id)
         self.goaway_received: Goaway | None = None
+        self.leave_asked = asyncio.Event()
         self._handler = handler
         self._status = status
         self._status_s = status_s
@@ -160,6 +166,21 @@ class NodeSession(Session):
         if self.close_reason is None:
             self._protocol.send_event(event)
             self._wake()
+
+    async def goaway(self, reason: str, *, reconnect_in: float = 0.0, deadline: float = 30.0) -> None:
+        """Say that no new streams are taken here; those that come nevertheless are refused."""
+        self.draining = True
+        await super().goaway(reason, reconnect_in=reconnect_in, deadline=deadline)
+
+    def leave(self, reason: str, deadline: float) -> None:
+        """Drain without being waited for: another session stands in this one's place."""
+        if self.close_reason is None:
+            self._spawn(self._leave(reason, deadline))
+
+    async def _leave(self, reason: str, deadline: float) -> None:
+        await self.goaway(reason, deadline=deadline)
+        await self.idle()
+        self._finish("drained")
 
     async def drain(self, reason: str, deadline: float) -> None:
         """Take no new streams, finish what runs for at most `deadline` seconds, then close."""
@@ -201,12 +222,8 @@ class NodeSession(Session):
         super()._on_goaway(event)
         if self.goaway_received is None:
             self.goaway_received = event.goaway
+            self.leave_asked.set()
             self._spawn(self._finish_after(event.goaway.deadline, "drained"))
-            self._spawn(self._finish_when_idle())
-
-    async def _finish_when_idle(self) -> None:
-        await self.idle()
-        self._finish("drained")
 
     def _on_command(self, event: CommandReceived) -> None:
         if self._command_callback is not None:

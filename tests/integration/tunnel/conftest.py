@@ -91,14 +91,16 @@ class HubSide:
 class NodeSide:
     """A TunnelClient with everything it said collected in queues."""
 
-    def __init__(self, url: str, identity: NodeIdentity, **options: object) -> None:
+    def __init__(
+        self, url: str, identity: NodeIdentity, *, more: tuple[str, ...] = (), **options: object
+    ) -> None:
         self.handler: Handler = echo
         self.status = make_status()
         self.states: asyncio.Queue[str] = asyncio.Queue()
         self.welcomes: asyncio.Queue[Welcome] = asyncio.Queue()
         self.commands: asyncio.Queue[Command] = asyncio.Queue()
         self.client = TunnelClient(
-            url=url,
+            urls=(url, *more),
             identity=identity,
             instance_id="inst_1",
             handler=self._handle,

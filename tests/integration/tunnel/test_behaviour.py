@@ -253,7 +253,7 @@ async def test_a_lost_session_fails_every_stream_and_cancels_every_handler(link,
         await link.hub.command(Command(job="j", action="load", model="m"))
 
 
-async def test_goaway_finishes_what_runs_and_opens_nothing_new(link, request_open) -> None:
+async def test_goaway_of_the_hub_asks_and_the_node_answers_until_it_leaves(link, request_open) -> None:
     release = asyncio.Event()
 
     async def handler(stream) -> None:
@@ -266,15 +266,21 @@ async def test_goaway_finishes_what_runs_and_opens_nothing_new(link, request_ope
     await stream.send(b"", fin=True)
     await stream.head()
     await link.hub.goaway("update", reconnect_in=30.0, deadline=30.0)
-    assert link.hub.draining
+    await link.node.leave_asked.wait()
+    assert link.node.goaway_received.reconnect_in == 30.0
+    assert not link.hub.draining
+    another = await link.hub.open(request_open())
+    await another.send(b"", fin=True)
+    await another.head()
+    link.node.leave("replaced", 30.0)
+    while not link.hub.draining:
+        await asyncio.sleep(0)
     with pytest.raises(SessionDraining):
         await link.hub.open(request_open())
     release.set()
-    assert await read_all(stream) == b"whole"
+    assert await read_all(stream) == await read_all(another) == b"whole"
     await link.hub.closed.wait()
     await link.node.closed.wait()
-    assert link.node.goaway_received is not None
-    assert link.node.goaway_received.reconnect_in == 30.0
     assert link.node.close_reason == "drained"
 
 

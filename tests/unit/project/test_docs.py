@@ -305,7 +305,7 @@ NUMBERS = {
     ],
     "hub": [
         f"({accounts.MINIMUM_PASSWORD} characters or more)",
-        f"they have {serve.TUNNEL_DRAIN_S:g} seconds",
+        f"spread over {DEFAULT_LIMITS.least_smear_s:g} seconds",
         f"than {inference.KEEP_ALIVE_S:g} seconds before",
         f"stay open for {serve.KEEP_ALIVE_S} seconds",
         f"the {DEFAULT_LIMITS.handshakes_per_address} handshakes",

@@ -100,7 +100,7 @@ class ScriptedNode:
 
     def __post_init__(self) -> None:
         self.client = TunnelClient(
-            url=self.url,
+            urls=(self.url,),
             identity=NodeIdentity(self.node_id, self.key),
             instance_id=f"instance-{self.node_id}",
             handler=self.handle,

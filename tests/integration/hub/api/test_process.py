@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from hub.config import HubConfig
 from hub.serve import run
-data, catalog, drain = sys.argv[1:]
+data, catalog, drain, port, tunnel_port = sys.argv[1:]
 changes = {"data_dir": Path(data), "catalog": (Path(catalog),), "drain_s": float(drain)}
-sys.exit(run(HubConfig(port=0, tunnel_port=0, **changes)))
+sys.exit(run(HubConfig(port=int(port), tunnel_port=int(tunnel_port), **changes)))
 """
 
 
@@ -38,28 +38,31 @@ class Process:
         async with asyncio.timeout(10):
             return await self.process.wait()
 
+    async def cleared_away(self):
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
 
-@pytest.fixture
-async def started(config, request):
-    """Starts a Hub; its first line on stdout says where it listens."""
-    drain = getattr(request, "param", 5)
+
+async def start(config, *, drain=5, port=0, tunnel_port=0):
+    """Start a Hub; its first line on stdout says where it listens."""
+    arguments = (config.data_dir, config.catalog[0], drain, port, tunnel_port)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        RUN,
-        str(config.data_dir),
-        str(config.catalog[0]),
-        str(drain),
+        *(sys.executable, "-c", RUN, *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
     async with asyncio.timeout(20):
         line = (await process.stdout.readline()).decode().split()
     assert line[0] == "listening"
-    yield Process(process, dict(word.split("=", 1) for word in line[1:]))
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
+    return Process(process, dict(word.split("=", 1) for word in line[1:]))
+
+
+@pytest.fixture
+async def started(config, request):
+    found = await start(config, drain=getattr(request, "param", 5))
+    yield found
+    await found.cleared_away()
 
 
 @pytest.fixture
@@ -105,6 +108,56 @@ async def test_sigterm_lets_a_stream_finish_and_takes_nothing_new(started, askin
             lines.append(line)
     assert "data: [DONE]" in lines
     assert await started.ends() == 0
+
+
+@pytest.mark.parametrize("started", [60], indirect=True)
+async def test_a_restart_under_64_streams_truncates_none_and_the_successor_has_the_node(
+    started, asking, config, script
+):
+    """The successor starts on the same ports and the same data while the first still finishes."""
+    go, all_began, begun = asyncio.Event(), asyncio.Event(), []
+
+    async def paused(stream, body):
+        await stream.send_head(Head(status=200, headers=script.sse))
+        await stream.send(script.chunk("first"))
+        begun.append(stream.id)
+        if len(begun) == 64:
+            all_began.set()
+        await go.wait()
+        await stream.send(b"data: [DONE]\n\n", fin=True, trailers=Trailers(usage=script.usage))
+
+    async def ask():
+        async with wide.stream("POST", "/v1/chat/completions", json=ASK) as response:
+            return [line async for line in response.aiter_lines()], response.headers["x-request-id"]
+
+    asking.node.script, asking.node.slots = paused, 64
+    limits = httpx.Limits(max_connections=80)
+    async with httpx.AsyncClient(
+        base_url=started.api, headers=asking.headers, timeout=60, limits=limits, trust_env=False
+    ) as wide:
+        asked = [asyncio.create_task(ask()) for _ in range(64)]
+        await all_began.wait()
+        started.process.send_signal(signal.SIGTERM)
+        await refused(started.api)
+        ports = [int(url.rpartition(":")[2]) for url in (started.api, started.tunnel)]
+        successor = await start(config, port=ports[0], tunnel_port=ports[1])
+        try:
+            async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as fresh:
+                fresh.headers["authorization"] = asking.headers["authorization"]
+                while not (await fresh.get(f"{successor.api}/v1/models")).json().get("data"):
+                    await asyncio.sleep(0.05)
+                assert started.process.returncode is None, "the first still finishes its streams"
+                go.set()
+                answer = await fresh.post(f"{successor.api}/v1/chat/completions", json=ASK)
+                assert "[DONE]" in answer.text
+            answers = await asyncio.gather(*asked)
+            assert all("data: [DONE]" in lines for lines, _ in answers)
+            assert await started.ends() == 0
+            async with await Storage.open(config.database) as storage:
+                recorded = {record.request_id for record in await storage.usage.list()}
+            assert {request_id for _, request_id in answers} <= recorded
+        finally:
+            await successor.cleared_away()
 
 
 async def refused(url):

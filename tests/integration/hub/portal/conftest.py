@@ -273,7 +273,7 @@ async def connect(portal) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     async def connect(node: Node, **report: Any) -> None:
         wish = {"agent": "porten/1", "accepting": True, "devices": (), "replicas": (), "models": ()}
         client = TunnelClient(
-            url=portal.hub.addresses.tunnel_local,
+            urls=(portal.hub.addresses.tunnel_local,),
             identity=NodeIdentity(node.id, portal.keys[node.id]),
             instance_id="instance",
             handler=refuse,

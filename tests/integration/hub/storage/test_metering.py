@@ -35,7 +35,7 @@ async def until(condition):
 
 
 def segments(spool):
-    return sorted(path.name for path in spool.iterdir() if path.name != "lock")
+    return sorted(path.name for path in spool.iterdir() if path.suffix != ".lock")
 
 
 @pytest.fixture
@@ -202,12 +202,28 @@ async def test_what_storage_does_not_take_at_the_end_is_there_at_the_next_start(
         assert await stored(storage) == ["req_1"]
 
 
-async def test_a_spool_belongs_to_one_process_at_a_time(storage, spool):
+async def test_processes_share_a_spool_and_leave_each_others_files_alone(storage, spool, monkeypatch):
+    async with Meter(storage, spool) as old:
+        with monkeypatch.context() as broken:
+            broken.setattr(old, "_try_flush", lambda: asyncio.sleep(0, 60.0))
+            old.record(record("req_1"))
+            async with Meter(storage, spool) as new:
+                new.record(record("req_2"))
+                await new.flush()
+                assert await stored(storage) == ["req_2"]
+            assert len(segments(spool)) == 1
+    assert await stored(storage) == ["req_1", "req_2"]
+    assert list(spool.iterdir()) == []
+
+
+async def test_what_a_dead_process_left_is_adopted_with_its_lock(storage, spool):
+    dead = Meter(storage, spool)
+    dead._enter_directory()
+    dead.record(record("req_1"))
+    os.close(dead._lock)
     async with Meter(storage, spool):
-        with pytest.raises(SpoolUnavailable, match="another porten-hub"):
-            await Meter(storage, spool).start()
-    async with Meter(storage, spool):
-        pass
+        assert await stored(storage) == ["req_1"]
+    assert list(spool.iterdir()) == []
 
 
 async def test_a_full_disk_is_said_and_the_torn_line_harms_no_other(storage, spool, monkeypatch):

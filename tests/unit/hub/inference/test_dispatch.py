@@ -196,7 +196,7 @@ async def test_a_node_that_never_reports_is_not_waited_for_long(world):
     world.welcome("n1")
     failure = await refusal_of(world.begin(await admitted(world)))
     assert failure.code == "no_available_node"
-    assert "1 connected but not saying what they offer" in failure.message
+    assert "1 just connecting" in failure.message
 
 
 async def test_the_queue_has_an_end(world, fakes):

@@ -80,12 +80,12 @@ async def test_a_change_hides_the_node_until_it_is_read_and_redials(world, conne
     world.changes.publish(NodeChanged("n1"))
     assert seen(world) is None
     await settle()
-    assert not seen(world).online, "its credential still says the old region"
+    assert not seen(world).reported, "its credential still says the old region"
     assert connected.close_reason == "credential"
     assert connected.draining
     world.connect("n1")
     assert seen(world).facts.region == "us"
-    assert seen(world).online
+    assert seen(world).reported
 
 
 async def test_a_rename_disturbs_nobody(world, connected):

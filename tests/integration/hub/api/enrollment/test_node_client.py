@@ -34,7 +34,7 @@ async def test_a_code_becomes_an_identity_that_dials_in(bench, operator, clock, 
         encode_public_key(KEY.public_key()),
     )
     client = TunnelClient(
-        url=identity.hub.tunnel_urls[0],
+        urls=(identity.hub.tunnel_urls[0],),
         identity=identity.dialler(),
         instance_id="instance",
         handler=script.answer,
