@@ -227,7 +227,10 @@ class Bench:
 
     def offers(self, node_id: str) -> bool:
         return any(
-            candidate.facts.node_id == node_id and candidate.online and candidate.accepting
+            candidate.facts.node_id == node_id
+            and candidate.online
+            and candidate.reported
+            and candidate.accepting
             for candidate in self.hub.registry.candidates(MODEL)
         )
 
