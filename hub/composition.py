@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.addresses import Addresses
 from hub.changes import Changes
+from hub.clones import CloneWatch
 from models.catalog import Catalog
 
 if TYPE_CHECKING:  # handlers import this module for the type alone; it must not pull the parts in with it
@@ -38,6 +39,7 @@ class Hub:
     storage: Storage
     accounts: AccountService
     changes: Changes
+    clones: CloneWatch
     catalog: Catalog
     enrollment: EnrollmentService
     meter: Meter

@@ -158,9 +158,16 @@ class Registry:
                 live.session.goaway("credential", reconnect_in=0.0, deadline=REPLACED_DRAIN_S)
             )
 
+    def quarantine(self, node_id: str) -> None:
+        """End a node's sessions: two machines use its credential."""
+        self._end(node_id, "quarantined")
+
     def _revoked(self, node_id: str) -> None:
+        self._end(node_id, "revoked")
+
+    def _end(self, node_id: str, reason: str) -> None:
         for session in self._sessions.get(node_id, ()):
-            self._background.spawn(session.close("revoked"))
+            self._background.spawn(session.close(reason))
         self._live.pop(node_id, None)
 
     # --- choosing ----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from hub.admission import Admission
 from hub.api import openai_errors
 from hub.app import create_app
 from hub.changes import Changes
+from hub.clones import CloneWatch
 from hub.cluster.local import RevisionWatch
 from hub.composition import Hub
 from hub.config import HubConfig
@@ -192,6 +193,7 @@ async def _compose(
         storage=storage,
         accounts=AccountService(storage, clock),
         changes=changes,
+        clones=CloneWatch(),
         catalog=catalog,
         enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
         meter=meter,
@@ -248,6 +250,9 @@ async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[TunnelSer
         config.region_authority,
         credential_for=hub.enrollment.credential_for,
         signed=hub.registry.sign,
+        clones=hub.clones,
+        quarantine=hub.registry.quarantine,
+        clock=hub.clock,
     )
     server = TunnelServer(
         hub_id=hub.hub_id,

@@ -6,19 +6,24 @@ and `StorageUnavailable`. Must not know HTTP or sessions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.exc import SQLAlchemyError
 
+from hub.clones import CloneWatch
 from hub.errors import NotFound, StorageUnavailable
 from hub.policy import NodeFacts, RegionAuthority, RegionTree
 from hub.storage.records import ApiKey, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid, HandshakeRefused
+from tunnel.handshake import QUARANTINED_STATUS
 from tunnel.identity import decode_public_key
 from tunnel.server import Grant
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -78,6 +83,9 @@ class StoredNodes:
         *,
         credential_for: Callable[[Node], str],
         signed: Callable[[int, NodeFacts], None],
+        clones: CloneWatch,
+        quarantine: Callable[[str], None],
+        clock: Callable[[], float],
     ) -> None:
         """Look nodes up in storage.
 
@@ -86,11 +94,17 @@ class StoredNodes:
             authority: whose word makes a region count.
             credential_for: signs a node's current credential.
             signed: told the generation and the facts behind each credential handed out.
+            clones: notices a credential that two machines use.
+            quarantine: told of a node whose credential is, so that its sessions end.
+            clock: UTC seconds since the epoch.
         """
         self._storage = storage
         self._authority = authority
         self._credential_for = credential_for
         self._signed = signed
+        self._clones = clones
+        self._quarantine = quarantine
+        self._clock = clock
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
         """The node's keys; none for a node that is unknown, revoked or stored with a damaged key."""
@@ -103,14 +117,18 @@ class StoredNodes:
         except CredentialInvalid:
             return ()
 
-    async def admit(self, node_id: str, instance_id: str) -> Grant:  # noqa: ARG002 - clones are a later concern
+    async def admit(self, node_id: str, instance_id: str) -> Grant:
         """Give the next generation and the current credential.
 
         The record is read after the generation was drawn: of two sessions, the newer never holds older facts.
 
         Raises:
-            HandshakeRefused: the node was revoked while it shook hands.
+            HandshakeRefused: the node was revoked while it shook hands, or two machines use its credential.
         """
+        if not self._clones.admits(node_id, instance_id, self._clock()):
+            log.error("two machines use one credential", extra={"event": "node.cloned", "node_id": node_id})
+            self._quarantine(node_id)
+            raise HandshakeRefused(QUARANTINED_STATUS, reason="quarantined")
         with _translated():
             try:
                 generation = await self._storage.nodes.next_generation(node_id)

@@ -183,6 +183,9 @@ async def _daemon(config: NodeConfig) -> list[Finding]:
     except RuntimeFault as error:
         return [_failed("node", str(error), "look at its log")]
     state = status["tunnel"]["state"]
+    if state == "quarantined":
+        found = "another machine uses this node's key, so the Hub lets neither in"
+        return [_failed("node", found, "find the copy; if you cannot, porten logout, then porten login")]
     if state == "refused":
         return [_failed("node", "the Hub refuses it: it was revoked", "porten logout, then porten login")]
     return [_ok("node", f"runs (pid {status['pid']}), tunnel {state}")]

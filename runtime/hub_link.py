@@ -114,8 +114,10 @@ class HubLink:
     def _entered(self, state: str) -> None:
         self.state = state
         self._metrics.tunnel_state(state)
-        level = logging.WARNING if state == "refused" else logging.INFO
+        level = logging.WARNING if state in ("refused", "quarantined") else logging.INFO
         fields = {"event": "tunnel_state", "state": state, "hub": self.identity.hub.hub_url}
         logger.log(level, "tunnel %s", state, extra=fields)
-        if state == "refused":
+        if state == "quarantined":
+            logger.warning("another machine uses this node's key. See `porten doctor`")
+        elif state == "refused":
             logger.warning("the Hub does not know this node: was it revoked? See `porten doctor`")

@@ -15,7 +15,7 @@ from runtime.snapshot import NodeSnapshot
 from runtime.usage import TokenUsage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-TUNNEL_STATES = ("connecting", "connected", "refused", "waiting", "stopped")
+TUNNEL_STATES = ("connecting", "connected", "refused", "quarantined", "waiting", "stopped")
 _TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _DURATION_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 

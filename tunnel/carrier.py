@@ -24,6 +24,7 @@ CLOSE_CODES = {
     "protocol violation": 1002,
     "internal error": 1011,
     "revoked": 4403,
+    "quarantined": 4423,
     "superseded": 4409,
     "silent": ABNORMAL_CLOSURE,
     "stalled": ABNORMAL_CLOSURE,

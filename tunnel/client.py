@@ -15,6 +15,7 @@ from tunnel.channel import WebSocketChannel
 from tunnel.dial import LONGEST_STAY_AWAY_S, Dialler
 from tunnel.errors import DialFailed, HandshakeRefused
 from tunnel.flow import ByteBudget
+from tunnel.handshake import QUARANTINED_STATUS
 from tunnel.identity import NodeIdentity
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Command, Event, Status, Welcome
@@ -24,7 +25,9 @@ from tunnel.session import InboundStream, NodeSession
 
 BUFFERED_BYTES = 64 * 1024 * 1024  # of request bodies that wait for an engine; beyond it no window grows
 REPLACED_DRAIN_S = 600.0  # a session that was replaced may finish its streams for so long
-REFUSALS = frozenset({401, 403, 404})  # the Hub does not know us (now): minutes, not seconds
+REFUSALS = frozenset(
+    {401, 403, 404, QUARANTINED_STATUS}
+)  # the Hub will not have us (now): minutes, not seconds
 STAYS = "credential"  # the reason of a GOAWAY after which the same Hub is dialled again
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class TunnelClient:
         handler: Serves one stream; cancelled when the stream is reset or its session lost.
         status: Gives the current report; called every 10 s and soon after `status_changed`.
         on_welcome: A session stands; carries the current credential.
-        on_state: Told each of connecting, connected, refused, waiting, stopped.
+        on_state: Told each of connecting, connected, refused, quarantined, waiting, stopped.
         on_command: A job from the Hub; must not block.
         agent: What we call ourselves.
         ssl_context: For wss:// with a private CA.
@@ -158,7 +161,8 @@ class TunnelClient:
         status, retry_after = refusal.status, refusal.retry_after
         logger.warning("dial refused", extra={"event": "dial_refused", "status": status})
         if status in REFUSALS:
-            return "refused", self._backoff.refused(retry_after)
+            state = "quarantined" if status == QUARANTINED_STATUS else "refused"
+            return state, self._backoff.refused(retry_after)
         return "waiting", self._backoff.failed(retry_after)
 
     async def _until_another_is_wanted(

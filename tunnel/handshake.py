@@ -31,6 +31,8 @@ NODE_HEADER = "X-Porten-Node"
 NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 4 * 1024  # of a message before the peer is known
 REFUSED_CLOSURE = 4401  # websocket close code: the handshake was refused for good
+QUARANTINED_CLOSURE = 4423  # websocket close code: two machines use this credential
+QUARANTINED_STATUS = 423
 BUSY_CLOSURE = 4503  # websocket close code: come back later
 
 
@@ -149,6 +151,8 @@ def host_matches(host: str, names: Sequence[str]) -> bool:
 def _refusal(closed: ChannelClosed) -> Exception:
     if closed.code == REFUSED_CLOSURE:
         return HandshakeRefused(401, reason=closed.reason)
+    if closed.code == QUARANTINED_CLOSURE:
+        return HandshakeRefused(QUARANTINED_STATUS, reason=closed.reason)
     if closed.code == BUSY_CLOSURE:
         return HandshakeRefused(503, reason=closed.reason)
     return closed

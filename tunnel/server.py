@@ -26,7 +26,16 @@ from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
 from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation, TunnelError
 from tunnel.flow import PROCESS_BUDGET, ByteBudget, TokenBucket
 from tunnel.frames import MAX_MESSAGE_BYTES
-from tunnel.handshake import BUSY_CLOSURE, NODE_HEADER, REFUSED_CLOSURE, SUBPROTOCOL, challenge, welcome
+from tunnel.handshake import (
+    BUSY_CLOSURE,
+    NODE_HEADER,
+    QUARANTINED_CLOSURE,
+    QUARANTINED_STATUS,
+    REFUSED_CLOSURE,
+    SUBPROTOCOL,
+    challenge,
+    welcome,
+)
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Event, Hello, Status, Welcome
 from tunnel.protocol import MAX_STREAMS
@@ -310,6 +319,8 @@ def _parting(error: Exception) -> tuple[int, str]:
     match error:
         case HandshakeRefused(status=503 | 429):
             return BUSY_CLOSURE, error.reason
+        case HandshakeRefused(status=status) if status == QUARANTINED_STATUS:
+            return QUARANTINED_CLOSURE, error.reason
         case HandshakeRefused():
             return REFUSED_CLOSURE, error.reason
         case ProtocolViolation():

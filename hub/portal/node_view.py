@@ -4,7 +4,7 @@ Pure: takes records and `now`, knows nothing of requests, storage or templates.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +13,20 @@ from hub.registry import LiveNode
 from hub.storage.records import Node
 from tunnel.messages import DeviceStatus, ModelStatus
 
-NodeState = Literal["online", "paused", "leaving", "offline", "revoked"]
+NodeState = Literal["online", "paused", "leaving", "offline", "quarantined", "revoked"]
 
 _STATES: Mapping[NodeState, tuple[str, str]] = {
     "online": ("Online", "good"),
     "paused": ("Online, not accepting", "warn"),
     "leaving": ("Leaving", "warn"),
     "offline": ("Offline", "off"),
+    "quarantined": ("Quarantined", "bad"),
     "revoked": ("Revoked", "bad"),
 }
+_CLONED = (
+    "Two machines use this node's key, so neither is let in for now. Find the copy; if you cannot, revoke "
+    "the node and enroll the machine anew."
+)
 _DEVICE_KINDS = {"cpu": "CPU", "cuda": "NVIDIA GPU", "metal": "Apple GPU"}
 
 
@@ -73,10 +78,10 @@ class NodeView:
         return self.state in ("online", "paused", "leaving")
 
 
-def node_view(node: Node, live: LiveNode | None, now: float) -> NodeView:
+def node_view(node: Node, live: LiveNode | None, now: float, *, quarantined: bool = False) -> NodeView:
     """Join what storage holds with what the session says; a revoked node is never shown as online."""
-    state = _state(node, live)
-    seen = live if state not in ("offline", "revoked") else None
+    state = "quarantined" if quarantined and node.revoked_at is None else _state(node, live)
+    seen = live if state not in ("offline", "quarantined", "revoked") else None
     words, tone = _STATES[state]
     models = seen.models if seen else ()
     return NodeView(
@@ -86,7 +91,7 @@ def node_view(node: Node, live: LiveNode | None, now: float) -> NodeView:
         state_words=words,
         tone=tone,
         since=_since(node, seen, now),
-        reason=seen.reason if seen else None,
+        reason=_CLONED if state == "quarantined" else seen.reason if seen else None,
         in_flight=seen.in_flight if seen else 0,
         ready=tuple(model.model for model in models if model.state == "ready"),
         warming=tuple(_warming(model, seen) for model in models if seen and model.state == "warming"),
@@ -98,9 +103,11 @@ def node_view(node: Node, live: LiveNode | None, now: float) -> NodeView:
     )
 
 
-def node_views(nodes: Iterable[Node], live: Mapping[str, LiveNode], now: float) -> list[NodeView]:
+def node_views(
+    nodes: Iterable[Node], live: Mapping[str, LiveNode], now: float, *, quarantined: Collection[str] = ()
+) -> list[NodeView]:
     """Return the views of many nodes: those that are online first, then by name."""
-    views = [node_view(node, live.get(node.id), now) for node in nodes]
+    views = [node_view(node, live.get(node.id), now, quarantined=node.id in quarantined) for node in nodes]
     return sorted(views, key=lambda view: (not view.is_online, view.name.casefold(), view.id))
 
 

@@ -137,7 +137,12 @@ async def _visible_node(request: Request, visitor: Visitor, node_id: str) -> Nod
 async def _rows(request: Request, visitor: Visitor) -> list[NodeRow]:
     hub, known = hub_of(request), await read_regions(request)
     of = None if _wants_all(request, visitor) else visitor.organisation.id
-    views = node_views(await hub.storage.nodes.list(of), hub.registry.snapshot(), hub.clock())
+    views = node_views(
+        await hub.storage.nodes.list(of),
+        hub.registry.snapshot(),
+        hub.clock(),
+        quarantined=hub.clones.quarantined(hub.clock()),
+    )
     names = await _organisation_names(request, [view.node for view in views])
     return [_row(request, view, known, names, visitor) for view in views]
 
@@ -171,7 +176,9 @@ async def _node_page(
     request: Request, visitor: Visitor, found: Node, form: PlacementForm, errors: Mapping[str, str]
 ) -> Response:
     hub, known = hub_of(request), await read_regions(request)
-    view = node_view(found, hub.registry.snapshot().get(found.id), hub.clock())
+    now = hub.clock()
+    cloned = found.id in hub.clones.quarantined(now)
+    view = node_view(found, hub.registry.snapshot().get(found.id), now, quarantined=cloned)
     row = _row(request, view, known, await _organisation_names(request, [found]), visitor)
     return page(
         "node.html",

@@ -101,7 +101,12 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
     """Show the overview."""
     hub, organisation = hub_of(request), visitor.organisation.id
     now = hub.clock()
-    views = node_views(await hub.storage.nodes.list(organisation), hub.registry.snapshot(), now)
+    views = node_views(
+        await hub.storage.nodes.list(organisation),
+        hub.registry.snapshot(),
+        now,
+        quarantined=hub.clones.quarantined(now),
+    )
     keys = await hub.storage.keys.list(organisation)
     today = await hub.storage.usage.totals(organisation, since=day_start(now), until=now + 1)
     online = sum(view.is_online for view in views)

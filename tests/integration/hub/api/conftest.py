@@ -92,6 +92,7 @@ class ScriptedNode:
     script: Script = answer
     state: str = "ready"
     slots: int = 32
+    instance: str = "first"
     seen: list[dict[str, Any]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,7 +103,7 @@ class ScriptedNode:
         self.client = TunnelClient(
             urls=(self.url,),
             identity=NodeIdentity(self.node_id, self.key),
-            instance_id=f"instance-{self.node_id}",
+            instance_id=f"{self.instance}-{self.node_id}",
             handler=self.handle,
             status=self.status,
             on_welcome=self.welcomed,

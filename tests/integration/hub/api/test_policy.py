@@ -189,3 +189,16 @@ async def test_readiness_ends_with_the_wish_to_stop(bench, http):
     bench.hub.addresses.draining = True
     response = await http.get("/readyz")
     assert (response.status_code, response.json()["accepting"]) == (503, False)
+
+
+async def test_two_machines_with_one_key_take_turns_until_both_are_kept_out(bench, http, script):
+    acme = await bench.organisation()
+    secret = await bench.key(acme)
+    first = await bench.node(acme)
+    copy = script.node(first.node_id, first.key, first.url, first.hub_key, instance="copy")
+    bench.tasks.append(asyncio.create_task(copy.client.run()))
+    clones, clock = bench.hub.clones, bench.hub.clock
+    await script.until(lambda: clones.quarantined(clock()), "the copy is noticed")
+    assert code(await ask(http, secret)) == "no_available_node"
+    assert first.node_id not in bench.hub.registry.snapshot()
+    await copy.client.stop()
