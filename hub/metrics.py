@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from hub.storage.records import UsageRecord
+from tunnel.metrics import TunnelMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -29,6 +30,9 @@ class Metrics:
         Args:
             models: the catalog's names; any other model counts as ``other``.
             sessions: the number of connected nodes now.
+
+        Attributes:
+            tunnel: the tunnels' own numbers.
         """
         self._models = frozenset(models)
         self._registry = CollectorRegistry()
@@ -57,6 +61,7 @@ class Metrics:
         self.active_streams = Gauge(
             "porten_hub_active_streams", "Requests on their way to or from a node.", registry=self._registry
         )
+        self.tunnel = TunnelMetrics("porten_hub", self._registry)
         Gauge("porten_hub_sessions", "Connected nodes.", registry=self._registry).set_function(sessions)
 
     def answered(self, endpoint: str, status: int, code: str) -> None:

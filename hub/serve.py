@@ -43,6 +43,7 @@ from hub.sources import StoredFacts, StoredNodes
 from hub.storage.repositories import Storage
 from models.catalog import Catalog, load_catalog
 from models.errors import CatalogInvalid
+from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener))
         watch = RevisionWatch(source.revision, _Copies(hub))
-        for work in (watch.run(), _note_seen(hub, source)):
+        for work in (watch.run(), _note_seen(hub, source), watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 
@@ -263,7 +264,9 @@ async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[TunnelSer
         on_session=hub.registry.connected,
         on_status=hub.registry.reported,
         on_closed=hub.registry.disconnected,
+        stats=hub.metrics.tunnel.stats,
     )
+    hub.metrics.tunnel.watch(server.load)
     await server.start_on(listener)
     hub.addresses.tunnel_local = f"ws://{local(config.tunnel_host, server.port)}"
     outer = outside(config.tunnel_host, server.port, config.public_url)

@@ -68,8 +68,11 @@ class HubLink:
             on_state=self._entered,
             on_command=self._command,
             agent=AGENT,
+            stats=metrics.tunnel.stats,
             ssl_context=tls_context(config.hub_ca_file) if secure else None,
         )
+
+        metrics.tunnel.watch(self._client.load)
 
     async def run(self) -> None:
         """Keep the tunnel up until `stop`."""

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from runtime.snapshot import NodeSnapshot
 from runtime.usage import TokenUsage
+from tunnel.metrics import TunnelMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TUNNEL_STATES = ("connecting", "connected", "refused", "quarantined", "waiting", "stopped")
@@ -61,6 +62,7 @@ class NodeMetrics:
             ("state",),
             registry=self.registry,
         )
+        self.tunnel = TunnelMetrics("porten_node", self.registry)
         self.registry.register(_SnapshotCollector(snapshot))
 
     @contextmanager

@@ -26,6 +26,7 @@ from runtime.listening import listen_tcp, listen_unix
 from runtime.membership import current_identity
 from runtime.metrics import NodeMetrics
 from runtime.status import describe
+from tunnel.lag import watch_lag
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +122,12 @@ class Node:
         fields = {"event": "node_started", "local_api": self.local_url, "pid": os.getpid()}
         logger.info("node started", extra=fields)
         stopped = asyncio.create_task(self._stop.wait())
+        lag = asyncio.create_task(watch_lag(self._metrics.tunnel.on_lag))
         try:
             await asyncio.wait({stopped, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
+            lag.cancel()
         for name, task in self._tasks.items():
             if task.done() and not self._stop.is_set():
                 task.result()

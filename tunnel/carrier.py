@@ -30,6 +30,9 @@ CLOSE_CODES = {
     "stalled": ABNORMAL_CLOSURE,
 }
 
+# What sessions are counted by at their end; a peer's own words are not among it.
+KNOWN_ENDS = frozenset({*CLOSE_CODES, "connection lost", "drained", "closed"})
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,6 +77,11 @@ class Session:
     def streams(self) -> int:
         """How many streams are open."""
         return len(self._protocol.streams)
+
+    @property
+    def waiting(self) -> tuple[int, int, int]:
+        """How many streams wait to send, interactive and bulk, and how many bytes are unsent in all."""
+        return self._protocol.waiting()
 
     async def run(self) -> str:
         """Carry frames until the session ends; give the reason. To be called once."""
@@ -223,6 +231,8 @@ class Session:
             await self._channel.close(self._close_code, self.close_reason or "")
         finally:
             self.closed.set()
+        reason = self.close_reason or ""
+        self._protocol.stats.ends[reason.replace(" ", "_") if reason in KNOWN_ENDS else "other"] += 1
         self._log(logging.INFO, "session_closed", detail=self.close_reason)
 
     # -- events -------------------------------------------------------------------------------------

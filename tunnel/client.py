@@ -22,6 +22,7 @@ from tunnel.messages import Command, Event, Status, Welcome
 from tunnel.protocol import MAX_STREAMS
 from tunnel.roles import NodeProtocol
 from tunnel.session import InboundStream, NodeSession
+from tunnel.stats import TunnelLoad, TunnelStats, load_of
 
 BUFFERED_BYTES = 64 * 1024 * 1024  # of request bodies that wait for an engine; beyond it no window grows
 REPLACED_DRAIN_S = 600.0  # a session that was replaced may finish its streams for so long
@@ -51,6 +52,7 @@ class TunnelClient:
         proxy: URL of the HTTP proxy to go through; None dials directly, whatever the environment says.
         max_streams: How many streams at once we take in a session.
         backoff: How long to stay away after failures.
+        stats: Where things are counted.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class TunnelClient:
         proxy: str | None = None,
         max_streams: int = MAX_STREAMS,
         backoff: Backoff | None = None,
+        stats: TunnelStats | None = None,
     ) -> None:
         if not urls:
             raise ValueError("a tunnel needs an address to dial")
@@ -88,6 +91,7 @@ class TunnelClient:
         self._on_state = on_state
         self._on_command = on_command
         self._backoff = backoff or Backoff()
+        self._stats = stats or TunnelStats()
         self._budget = ByteBudget(BUFFERED_BYTES)
         self._sessions: list[NodeSession] = []  # the newest last
         self._connections: set[asyncio.Task[None]] = set()
@@ -100,6 +104,10 @@ class TunnelClient:
     def session(self) -> NodeSession | None:
         """The newest session that stands, if one does."""
         return self._sessions[-1] if self._sessions else None
+
+    def load(self) -> TunnelLoad:
+        """What the sessions hold at this moment."""
+        return load_of(self._sessions, self._budget.reserved)
 
     async def run(self) -> None:
         """Dial, serve and dial again until `stop`; no failure of the network or the Hub ends it."""
@@ -146,6 +154,7 @@ class TunnelClient:
             except HandshakeRefused as refused:
                 state, delay = self._refused(refused)
             except DialFailed:
+                self._stats.handshakes["failed"] += 1
                 state, delay = "waiting", self._backoff.failed()
                 self._turn += 1
             else:
@@ -158,6 +167,7 @@ class TunnelClient:
 
     def _refused(self, refusal: HandshakeRefused) -> tuple[str, float]:
         self._turn += 1
+        self._stats.handshakes["refused"] += 1
         status, retry_after = refusal.status, refusal.retry_after
         logger.warning("dial refused", extra={"event": "dial_refused", "status": status})
         if status in REFUSALS:
@@ -228,6 +238,7 @@ class TunnelClient:
             max_streams=min(dialler.max_streams, granted.max_streams),
             times=LivenessTimes.for_heartbeat(granted.heartbeat_s),
             budget=self._budget,
+            stats=self._stats,
         )
         session = NodeSession(
             channel,
@@ -242,6 +253,7 @@ class TunnelClient:
         for old in self._sessions:
             old.leave("replaced", REPLACED_DRAIN_S)
         self._sessions.append(session)
+        self._stats.handshakes["welcomed"] += 1
         self._on_welcome(granted)
         self._on_state("connected")
         return session

@@ -42,6 +42,10 @@ class Outbox:
         """Whether there is anything to send."""
         return bool(self._control or self._interactive or self._bulk)
 
+    def depth(self) -> tuple[int, int]:
+        """How many streams wait, interactive and bulk."""
+        return len(self._interactive), len(self._bulk)
+
     def add_control(self, frame: bytes) -> None:
         """Queue a frame ahead of all data."""
         self._control.append(frame)

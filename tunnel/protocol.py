@@ -43,6 +43,7 @@ from tunnel.messages import (
 )
 from tunnel.outbox import Outbox
 from tunnel.state import Half, Signal, StreamState
+from tunnel.stats import TunnelStats
 from tunnel.table import StreamTable
 
 MAX_STREAMS = 256  # concurrent in a session; a node may advertise fewer
@@ -65,6 +66,7 @@ class TunnelProtocol:
         max_streams: How many may be open at once.
         times: Liveness intervals.
         budget: What all sessions of this process may let their peers send together.
+        stats: Where things are counted.
         jitter: Gives numbers in [0, 1).
     """
 
@@ -79,11 +81,13 @@ class TunnelProtocol:
         max_streams: int = MAX_STREAMS,
         times: LivenessTimes = DEFAULT_TIMES,
         budget: ByteBudget | None = None,
+        stats: TunnelStats | None = None,
         jitter: Callable[[], float] = random,
     ) -> None:
         self.generation = generation
         self.max_streams = max_streams
         self._budget = budget or ByteBudget()
+        self.stats = stats or TunnelStats()
         self._table = StreamTable()
         self.streams = self._table.live
         self.draining = False
@@ -92,6 +96,7 @@ class TunnelProtocol:
         self._outbox = Outbox()
         self._resets = TokenBucket(rate=RESETS_PER_S, burst=RESET_BURST + max_streams)
         self._pings = 0
+        self._pinged_at = now
         self._receivers = self._all_receivers()
 
     # -- bytes in -------------------------------------------------------------------------------
@@ -154,6 +159,7 @@ class TunnelProtocol:
         reason = self.liveness.dead(now)
         if reason is None and self.liveness.ping_due(now):
             self._pings += 1
+            self._pinged_at = now
             body = PING_BODY.pack(self._pings.to_bytes(8, "big"), self.generation)
             self._outbox.add_control(encode(FrameType.PING, payload=body))
         return reason
@@ -222,6 +228,11 @@ class TunnelProtocol:
         self._bury(stream)
         self._send_reset(stream.id, code, reason)
         return True
+
+    def waiting(self) -> tuple[int, int, int]:
+        """How many streams wait to send, interactive and bulk, and how many bytes are unsent in all."""
+        pending = sum(stream.pending_bytes for stream in self.streams.values())
+        return (*self._outbox.depth(), pending + self._outbox.control_bytes)
 
     @property
     def last_stream(self) -> int:
@@ -306,7 +317,9 @@ class TunnelProtocol:
         if stream is None:
             return None
         self._bury(stream)
-        return ResetReceived(stream, ResetCode.from_wire(reset.code), reset.reason)
+        code = ResetCode.from_wire(reset.code)
+        self.stats.resets["received", code.name] += 1
+        return ResetReceived(stream, code, reset.reason)
 
     # -- the life of a stream -----------------------------------------------------------------------
 
@@ -321,6 +334,7 @@ class TunnelProtocol:
         self._outbox.remove(stream)
 
     def _send_reset(self, stream_id: int, code: ResetCode, reason: str) -> None:
+        self.stats.resets["sent", code.name] += 1
         payload = encode_message(Reset(code=int(code), reason=reason[:256]))
         self._outbox.add_control(encode(FrameType.RESET, stream_id, payload))
 

@@ -80,6 +80,8 @@ class HubProtocol(TunnelProtocol):
 
     def _on_pong(self, frame: Frame) -> None:
         self._check_generation(frame)
+        if frame.payload[:8] == self._pings.to_bytes(8, "big"):
+            self.stats.on_rtt(self._now - self._pinged_at)
 
     def _on_head(self, frame: Frame) -> HeadReceived | None:
         stream = self._table.find(frame.stream, self._now, late=False)

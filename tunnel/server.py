@@ -41,6 +41,7 @@ from tunnel.messages import Event, Hello, Status, Welcome
 from tunnel.protocol import MAX_STREAMS
 from tunnel.roles import HubProtocol
 from tunnel.session import HubSession
+from tunnel.stats import TunnelLoad, TunnelStats, load_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class TunnelServer:
         on_event: A session's node reported on a command.
         limits: What is allowed.
         ssl_context: To serve wss:// without a proxy.
+        stats: Where things are counted.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class TunnelServer:
         on_event: Callable[[HubSession, Event], None] | None = None,
         limits: TunnelLimits = DEFAULT_LIMITS,
         ssl_context: ssl.SSLContext | None = None,
+        stats: TunnelStats | None = None,
     ) -> None:
         self._hub_id = hub_id
         self._host_names = tuple(host_names)
@@ -125,6 +128,7 @@ class TunnelServer:
         self._on_event = on_event
         self._limits = limits
         self._ssl_context = ssl_context
+        self._stats = stats or TunnelStats()
         self._budget = ByteBudget(limits.buffered_bytes)
         self._rate = TokenBucket(rate=limits.handshakes_per_s, burst=limits.handshake_burst)
         self._unfinished: Counter[str] = Counter()  # handshakes by address
@@ -144,6 +148,10 @@ class TunnelServer:
     def sessions(self) -> frozenset[HubSession]:
         """The sessions that stand."""
         return frozenset(self._sessions)
+
+    def load(self) -> TunnelLoad:
+        """What the sessions hold at this moment."""
+        return load_of(self._sessions, self._budget.reserved)
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one."""
@@ -203,11 +211,14 @@ class TunnelServer:
     async def _screen(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what may not even become a websocket; None lets it through."""
         if self._draining or not self._rate.take(time.monotonic()):
+            self._stats.handshakes["draining" if self._draining else "too_fast"] += 1
             return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
         if self._unfinished[_address(connection)] >= self._limits.handshakes_per_address:
+            self._stats.handshakes["too_many"] += 1
             return self._later(connection, HTTPStatus.TOO_MANY_REQUESTS)
         node_id = request.headers.get(NODE_HEADER, "")
         if not node_id or not await self._authenticator.public_keys(node_id):
+            self._stats.handshakes["unknown"] += 1
             return connection.respond(HTTPStatus.UNAUTHORIZED, "unknown node\n")
         return None
 
@@ -226,8 +237,10 @@ class TunnelServer:
             session = await self._shake_hands(connection, channel)
         except (TimeoutError, TunnelError) as error:
             logger.info("handshake failed", extra={"event": "handshake_failed", "error": str(error)})
+            self._stats.handshakes[_result(error)] += 1
             await channel.close(*_parting(error))
             return
+        self._stats.handshakes["welcomed"] += 1
         self._sessions.add(session)
         try:
             self._on_session(session)
@@ -284,6 +297,7 @@ class TunnelServer:
             max_streams=max_streams,
             times=LivenessTimes.for_heartbeat(self._limits.heartbeat_s),
             budget=self._budget,
+            stats=self._stats,
         )
         return HubSession(
             channel,
@@ -312,6 +326,21 @@ async def _finished(session: HubSession) -> None:
 def _address(connection: ServerConnection) -> str:
     peer = connection.remote_address
     return str(peer[0]) if peer else ""
+
+
+def _result(error: Exception) -> str:
+    """What a failed handshake is counted as."""
+    match error:
+        case HandshakeRefused(status=status) if status == QUARANTINED_STATUS:
+            return "quarantined"
+        case HandshakeRefused():
+            return "refused"
+        case ProtocolViolation():
+            return "violation"
+        case ChannelClosed():
+            return "lost"
+        case _:
+            return "timed_out"
 
 
 def _parting(error: Exception) -> tuple[int, str]:

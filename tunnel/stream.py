@@ -149,12 +149,16 @@ class Stream:
     async def _writable(self) -> None:
         if self._writer is not None:
             raise ProtocolViolation(f"two tasks send on stream {self.id}", local=True)
+        loop, credit = asyncio.get_running_loop(), self._state.credit
+        stalled_at = loop.time() if credit.used == credit.granted else None
         self._state.blocked = True
-        self._writer = asyncio.get_running_loop().create_future()
+        self._writer = loop.create_future()
         try:
             await self._writer
         finally:
             self._writer = None
+            if stalled_at is not None:
+                self._protocol.stats.credit_stall_s += loop.time() - stalled_at
 
     async def _readable(self) -> None:
         if self._reader is not None:
@@ -174,7 +178,10 @@ class Stream:
 class OutboundStream(Stream):
     """The Hub's end."""
 
-    _head: Head | None = None
+    def __init__(self, protocol: TunnelProtocol, state: StreamState, wake: Callable[[], None]) -> None:
+        super().__init__(protocol, state, wake)
+        self._head: Head | None = None
+        self._opened_at = asyncio.get_running_loop().time()
 
     async def head(self) -> Head:
         """Wait for the response's head.
@@ -189,6 +196,7 @@ class OutboundStream(Stream):
 
     def feed_head(self, head: Head) -> None:
         """Take the head that arrived."""
+        self._protocol.stats.on_head(asyncio.get_running_loop().time() - self._opened_at)
         self._head = head
         self._notify_reader()
 

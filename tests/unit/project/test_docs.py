@@ -30,6 +30,7 @@ from tunnel import identity
 from tunnel.errors import TicketRefused
 from tunnel.identity import NodeCredential, Ticket, TicketVerifier, issue_ticket
 from tunnel.server import DEFAULT_LIMITS
+from tunnel.stats import load_of
 
 DOCS = Path(__file__).parents[3] / "docs"
 POLICY, HUB, PORTAL = ((DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md"))
@@ -226,6 +227,11 @@ def test_every_metric_is_listed_with_its_labels() -> None:
     metrics = Metrics(models=["tiny"], sessions=lambda: 0)
     metrics.answered("/v1/models", 200, "ok")
     metrics.used(UsageRecord("req_a", "key_a", "acme", "node_a", None, "tiny", 1, 0, 1, 1.0, 1.0, "ok", 0.0))
+    tunnel = metrics.tunnel
+    for counts in (tunnel.stats.handshakes, tunnel.stats.ends):
+        counts["any"] += 1
+    tunnel.stats.resets["sent", "any"] += 1
+    tunnel.watch(lambda: load_of([], 0))
     families = [
         family
         for family in text_string_to_metric_families(metrics.text().decode())
