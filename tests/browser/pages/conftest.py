@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,16 +193,24 @@ class Team:
         return email
 
     async def visit(self, path: str = "/", role: Role = Role.OWNER, **options: Any) -> pw.Page:
-        """Open a page as somebody signed in: through the form the first time, then by the cookie."""
-        page = await self.portal.open(cookies=self.signed_in.get(role, ()), **options)
-        await page.goto(path)
+        """Open a page as somebody signed in."""
         if role not in self.signed_in:
-            await page.get_by_label("E-mail").fill(await self.person(role))
-            await page.get_by_label("Password").fill(PASSWORD)
-            await page.get_by_role("button", name="Sign in").click()
-            await page.get_by_role("button", name="Sign out").wait_for()
-            self.signed_in[role] = await page.context.cookies()
+            self.signed_in[role] = await self.sign_in(await self.person(role))
+        page = await self.portal.open(cookies=self.signed_in[role], **options)
+        await page.goto(path)
         return page
+
+    async def sign_in(self, email: str) -> list[dict[str, str]]:
+        """Sign in through the form, without the time a browser takes; returns the cookies."""
+        async with httpx.AsyncClient(base_url=self.portal.url, trust_env=False) as client:
+            token = re.search(r'name="csrf_token" value="(\w+)"', (await client.get("/login")).text)
+            assert token is not None
+            form = {"email": email, "password": PASSWORD, "csrf_token": token[1]}
+            assert (await client.post("/login", data=form)).status_code == 303
+            return [
+                {"name": name, "value": value, "url": self.portal.url}
+                for name, value in client.cookies.items()
+            ]
 
     def stranger(self, name: str) -> Machine:
         """A machine that has yet to ask."""

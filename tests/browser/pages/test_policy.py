@@ -4,7 +4,11 @@ Every test of this folder fails if a page breaks its policy, calls another host 
 `well_behaved`. Here it is tried that this would be noticed.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
 
 from hub.storage.records import Role
 
@@ -55,22 +59,34 @@ async def test_the_browser_refuses_and_says_so(portal, team, deed: str, directiv
 
 
 async def test_a_call_to_another_host_would_be_noticed(portal, team) -> None:
-    page = await team.visit("/")
-    await page.route("**/*", lambda route: route.abort())
+    page = await team.visit("/device")
+    await page.route("http://elsewhere.invalid/", lambda route: route.abort())
     async with page.expect_event("requestfailed"):
         await page.evaluate("setTimeout(() => location.assign('http://elsewhere.invalid/'))")
     assert portal.watch.complaints == ["asked another host: http://elsewhere.invalid/"]
     portal.watch.complaints.clear()
 
 
-async def test_no_other_site_can_put_a_page_in_a_frame(portal) -> None:
+@pytest_asyncio.fixture(loop_scope="module")
+async def framing_site(portal) -> AsyncIterator[str]:
+    """Another site on this machine, whose only page has ours in a frame; gives its address."""
+    page = f"<link rel=icon href='data:,'><iframe src='{portal.url}/login'></iframe>".encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(page)}\r\n\r\n".encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + page)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as site:
+        yield f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}/"
+
+
+async def test_no_other_site_can_put_a_page_in_a_frame(portal, framing_site: str) -> None:
     page = await portal.open()
-    framing = f"<iframe src='{portal.url}/login'></iframe>"
-    await page.route(
-        "http://elsewhere.invalid/",
-        lambda route: route.fulfill(content_type="text/html", body=framing),
-    )
-    await page.goto("http://elsewhere.invalid/")
+    async with page.expect_console_message(lambda message: "frame-ancestors 'none'" in message.text):
+        await page.goto(framing_site)
     assert page.frames[1].url == "chrome-error://chromewebdata/"
     portal.watch.complaints.clear()
 
