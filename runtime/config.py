@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -65,6 +66,34 @@ def _http_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _proxy_url(secret: SecretStr) -> SecretStr:
+    """Refuse what one of the two libraries that dial through it could not read; never quote it."""
+    try:
+        is_sound = _is_http_proxy(secret.get_secret_value())
+    except ValueError:  # whose words would quote a part
+        is_sound = False
+    if not is_sound:
+        raise ValueError(
+            "must be http://host:port or http://user:password@host:port, other characters percent-encoded"
+        )
+    return secret
+
+
+def _is_http_proxy(url: str) -> bool:
+    parts = urlsplit(url)
+    named = [unquote(word, errors="strict") for word in (parts.username, parts.password) if word is not None]
+    is_plain = url.isascii() and url.isprintable() and " " not in url and url.count("@") < 2
+    is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+    return (
+        is_plain
+        and is_bare
+        and parts.scheme == "http"
+        and bool(parts.hostname and parts.hostname.encode("idna"))
+        and parts.port != 0
+        and len(named) != 1
+    )
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommaSeparatedPaths = Annotated[
     tuple[Annotated[Path, AfterValidator(_expand)], ...], NoDecode, BeforeValidator(_split)
@@ -104,6 +133,11 @@ class NodeConfig(BaseSettings):
     hub_ca_file: AbsolutePath | None = Field(
         None,
         description="PEM file of the authority that signed the Hub's certificate, where it is a private one.",
+    )
+    proxy_url: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = Field(
+        None,
+        description="HTTP proxy to reach the Hub through, as `http://user:password@proxy.example.org:3128`; "
+        "none is taken from the environment.",
     )
     join_token: SecretStr | None = Field(
         None, description="JoinToken with which `porten run` enrolls a machine nobody sits at."
@@ -172,6 +206,11 @@ class NodeConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy's URL with its password: for dialling, never for showing."""
+        return None if self.proxy_url is None else self.proxy_url.get_secret_value()
 
     @classmethod
     def settings_customise_sources(

@@ -152,7 +152,9 @@ async def _hub(config: NodeConfig) -> list[Finding]:
         _ok("identity", f"{identity.hub.name} ({identity.hub.node_id}), region {identity.credential.region}")
     ]
     try:
-        async with HubApi.connect(identity.hub.hub_url, ca_file=config.hub_ca_file) as hub:
+        async with HubApi.connect(
+            identity.hub.hub_url, ca_file=config.hub_ca_file, proxy=config.proxy
+        ) as hub:
             answer = await hub.discover()
     except EnrollmentRefused as error:
         return [*found, _failed("hub", str(error), "check the network; the node keeps trying by itself")]

@@ -110,22 +110,31 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 class HubApi:
     """The Hub's enrollment endpoints. Use `HubApi.connect`."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, *, proxied: bool = False) -> None:
         self.url = url
         self.clock_ahead_s: float | None = None
         """Seconds the Hub's clock is ahead of ours, as of its last answer; None where it does not say."""
         self._client = client
+        self._proxied = proxied
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, ca_file: Path | None = None) -> AsyncIterator["HubApi"]:
-        """Talk to the Hub at `url`, directly: no proxy is taken from the environment."""
+    async def connect(
+        cls, url: str, *, ca_file: Path | None = None, proxy: str | None = None
+    ) -> AsyncIterator["HubApi"]:
+        """Talk to the Hub at `url`.
+
+        Args:
+            url: base URL of the Hub.
+            ca_file: further authority to trust, in PEM.
+            proxy: URL of the HTTP proxy to go through; None goes directly, whatever the environment says.
+        """
         verify: ssl.SSLContext | bool = tls_context(ca_file) if url.startswith("https://") else True
         headers = {"user-agent": AGENT, "accept": "application/json"}
         async with httpx.AsyncClient(
-            base_url=url, verify=verify, trust_env=False, timeout=_TIMEOUT, headers=headers
+            base_url=url, verify=verify, proxy=proxy, trust_env=False, timeout=_TIMEOUT, headers=headers
         ) as client:
-            yield cls(url, client)
+            yield cls(url, client, proxied=proxy is not None)
 
     async def discover(self) -> HubDescription:
         """Ask the Hub who it is.
@@ -218,7 +227,9 @@ class HubApi:
         try:
             answer = await self._client.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise HubUnreachable(_explain(self.url, error)) from None
+            raise HubUnreachable(_explain(self.url, error, proxied=self._proxied)) from None
+        if answer.status_code == 407:
+            raise HubUnreachable(_turned_away(self.url, "407 Proxy Authentication Required"))
         self.clock_ahead_s = _clock_ahead(answer.headers.get("date"))
         if answer.status_code >= 500:
             raise HubUnreachable(
@@ -296,10 +307,20 @@ def _clock_ahead(date: str | None) -> float | None:
         return None
 
 
-def _explain(url: str, error: httpx.HTTPError | httpx.InvalidURL) -> str:
+def _turned_away(url: str, reason: str) -> str:
+    return f"the proxy does not let this machine through to {url} ({reason}): check proxy_url"
+
+
+def _explain(url: str, error: httpx.HTTPError | httpx.InvalidURL, *, proxied: bool) -> str:
     text = str(error) or type(error).__name__
+    if isinstance(error, httpx.ProxyError):
+        return _turned_away(url, text)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"the certificate of {url} is not trusted: set hub_ca_file to your authority's PEM file"
     if isinstance(error, httpx.TimeoutException):
         return f"the Hub at {url} does not answer in time: check the address and the network"
+    if proxied:
+        return (
+            f"the Hub at {url} cannot be reached through the proxy ({text}): check proxy_url and the network"
+        )
     return f"the Hub at {url} cannot be reached ({text}): check the address and the network"

@@ -70,6 +70,7 @@ class HubLink:
             agent=AGENT,
             stats=metrics.tunnel.stats,
             ssl_context=tls_context(config.hub_ca_file) if secure else None,
+            proxy=config.proxy,
         )
 
         metrics.tunnel.watch(self._client.load)

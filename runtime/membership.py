@@ -50,7 +50,7 @@ async def join(config: NodeConfig, token: str) -> Identity:
         raise ConfigInvalid("hub_url is not set: a JoinToken alone does not say which Hub it is for")
     key = Ed25519PrivateKey.generate()
     name = suggested_name(config.node_name)
-    async with HubApi.connect(config.hub_url, ca_file=config.hub_ca_file) as hub:
+    async with HubApi.connect(config.hub_url, ca_file=config.hub_ca_file, proxy=config.proxy) as hub:
         machine = describe_machine(key, devices.detect())
         identity = await hub.join(key, token, name, machine)
     IdentityStore(config.data_dir).save(identity)
@@ -63,7 +63,10 @@ async def _refreshed(config: NodeConfig, store: IdentityStore, identity: Identit
     """The same identity with the tunnel's addresses of today; a Hub away or changed leaves the old ones."""
     url = config.hub_url or identity.hub.hub_url
     try:
-        async with asyncio.timeout(REFRESH_TIMEOUT_S), HubApi.connect(url, ca_file=config.hub_ca_file) as hub:
+        async with (
+            asyncio.timeout(REFRESH_TIMEOUT_S),
+            HubApi.connect(url, ca_file=config.hub_ca_file, proxy=config.proxy) as hub,
+        ):
             found = await hub.discover()
     except (EnrollmentRefused, TimeoutError) as error:
         fields = {"event": "hub_refresh_failed", "reason": str(error) or "no answer in time"}

@@ -95,7 +95,7 @@ async def _enroll(config: NodeConfig, *, browse: bool) -> Identity:
         return await join(config, config.join_token.get_secret_value())
     key = Ed25519PrivateKey.generate()
     machine = describe_machine(key, devices.detect())
-    async with HubApi.connect(config.hub_url, ca_file=config.hub_ca_file) as hub:
+    async with HubApi.connect(config.hub_url, ca_file=config.hub_ca_file, proxy=config.proxy) as hub:
         grant = await hub.start_device(key, suggested_name(config.node_name), machine)
         _show(grant, key, browse=browse)
         async with _spinner("Waiting for the approval"):
@@ -136,7 +136,9 @@ async def _leave(config: NodeConfig, *, force: bool) -> None:
     store = IdentityStore(config.data_dir)
     identity = store.load()
     try:
-        async with HubApi.connect(identity.hub.hub_url, ca_file=config.hub_ca_file) as hub:
+        async with HubApi.connect(
+            identity.hub.hub_url, ca_file=config.hub_ca_file, proxy=config.proxy
+        ) as hub:
             await hub.leave(identity)
         said = f"Left {identity.hub.hub_url}."
     except NodeRevoked:

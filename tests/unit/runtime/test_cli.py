@@ -57,14 +57,15 @@ def test_settings_are_shown_with_their_origin_and_secrets_are_not(
 ) -> None:
     file = own_home / "porten" / "node.toml"
     file.parent.mkdir()
-    file.write_text('slots = 7\njoin_token = "hunter2"\n')
+    proxy = "http://user:hunter2@proxy.example.org:3128"
+    file.write_text(f'slots = 7\njoin_token = "hunter2"\nproxy_url = "{proxy}"\n')
     monkeypatch.setenv("PORTEN_THREADS", "3")
     shown = runner.invoke(app, ["config", "show"]).output
     lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
     assert lines["slots"] == ["7", str(file)]
     assert lines["threads"] == ["3", "PORTEN_THREADS"]
     assert lines["local_port"] == ["11700", "default"]
-    assert lines["join_token"][0] == "(set)"
+    assert lines["join_token"][0] == lines["proxy_url"][0] == "(set)"
     assert "hunter2" not in shown
     changed = runner.invoke(app, ["config", "show", "--changed"]).output
     assert "local_port" not in changed

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import httpx
 import pytest
+from websockets.proxy import parse_proxy
 
 from runtime.config import NodeConfig, default_config_path, load_config
 from runtime.errors import ConfigInvalid
@@ -93,6 +95,63 @@ def test_a_refused_secret_is_not_repeated() -> None:
         load_config(environ={"PORTEN_LOCAL_PORT": "hunter2"})
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(load_config(environ={"PORTEN_JOIN_TOKEN": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "proxy.example.org:3128",
+        "https://proxy.example.org",
+        "socks5://proxy.example.org",
+        "http://",
+        "http://:3128",
+        "http://hunter2@proxy.example.org",
+        "http://u:hunter2@p:many",
+        "http://u:hunter2@p:99999",
+        "http://u:hunter2@p:0",
+        "http://u:hunter2/@p",
+        "http://u:hunter2#@p",
+        "http://u:hunter2@x@p",
+        "http://u:hunter2%ff@p",
+        "http://u:hunter2\n@p",
+        "http://u:hünter2@p",
+        "http://u:[hunter2@p",
+        "http://u:hunter2@p/path",
+        "http://u:hunter2@p?query",
+        "http://u:hunter2@x..y",
+    ],
+)
+def test_a_proxy_that_cannot_be_dialled_through_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(
+        ConfigInvalid, match=r"proxy_url \(from PORTEN_PROXY_URL\): must be http://"
+    ) as caught:
+        load_config(environ={"PORTEN_PROXY_URL": url})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "dialled"),
+    [
+        ("http://proxy.example.org", ("proxy.example.org", 80, None)),
+        ("http://[::1]:3128/", ("::1", 3128, None)),
+        ("http://u:p%40%3A%2F%C3%BC:x@Proxy.example:1", ("proxy.example", 1, ("u", "p@:/ü:x"))),
+        ("http://u:@proxy.example:1", ("proxy.example", 1, ("u", ""))),
+    ],
+)
+def test_both_libraries_read_a_proxy_alike_and_nothing_shows_its_password(
+    url: str, dialled: tuple[str, int, tuple[str, str] | None]
+) -> None:
+    loaded = load_config(environ={"PORTEN_PROXY_URL": url, "HTTPS_PROXY": "http://other.example"})
+    assert loaded.config.proxy is not None
+    asked, tunnel = httpx.Proxy(loaded.config.proxy), parse_proxy(loaded.config.proxy)
+    assert (asked.url.host, asked.url.port or 80, asked.auth) == dialled
+    assert (tunnel.host, tunnel.port, tunnel.user_info) == dialled
+    assert url not in f"{loaded!r} {loaded.config.model_dump()}"
+
+
+def test_no_proxy_is_taken_from_the_environment() -> None:
+    environ = {"HTTP_PROXY": "http://p", "HTTPS_PROXY": "http://p", "ALL_PROXY": "http://p"}
+    assert load_config(environ=environ).config.proxy is None
 
 
 def test_every_setting_is_explained_in_the_docs() -> None:
