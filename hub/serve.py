@@ -49,6 +49,8 @@ from tunnel.server import TunnelServer
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+DEAD_PEER_MS = 120_000
+"""Milliseconds a peer may leave what was sent to it unacknowledged, or its window shut."""
 KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
 SEEN_EVERY_S = 30.0
@@ -222,12 +224,20 @@ async def _compose(
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise AddressUnavailable(
             f"cannot listen on {local(host, port)}: {error.strerror or error}. Is a Hub running already? "
             "Other ports: `port` and `tunnel_port`"
         ) from error
+    _give_up_dead_peers(listener)
+    return listener
+
+
+def _give_up_dead_peers(listener: socket.socket) -> None:
+    """Let the kernel drop connections whose peer has taken nothing for a while (RFC 5482), where it can."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
 
 
 def _catalog(config: HubConfig) -> Catalog:

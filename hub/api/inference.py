@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 15.0
 """Seconds a client that asked to stream waits in silence before it is sent a comment."""
 
+STALL_S = 60.0
+"""Seconds a client may take nothing of what is sent to it: then its request ends, and the node's work too."""
+_LOOKS = 4  # in that time
+
 _COMMENT = b": keep-alive\n\n"
 _SSE = b"text/event-stream"
 
@@ -115,7 +119,7 @@ async def _carry(
 ) -> None:
     """See a request to its end, whichever it is: answered, failed, out of time, or nobody there any more."""
     try:
-        async with asyncio.timeout_at(give_up), _WhileConnected(receive):
+        async with asyncio.timeout_at(give_up), _WhileConnected(receive, answer):
             await answer.relay(dispatch, stream=stream)
     except TimeoutError:
         dispatch.fail("deadline_exceeded", ResetCode.DEADLINE)
@@ -139,6 +143,8 @@ class _Answer:
     request_id: str
     started: bool = False
     is_sse: bool = False
+    sending: bool = False
+    pieces: int = 0
     _comments: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def relay(self, dispatch: Dispatch, *, stream: bool) -> None:
@@ -155,7 +161,10 @@ class _Answer:
             await self._start(*_success(dispatch, piece if exchange.finished else None))
         send, receive = self.send, exchange.receive
         while piece is not None and not exchange.finished:
+            self.sending = True
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.sending = False
+            self.pieces += 1
             piece = await receive()
         dispatch.finish()
         await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
@@ -211,29 +220,51 @@ def _success(dispatch: Dispatch, whole: bytes | None) -> tuple[int, list[tuple[b
 
 
 class _WhileConnected:
-    """Ends what runs inside it as soon as the client goes away, with `ClientDisconnect`."""
+    """Ends what runs inside it with `ClientDisconnect` once the client goes away, or takes nothing more."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, answer: _Answer) -> None:
         self._receive = receive
+        self._answer = answer
         self._gone = False
+        self._stuck_at: int | None = None
+        self._stuck_looks = 0
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        loop = asyncio.get_running_loop()
+        self._watcher = loop.create_task(self._watch())
+        self._look = loop.call_later(STALL_S / _LOOKS, self._look_for_progress)
         return self
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._end()
+
+    def _look_for_progress(self) -> None:
+        """Now and then: a piece that was on its way at the last look and still is, is stuck."""
+        answer = self._answer
+        stuck_at = answer.pieces if answer.sending else None
+        stuck = stuck_at is not None and stuck_at == self._stuck_at
+        self._stuck_looks = self._stuck_looks + 1 if stuck else 0
+        if self._stuck_looks == _LOOKS:
+            log.info("client takes nothing", extra={"event": "api.stalled", "request_id": answer.request_id})
+            self._end()
+            return
+        self._stuck_at = stuck_at
+        self._look = asyncio.get_running_loop().call_later(STALL_S / _LOOKS, self._look_for_progress)
+
+    def _end(self) -> None:
         self._gone = True
         self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._look.cancel()
         self._watcher.cancel()
         await asyncio.wait([self._watcher])
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:

@@ -88,10 +88,20 @@ def events(response):
     return [line for line in response.text.splitlines() if line.startswith("data:")]
 
 
-async def test_a_client_that_stops_reading_stalls_nobody(bench, node, http, auth, script):
-    sent = []
+async def never_reads(bench, auth):
+    """A client that asks as `slow` and takes nothing of the answer."""
+    reader = socket.create_connection(bench.url.removeprefix("http://").split(":"))
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    body = json.dumps(ask(user="slow")).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: {auth['authorization']}\r\n"
+    await asyncio.to_thread(reader.sendall, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    return reader
 
-    async def pours(stream, body):
+
+def pours(script, sent):
+    """A node that has ever more to say to `slow`, and three words to anybody else."""
+
+    async def answer(stream, body):
         if body.get("user") != "slow":
             await script.answer(stream, body)
             return
@@ -100,12 +110,43 @@ async def test_a_client_that_stops_reading_stalls_nobody(bench, node, http, auth
             await stream.send(script.chunk("x" * 8000))
             sent.append(1)
 
-    node.script = pours
-    reader = socket.create_connection(bench.url.removeprefix("http://").split(":"))
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    body = json.dumps(ask(user="slow")).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: {auth['authorization']}\r\n"
-    await asyncio.to_thread(reader.sendall, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    return answer
+
+
+async def test_a_client_that_takes_nothing_for_a_minute_is_given_up(
+    bench, node, http, auth, script, monkeypatch
+):
+    monkeypatch.setattr("hub.api.inference.STALL_S", 0.4)
+    sent = []
+    node.script = pours(script, sent)
+    reader = await never_reads(bench, auth)
+    async with asyncio.timeout(10):
+        await node.cancelled.wait()
+    (record,) = await bench.usage(1)
+    assert record.outcome == "cancelled"
+    assert bench.hub.registry.snapshot()[node.node_id].in_flight == 0
+    reader.close()
+
+
+async def test_a_client_that_reads_slowly_is_not(bench, node, http, auth, script, monkeypatch):
+    monkeypatch.setattr("hub.api.inference.STALL_S", 0.2)
+
+    async def bursts(stream, body):
+        await stream.send_head(Head(status=200, headers=script.sse))
+        for _ in range(6):
+            await asyncio.sleep(0.1)  # the engine thinks: nothing is on its way, and nobody is at fault
+            await stream.send(script.chunk("word " * 10))
+        await stream.send(b"data: [DONE]\n\n", fin=True, trailers=Trailers(usage=script.usage))
+
+    node.script = bursts
+    answer = await http.post(CHAT, json=ask(), headers=auth)
+    assert events(answer)[-1] == "data: [DONE]"
+
+
+async def test_a_client_that_stops_reading_stalls_nobody(bench, node, http, auth, script):
+    sent = []
+    node.script = pours(script, sent)
+    reader = await never_reads(bench, auth)
     await script.until(lambda: stalled(sent), "the stream that nobody reads comes to a halt")
     halted = len(sent)
     assert halted * 8000 < 16 * 1024 * 1024, "what nobody reads must not pile up"
