@@ -29,6 +29,8 @@ CHROMIUM_OPTIONS = (
 )
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
+pw.expect.set_options(timeout=10_000)  # as much as the rest: a busy machine is no failure
+
 TELL_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) => {
   console.error(`refused by the page's policy: ${event.violatedDirective} ${event.blockedURI}`);

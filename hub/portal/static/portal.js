@@ -85,17 +85,15 @@ function takeAddress() {
   if (address) history.replaceState(null, "", address);
 }
 
-// Never changes what somebody is in the middle of: with the keyboard, or selecting text.
+// Never changes what somebody is in the middle of: with the keyboard, or selecting text. Who has copied a command
+// has left for a terminal.
 function isBusy(part) {
   const active = document.activeElement;
   return (part.contains(active) && !active.matches("[data-copy]")) || !window.getSelection().isCollapsed;
 }
 
 function replaceContent(part, fresh) {
-  if (part.innerHTML === fresh.innerHTML || isBusy(part)) return;
-  const focused = part.contains(document.activeElement) ? document.activeElement.id : null;
-  part.replaceChildren(...fresh.childNodes);
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (part.innerHTML !== fresh.innerHTML && !isBusy(part)) part.replaceChildren(...fresh.childNodes);
 }
 
 // Keeps the parts with `data-refresh` fresh: from the page at that address, or from an answer that is the part.
@@ -104,7 +102,7 @@ function addRefresh() {
   if (!parts.length) return;
   let shown = document.getElementById(parts[0].dataset.announce)?.textContent;
   const refresh = async () => {
-    if (document.hidden || parts.every(isBusy)) return;
+    if (document.hidden) return;
     const response = await fetch(parts[0].dataset.refresh).catch(() => null);
     if (!response?.ok || response.redirected) return;
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
