@@ -14,7 +14,7 @@ from hub.placement import Placement
 from hub.storage.codec import write_map
 from hub.storage.records import Node
 from tunnel.errors import CredentialInvalid
-from tunnel.identity import decode_public_key
+from tunnel.identity import decode_public_key, encode_public_key
 
 _MAX_MACHINE_BYTES = 8192
 
@@ -50,10 +50,10 @@ def checked_public_key(text: str) -> str:
         InvalidInput: it is not one.
     """
     try:
-        decode_public_key(text)
+        key = decode_public_key(text)
     except CredentialInvalid as error:
         raise InvalidInput("public_key", "is not an Ed25519 key in base64url") from error
-    return text
+    return encode_public_key(key)  # the last digit can be written in four ways
 
 
 def checked_machine(machine: Mapping[str, Any]) -> Mapping[str, Any]:

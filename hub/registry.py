@@ -20,7 +20,7 @@ from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
 from tunnel.session import HubSession
 
 REPLACED_DRAIN_S = 600.0
-"""Seconds a session whose credential is out of date may go on answering what it began while that was true."""
+"""Seconds a session that another follows may go on answering what it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,17 @@ class Registry:
 
     def _succeed(self, old: _Live, new: _Live) -> None:
         """The same daemon's last report holds until its next; a session that drains finishes its streams."""
-        if old.status is not None and old.session.instance_id == new.session.instance_id:
+        same = old.session.instance_id == new.session.instance_id
+        if old.status is not None and same:
             new.report(old.status, _now())
-        if not (old.session.draining or old.outdated):
-            self._background.spawn(old.session.close("superseded"))
+        if old.session.draining or old.outdated:
+            return
+        if same and new.session.replaces == old.session.generation:
+            self._background.spawn(
+                old.session.goaway("replaced", reconnect_in=0.0, deadline=REPLACED_DRAIN_S)
+            )
+            return
+        self._background.spawn(old.session.close("superseded"))
 
     def reported(self, session: HubSession, status: Status) -> None:
         """A node said how it is. A session that was superseded is not listened to."""

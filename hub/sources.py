@@ -7,20 +7,20 @@ and `StorageUnavailable`. Must not know HTTP or sessions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.clones import CloneWatch
-from hub.errors import NotFound, StorageUnavailable
+from hub.errors import StorageUnavailable
 from hub.policy import NodeFacts, RegionAuthority, RegionTree
 from hub.storage.records import ApiKey, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid, HandshakeRefused
 from tunnel.handshake import QUARANTINED_STATUS
-from tunnel.identity import decode_public_key
+from tunnel.identity import decode_public_key, encode_public_key
 from tunnel.server import Grant
 
 log = logging.getLogger(__name__)
@@ -107,35 +107,36 @@ class StoredNodes:
         self._clock = clock
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
-        """The node's keys; none for a node that is unknown, revoked or stored with a damaged key."""
+        """The node's keys, two while it changes them; none for a node that is unknown or revoked."""
         with _translated():
             node = await self._storage.nodes.get(node_id)
-        if node is None or node.revoked_at is not None:
+        if node is None:
             return ()
-        try:
-            return (decode_public_key(node.public_key),)
-        except CredentialInvalid:
-            return ()
+        return tuple(_readable(node.active_keys(self._clock())))
 
-    async def admit(self, node_id: str, instance_id: str) -> Grant:
-        """Give the next generation and the current credential.
+    async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
+        """Give the next generation and the current credential; the next key is the current one from here on.
 
-        The record is read after the generation was drawn: of two sessions, the newer never holds older facts.
+        The record is read as the generation is drawn: of two sessions, the newer never holds older facts.
 
         Raises:
-            HandshakeRefused: the node was revoked while it shook hands, or two machines use its credential.
+            HandshakeRefused: while it shook hands the node was revoked or got another key, or two machines
+                use its credential.
         """
         if not self._clones.admits(node_id, instance_id, self._clock()):
             log.error("two machines use one credential", extra={"event": "node.cloned", "node_id": node_id})
             self._quarantine(node_id)
             raise HandshakeRefused(QUARANTINED_STATUS, reason="quarantined")
         with _translated():
-            try:
-                generation = await self._storage.nodes.next_generation(node_id)
-            except NotFound:
-                raise HandshakeRefused(401, reason="revoked") from None
-            node = await self._storage.nodes.get(node_id)
-        if node is None or node.revoked_at is not None:
+            node = await self._storage.nodes.begin_session(node_id, encode_public_key(key), now=self._clock())
+        if node is None:
             raise HandshakeRefused(401, reason="revoked")
-        self._signed(generation, node.facts(self._authority))
-        return Grant(generation=generation, credential=self._credential_for(node))
+        self._signed(node.generation, node.facts(self._authority))
+        return Grant(generation=node.generation, credential=self._credential_for(node))
+
+
+def _readable(keys: Iterable[str]) -> Iterator[Ed25519PublicKey]:
+    """Those that are not stored damaged."""
+    for key in keys:
+        with suppress(CredentialInvalid):
+            yield decode_public_key(key)

@@ -5,6 +5,7 @@ credential is kept: callbacks do. How one connection comes about is `dial.py`'s 
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -95,6 +96,7 @@ class TunnelClient:
         self._budget = ByteBudget(BUFFERED_BYTES)
         self._sessions: list[NodeSession] = []  # the newest last
         self._connections: set[asyncio.Task[None]] = set()
+        self._another = asyncio.Event()  # set by `renew`, until the next dial
         self._leaving = False  # draining: no other session is wanted
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -136,6 +138,11 @@ class TunnelClient:
         if (session := self.session) is not None:
             session.send_event(event)
 
+    def renew(self, identity: NodeIdentity) -> None:
+        """Dial as this from now on, and at once: the session that stands serves until the next one does."""
+        self._dialler.renew(identity)
+        self._another.set()
+
     async def stop(self, *, drain_s: float = 0) -> None:
         """Finish what runs for at most `drain_s` seconds, close, and let `run` return."""
         self._leaving = True
@@ -149,6 +156,7 @@ class TunnelClient:
     async def _dial_forever(self) -> None:
         while True:
             self._on_state("connecting")
+            self._another.clear()
             try:
                 session, connection = await self._connected()
             except HandshakeRefused as refused:
@@ -163,7 +171,9 @@ class TunnelClient:
                 return
             if state != "connecting":
                 self._on_state(state)
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._another.wait()
 
     def _refused(self, refusal: HandshakeRefused) -> tuple[str, float]:
         self._turn += 1
@@ -178,19 +188,22 @@ class TunnelClient:
     async def _until_another_is_wanted(
         self, session: NodeSession, connection: asyncio.Task[None]
     ) -> tuple[str, float]:
-        """Wait for the session's end, or until its Hub asks to be left; give state and delay from there.
+        """Wait for the session's end, or until its Hub or `renew` asks for another; give state and delay.
 
         A session that is to be left goes on serving until its successor stands.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        asked = asyncio.create_task(session.leave_asked.wait())
+        asked = [asyncio.create_task(each.wait()) for each in (session.leave_asked, self._another)]
         try:
-            await asyncio.wait({connection, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({connection, *asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            asked.cancel()
+            for each in asked:
+                each.cancel()
         self._backoff.connected(loop.time() - began)
         goaway = session.goaway_received
+        if goaway is None and not connection.done():
+            return "connecting", 0.0
         if goaway is None:
             self._turn += 1
             return "waiting", self._backoff.failed()
@@ -222,7 +235,8 @@ class TunnelClient:
 
     async def _carry(self, url: str, standing: "asyncio.Future[NodeSession]") -> None:
         """One connection from its dial to its end."""
-        async with self._dialler.dial(url) as (channel, granted):
+        replaces = self._sessions[-1].generation if self._sessions else 0
+        async with self._dialler.dial(url, replaces=replaces) as (channel, granted):
             session = self._begin(channel, granted)
             standing.set_result(session)
             try:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
@@ -54,14 +55,23 @@ class Dialler:
         self.node_id = identity.node_id
         self.instance_id = instance_id
         self.max_streams = max_streams
-        self._identity = identity
         self._agent = agent
         self._ssl_context = ssl_context
         self._proxy = proxy
+        self.renew(identity)
+
+    def renew(self, identity: NodeIdentity) -> None:
+        """Dial as this from now on: with its next key first, where it has one."""
+        keys = (identity.next_key, identity.private_key)
+        self._keys = tuple(key for key in keys if key is not None)
 
     @contextlib.asynccontextmanager
-    async def dial(self, url: str) -> AsyncIterator[tuple[WebSocketChannel, Welcome]]:
+    async def dial(self, url: str, *, replaces: int = 0) -> AsyncIterator[tuple[WebSocketChannel, Welcome]]:
         """Connect and shake hands; the connection ends with the block.
+
+        Args:
+            url: Where to.
+            replaces: The generation of the session that is left for this one; 0 for none.
 
         Raises:
             HandshakeRefused: the Hub would not have us.
@@ -69,25 +79,51 @@ class Dialler:
         """
         async with contextlib.AsyncExitStack() as stack:
             with _explained():
-                connection = await stack.enter_async_context(self._connect(url))
-                channel = WebSocketChannel(connection)
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    granted = await introduce(
-                        channel,
-                        identity=self._identity,
-                        instance_id=self.instance_id,
-                        host=urlsplit(url).netloc.rpartition("@")[2],
-                        agent=self._agent,
-                        max_streams=self.max_streams,
-                    )
+                channel, granted = await self._welcomed(stack, url, replaces)
             yield channel, granted
+
+    async def _welcomed(
+        self, stack: contextlib.AsyncExitStack, url: str, replaces: int
+    ) -> tuple[WebSocketChannel, Welcome]:
+        """Shake hands with each of our keys in turn, until one is taken; that one is first the next time."""
+        keys = self._keys
+        for key in keys:
+            try:
+                welcomed = await self._shake_hands(stack, url, key, replaces)
+            except HandshakeRefused as refused:
+                if refused.status != 401 or key is keys[-1]:
+                    raise
+                logger.info("one key refused, trying the other", extra={"event": "key_refused"})
+                continue
+            if self._keys is keys:
+                self._keys = (key, *(other for other in keys if other is not key))
+            return welcomed
+        raise AssertionError("a node has a key")
+
+    async def _shake_hands(
+        self, stack: contextlib.AsyncExitStack, url: str, key: Ed25519PrivateKey, replaces: int
+    ) -> tuple[WebSocketChannel, Welcome]:
+        async with contextlib.AsyncExitStack() as attempt:
+            channel = WebSocketChannel(await attempt.enter_async_context(self._connect(url)))
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                granted = await introduce(
+                    channel,
+                    identity=NodeIdentity(self.node_id, key),
+                    instance_id=self.instance_id,
+                    host=urlsplit(url).netloc.rpartition("@")[2],
+                    agent=self._agent,
+                    max_streams=self.max_streams,
+                    replaces=replaces,
+                )
+            await stack.enter_async_context(attempt.pop_all())
+        return channel, granted
 
     def _connect(self, url: str) -> connect:
         secure = self._ssl_context is not None and url.startswith("wss:")
         tls: dict[str, Any] = {"ssl": self._ssl_context} if secure else {}
         return connect(
             url,
-            additional_headers={NODE_HEADER: self._identity.node_id},
+            additional_headers={NODE_HEADER: self.node_id},
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             user_agent_header=self._agent or None,
             compression=None,

@@ -7,6 +7,7 @@ about or where keys and generations are kept.
 import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -36,6 +37,14 @@ QUARANTINED_STATUS = 423
 BUSY_CLOSURE = 4503  # websocket close code: come back later
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a node said, and the one of its keys with which it proved to be that node."""
+
+    hello: Hello
+    key: Ed25519PublicKey
+
+
 async def challenge(
     channel: Channel,
     *,
@@ -43,7 +52,7 @@ async def challenge(
     node_id: str,
     host_names: Sequence[str],
     public_keys: Callable[[str], Awaitable[tuple[Ed25519PublicKey, ...]]],
-) -> Hello:
+) -> Proof:
     """Let a node prove who it is (Hub).
 
     Args:
@@ -67,9 +76,10 @@ async def challenge(
         raise HandshakeRefused(426, reason="no common version")
     if hello.node_id != node_id or not host_matches(hello.host, host_names):
         raise HandshakeRefused(401, reason="signed for another node or host")
-    if not verify_hello(await public_keys(node_id), signature, **_signed(hello, nonce, signed)):
+    key = verify_hello(await public_keys(node_id), signature, **_signed(hello, nonce, signed))
+    if key is None:
         raise HandshakeRefused(401, reason="signature")
-    return hello
+    return Proof(hello, key)
 
 
 async def welcome(channel: Channel, message: Welcome) -> None:
@@ -85,6 +95,7 @@ async def introduce(
     host: str,
     agent: str = "",
     max_streams: int = MAX_STREAMS,
+    replaces: int = 0,
 ) -> Welcome:
     """Prove who we are and wait to be welcomed (node).
 
@@ -102,6 +113,7 @@ async def introduce(
             versions=(VERSION,),
             agent=agent,
             max_streams=max_streams,
+            replaces=replaces,
         )
         asked = decode_message(Challenge, frame.payload)
         await channel.send(signed_hello(hello, asked.nonce, identity))

@@ -29,10 +29,11 @@ Sharing = Literal["private", "organisations", "public"]
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """What a node dials with."""
+    """What a node dials with; `next_key` is tried first, where the Hub was told of one."""
 
     node_id: str
     private_key: Ed25519PrivateKey
+    next_key: Ed25519PrivateKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,10 @@ class TicketVerifier:
         self._key = hub_public_key
         self._seen: dict[str, float] = {}  # request id -> unix time at which its ticket expires
 
+    def renew(self, credential: NodeCredential) -> None:
+        """Judge by another credential from now on; a ticket that was seen stays seen."""
+        self._credential = credential
+
     def verify(self, token: str, *, now: float, request_id: str, generation: int) -> Ticket:
         """Check a ticket and remember it against replay.
 
@@ -177,10 +182,10 @@ def verify_hello(
     node_id: str,
     instance_id: str,
     hello: bytes,
-) -> bool:
-    """Say whether any of the node's active keys made the signature."""
+) -> Ed25519PublicKey | None:
+    """Give the one of the node's active keys that made the signature; None where it was none of them."""
     transcript = hello_transcript(nonce, hub_host, node_id, instance_id, hello)
-    return any(_verifies(key, signature, transcript) for key in keys)
+    return next((key for key in keys if _verifies(key, signature, transcript)), None)
 
 
 def hello_transcript(nonce: bytes, hub_host: str, node_id: str, instance_id: str, hello: bytes) -> bytes:

@@ -34,6 +34,7 @@ class Hello(Message, kw_only=True, frozen=True):
     features: tuple[str, ...] = ()
     agent: str = ""
     max_streams: int = 256
+    replaces: int = 0  # the generation of the session that this one is to follow without a gap; 0 for none
 
 
 class Welcome(Message, kw_only=True, frozen=True):

@@ -61,8 +61,13 @@ class NodeAuthenticator(Protocol):
         """Give the node's active keys; none means unknown or revoked."""
         ...
 
-    async def admit(self, node_id: str, instance_id: str) -> Grant:
+    async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
         """Give leave, after the signature was verified.
+
+        Args:
+            node_id: Who it is.
+            instance_id: Which run of it.
+            key: The one of its keys that made the signature.
 
         Raises:
             HandshakeRefused: not now, or not ever.
@@ -262,14 +267,15 @@ class TunnelServer:
 
     async def _authenticate(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
         request = connection.request
-        hello = await challenge(
+        proof = await challenge(
             channel,
             hub_id=self._hub_id,
             node_id=request.headers.get(NODE_HEADER, "") if request else "",
             host_names=self._host_names,
             public_keys=self._authenticator.public_keys,
         )
-        grant = await self._authenticator.admit(hello.node_id, hello.instance_id)
+        hello = proof.hello
+        grant = await self._authenticator.admit(hello.node_id, hello.instance_id, proof.key)
         max_streams = max(1, min(self._limits.max_streams, hello.max_streams))
         await welcome(channel, self._welcome(grant, max_streams))
         return self._session(connection, channel, hello, grant, max_streams)
@@ -308,6 +314,7 @@ class TunnelServer:
             remote_address=_address(connection),
             connected_at=time.time(),
             agent=hello.agent,
+            replaces=hello.replaces,
             on_status=self._on_status,
             on_event=self._on_event,
         )

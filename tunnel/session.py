@@ -42,6 +42,7 @@ class HubSession(Session):
         remote_address: The node's address as the listener saw it.
         connected_at: Unix seconds.
         agent: What the node calls itself.
+        replaces: The generation of the session that the node leaves for this one by itself; 0 for none.
         status: The node's last report, None before the first.
     """
 
@@ -58,6 +59,7 @@ class HubSession(Session):
         remote_address: str = "",
         connected_at: float = 0.0,
         agent: str = "",
+        replaces: int = 0,
         on_status: Callable[["HubSession", Status], None] | None = None,
         on_event: Callable[["HubSession", Event], None] | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class HubSession(Session):
         self.remote_address = remote_address
         self.connected_at = connected_at
         self.agent = agent
+        self.replaces = replaces
         self.status: Status | None = None
         self._status_callback = on_status
         self._event_callback = on_event

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, case, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, InvalidInput, NotFound
@@ -78,23 +78,46 @@ class Nodes:
         async with self._database.read() as connection:
             return [codec.node(row) for row in (await connection.execute(query)).mappings()]
 
-    async def next_generation(self, node_id: str) -> int:
-        """Raise the node's fencing number and return it: one statement, so no two sessions share one.
+    async def begin_session(self, node_id: str, public_key: str, *, now: float) -> Node | None:
+        """Raise the fencing number of a node that has proved itself with a key.
 
-        Raises:
-            NotFound: there is no such node, or it was revoked.
+        If that is its next key, it is the only one from now on. One statement: no two sessions share a
+        number, and once a session has begun under the next key none begins under the old one.
+
+        Returns:
+            The node as it is now; ``None`` where there is none, it was revoked, or the key is not active.
         """
+        announced = (nodes.c.next_public_key == public_key) & (nodes.c.next_key_expires_at > now)
+        as_before = nodes.c.public_key == public_key
         statement = (
             update(nodes)
-            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None))
-            .values(generation=nodes.c.generation + 1)
-            .returning(nodes.c.generation)
+            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None), as_before | announced)
+            .values(
+                generation=nodes.c.generation + 1,
+                public_key=public_key,
+                next_public_key=case((as_before, nodes.c.next_public_key)),
+                next_key_expires_at=case((as_before, nodes.c.next_key_expires_at)),
+            )
+            .returning(*nodes.c)
         )
         async with self._database.note() as connection:
-            generation = await connection.scalar(statement)
-        if generation is None:
-            raise NotFound("node", node_id)
-        return int(generation)
+            row = (await connection.execute(statement)).mappings().one_or_none()
+        return codec.node(row) if row is not None else None
+
+    async def set_next_key(self, seen: Node, public_key: str, *, expires_at: float) -> bool:
+        """Note the key that a node goes over to; whether it still has the key it was seen with."""
+        statement = (
+            update(nodes)
+            .where(
+                nodes.c.id == seen.id,
+                nodes.c.revoked_at.is_(None),
+                nodes.c.public_key == seen.public_key,
+            )
+            .values(next_public_key=public_key, next_key_expires_at=expires_at)
+            .returning(nodes.c.id)
+        )
+        async with self._database.note() as connection:
+            return await connection.scalar(statement) is not None
 
     async def replace_placement(
         self,

@@ -97,6 +97,8 @@ class Node:
 
     ``organisation_id`` is its owner. ``region_confirmed`` says that an operator confirmed the region.
     ``machine`` is what the node said about itself at enrollment: shown to people, never judged.
+    ``next_public_key`` is the key that the node wants to go over to, worth something until
+    ``next_key_expires_at``.
     """
 
     id: str
@@ -112,6 +114,17 @@ class Node:
     created_at: float
     revoked_at: float | None = None
     last_seen_at: float | None = None
+    next_public_key: str | None = None
+    next_key_expires_at: float | None = None
+
+    def active_keys(self, now: float) -> tuple[str, ...]:
+        """The public keys that the node may prove itself with at ``now``: two while it changes its key."""
+        if self.revoked_at is not None:
+            return ()
+        following, until = self.next_public_key, self.next_key_expires_at
+        if following is None or until is None or now >= until:
+            return (self.public_key,)
+        return (self.public_key, following)
 
     def facts(self, authority: RegionAuthority = RegionAuthority.OPERATOR) -> NodeFacts:
         """What the policy judges. Under ``owner`` authority the owner's choice of region counts by itself."""

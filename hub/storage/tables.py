@@ -112,6 +112,8 @@ nodes = Table(
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double, nullable=True),
     Column("last_seen_at", Double, nullable=True),
+    Column("next_public_key", String(64), nullable=True),
+    Column("next_key_expires_at", Double, nullable=True),
 )
 
 device_enrollments = Table(

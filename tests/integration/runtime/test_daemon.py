@@ -154,7 +154,7 @@ class Nodes:
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
         return () if self.revoked else (decode_public_key(self.hub.public_key),)
 
-    async def admit(self, node_id: str, instance_id: str) -> Grant:
+    async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
         if not self.credential:
             raise HandshakeRefused(503)
         self.generation += 1

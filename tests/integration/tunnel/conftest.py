@@ -48,12 +48,14 @@ class Accounts:
         self.keys: dict[str, tuple[Ed25519PublicKey, ...]] = {}
         self.generation = 0
         self.admitted: list[tuple[str, str]] = []
+        self.signed_by: list[Ed25519PublicKey] = []
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
         return self.keys.get(node_id, ())
 
-    async def admit(self, node_id: str, instance_id: str) -> Grant:
+    async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
         self.generation += 1
+        self.signed_by.append(key)
         self.admitted.append((node_id, instance_id))
         return Grant(self.generation, f"credential-{self.generation}")
 

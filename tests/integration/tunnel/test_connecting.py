@@ -221,7 +221,7 @@ async def test_too_many_unfinished_handshakes_from_one_address(new_hub) -> None:
 
 
 async def test_a_hub_may_refuse_at_admission(hub_side, new_node) -> None:
-    async def admit(node_id: str, instance_id: str):
+    async def admit(node_id: str, instance_id: str, key):
         raise HandshakeRefused(503, reason="quarantine")
 
     hub_side.accounts.admit = admit

@@ -76,16 +76,18 @@ async def test_the_hub_id_is_drawn_once_even_by_many_at_the_same_moment(storage,
 async def test_generations_are_never_given_twice(storage, make_node, database_url):
     node = await make_node()
     async with await Storage.open(database_url) as other:
-        given = await asyncio.gather(*(each.nodes.next_generation(node.id) for each in [storage, other] * 20))
-    assert sorted(given) == list(range(1, 41))
+        begun = [
+            each.nodes.begin_session(node.id, node.public_key, now=NOW) for each in [storage, other] * 20
+        ]
+        given = await asyncio.gather(*begun)
+    assert sorted(each.generation for each in given) == list(range(1, 41))
 
 
 async def test_a_revoked_node_gets_no_generation(storage, make_node):
     node = await make_node()
     await storage.nodes.revoke(node.id, now=NOW)
     for name in (node.id, "node_none"):
-        with pytest.raises(NotFound):
-            await storage.nodes.next_generation(name)
+        assert await storage.nodes.begin_session(name, node.public_key, now=NOW) is None
 
 
 async def test_a_key_is_found_by_its_hash_with_its_policy(storage, organisation):

@@ -170,6 +170,7 @@ class FakeSession:
     on_open: Callable[["FakeSession", Open, Ticket], None] | None = None
     refusal: Exception | None = None
     instance_id: str = "instance"
+    replaces: int = 0
     remote_address: str = "192.0.2.1"
     agent: str = "test"
     connected_at: float = NOW
