@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hub import refusals
 from hub.admission import Admission, Admitted
 from hub.errors import RequestFailed
+from hub.heads import DIGEST_HEADER, check_success, digest_of, header
 from hub.policy import Narrowing, NodeFacts, permits
 from hub.registry import Registry
 from hub.router import Refusal, RefusalCode, Selection, select_replica
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
 TICKET_LIFETIME_S = 60
-DIGEST_HEADER = "x-porten-model-digest"
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a node's error response that are read; more of it tells nobody anything."""
 
@@ -154,9 +154,9 @@ class Dispatch:
 
     def _digest(self, node_id: str) -> str | None:
         if self.head is not None:
-            return _header(self.head, DIGEST_HEADER)
+            return digest_of(header(self.head, DIGEST_HEADER))
         status = self._parts.registry.model_status(node_id, self._call.model)
-        return None if status is None else status.digest
+        return None if status is None else digest_of(status.digest)
 
     async def connect(self) -> tuple[OutboundStream, bytes | None]:
         """Find a node and wait for the first bytes of its answer; until they come, others may be tried.
@@ -272,6 +272,7 @@ class Dispatch:
         head = await stream.head()
         if head.status >= 400:
             raise await self._read_error(stream, head)
+        check_success(head)
         self.head = head
         first = await stream.receive()
         self._first_byte_at = asyncio.get_running_loop().time()
@@ -281,7 +282,7 @@ class Dispatch:
         body = bytearray()
         while len(body) < MAX_ERROR_BYTES and (piece := await stream.receive()) is not None:
             body += piece
-        return self._parts.read_error(head.status, bytes(body), _header(head, "retry-after"))
+        return self._parts.read_error(head.status, bytes(body), header(head, "retry-after"))
 
     def _refused(self, refusal: Refusal, admitted: Admitted) -> RequestFailed:
         model = self._call.model
@@ -366,7 +367,3 @@ def _check_capabilities(call: Call, capabilities: Iterable[str]) -> None:
         )
     if call.needs_tools and "tools" not in known:
         raise RequestFailed("unsupported_parameter", "The model does not take tools.", param="tools")
-
-
-def _header(head: Head, name: str) -> str | None:
-    return next((value for key, value in head.headers if key.lower() == name), None)

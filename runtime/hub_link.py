@@ -111,7 +111,12 @@ class HubLink:
             logger.warning("the Hub's new credential is not accepted", extra=refused)
             return
         self._verifier = self.identity.verifier()
-        self._store.save_credential(self.identity)
+        try:
+            self._store.save_credential(self.identity)
+        except OSError as error:
+            # It counts in this process all the same; the Hub hands it out again at the next session.
+            fields = {"event": "credential_unsaved", "reason": error.strerror}
+            logger.warning("the Hub's new credential cannot be written to the disk", extra=fields)
         region = self.identity.credential.region
         logger.info("credential renewed", extra={"event": "credential_renewed", "region": region})
 

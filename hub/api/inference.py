@@ -25,6 +25,7 @@ from hub.api.request import Headers, Peek, peek, read_body, wishes
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
 from hub.errors import RequestFailed
+from hub.heads import DEFAULT_KIND, header
 from hub.limits import Hold
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.messages import Head
@@ -210,8 +211,8 @@ _NO_BUFFERING = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 
 def _success(dispatch: Dispatch, whole: bytes | None) -> tuple[int, list[tuple[bytes, bytes]]]:
     head = dispatch.head or Head(status=200, headers=())
-    kind = next((value for name, value in head.headers if name.lower() == "content-type"), "application/json")
-    headers = [(b"content-type", kind.encode("latin-1", "replace")), *dispatch.headers]
+    kind = header(head, "content-type") or DEFAULT_KIND
+    headers = [(b"content-type", kind.encode("ascii")), *dispatch.headers]
     if kind.startswith("text/event-stream"):
         headers += _NO_BUFFERING
     elif whole is not None:
