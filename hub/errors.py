@@ -11,7 +11,7 @@
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
-    ├── LeaveRefused            a leave request that the node's own key did not sign
+    ├── SignatureRefused        a request in a node's own name that its key did not sign
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
     ├── HubKeyLost              there is a Hub here, without its key
@@ -104,8 +104,8 @@ class JoinTokenInvalid(HubError):
         super().__init__("the join token is not valid: it is mistyped, used up, revoked or expired")
 
 
-class LeaveRefused(HubError):
-    """A leave request that was not signed by the key of the node it names."""
+class SignatureRefused(HubError):
+    """A request in a node's own name that was not signed by the key of that node, or not lately."""
 
 
 class ConfigInvalid(HubError):

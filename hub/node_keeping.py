@@ -1,4 +1,4 @@
-"""Nodes that are enrolled: their credentials, their changes and their end.
+"""Nodes that are enrolled: their keys, their credentials, their changes and their end.
 
 Owns the telling: every change of a node is published. Who may decide what is :mod:`hub.placement`'s rule.
 Must not know HTTP or sessions.
@@ -7,20 +7,26 @@ Must not know HTTP or sessions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.changes import Changes, NodeChanged, NodeRevoked
-from hub.errors import LeaveRefused, NotFound
-from hub.leaving import claimed_node, verify_leave
+from hub.errors import NotFound, SignatureRefused
+from hub.machines import checked_public_key
 from hub.placement import Placement, decide, require_manager
 from hub.policy import PRIVATE, Sharing, TrustClass
+from hub.signed_requests import Asked, claimed_node, verify
 from hub.storage.records import Account, Node
 from hub.storage.repositories import Storage
+from tunnel.errors import CredentialInvalid
 from tunnel.identity import NodeCredential, decode_public_key, issue_credential
 
 log = logging.getLogger(__name__)
+
+NEXT_KEY_LIFETIME_S = 86_400.0
+"""How long a key that a node has announced is waited for."""
 
 
 class NodeKeeper:
@@ -52,13 +58,39 @@ class NodeKeeper:
         """Revoke the node that signed this token.
 
         Raises:
-            LeaveRefused: it is not signed by the key of a node of this Hub, or too old.
+            SignatureRefused: it is not signed by the key of a node of this Hub, or too old.
         """
-        node = await self._storage.nodes.get(claimed_node(token))
-        if node is None:
-            raise LeaveRefused("no such node")
-        verify_leave(token, decode_public_key(node.public_key), hub_id=self._hub_id, now=self._clock())
+        node, _ = await self._signer(token, Asked.LEAVE)
         await self.revoke(node.id)
+
+    async def rotate(self, token: str) -> None:
+        """Let the node that signed this token go over to the key it names; the first session under it does.
+
+        Until then both keys are active. The same key again waits as long again; another takes its place.
+
+        Raises:
+            SignatureRefused: it is not signed by the key of a node of this Hub, or too old.
+            InvalidInput: it names no key.
+        """
+        node, claims = await self._signer(token, Asked.ROTATE)
+        public_key = checked_public_key(str(claims.get("public_key")))
+        if node.revoked_at is None and public_key == node.public_key:
+            return
+        expires_at = self._clock() + NEXT_KEY_LIFETIME_S
+        if not await self._storage.nodes.set_next_key(node, public_key, expires_at=expires_at):
+            raise SignatureRefused("the node was revoked, or has another key by now")
+        log.info("node key announced", extra={"event": "node.key_announced", "node_id": node.id})
+
+    async def _signer(self, token: str, asked: Asked) -> tuple[Node, Mapping[str, Any]]:
+        """The node whose current key signed a request, and what it claims."""
+        node = await self._storage.nodes.get(claimed_node(token, asked))
+        if node is None:
+            raise SignatureRefused("no such node")
+        try:
+            key = decode_public_key(node.public_key)
+        except CredentialInvalid as error:
+            raise SignatureRefused("the node's key cannot be read") from error
+        return node, verify(token, key, hub_id=self._hub_id, now=self._clock())
 
     async def place(
         self,

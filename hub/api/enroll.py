@@ -1,4 +1,4 @@
-"""Enrollment over HTTP: the device authorization grant (RFC 8628), join tokens and leaving.
+"""Enrollment over HTTP: the device authorization grant (RFC 8628), join tokens, leaving, another key.
 
 Owns parsing, size and rate limits, and the wire form of every answer. Knows nothing of how a code or a
 credential is made: that is `hub.enrollment`.
@@ -23,7 +23,14 @@ from hub.api.address_limits import AddressLimits, site
 from hub.api.request import Headers, read_body
 from hub.composition import Hub
 from hub.enrollment import Denied, Enrolled, Expired, Pending, Poll, SlowDown
-from hub.errors import HubError, InvalidInput, JoinTokenInvalid, LeaveRefused, RequestFailed, TooManyAttempts
+from hub.errors import (
+    HubError,
+    InvalidInput,
+    JoinTokenInvalid,
+    RequestFailed,
+    SignatureRefused,
+    TooManyAttempts,
+)
 
 MAX_BODY_BYTES = 32 * 1024
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -93,6 +100,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         "token": api.token,
         "join": api.join,
         "leave": api.leave,
+        "rotate": api.rotate,
     }
     return [
         Route(f"/enroll/v1/{name}", _answering(call), methods=["POST"]) for name, call in endpoints.items()
@@ -153,10 +161,13 @@ class Enrollment:
     async def leave(self, request: Request) -> Response:
         """A node goes for good; its own signature is the leave to do so."""
         self._paced(request, self._asks)
-        scheme, _, token = (Headers(request.scope["headers"]).get("authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise LeaveRefused("a leave request carries its token as Authorization: Bearer")
-        await self._hub.enrollment.leave(token.strip())
+        await self._hub.enrollment.leave(_bearer(request))
+        return Response(status_code=204)
+
+    async def rotate(self, request: Request) -> Response:
+        """A node announces the key it goes over to, signed with the one it has."""
+        self._paced(request, self._asks)
+        await self._hub.enrollment.rotate(_bearer(request))
         return Response(status_code=204)
 
     def _paced(self, request: Request, limits: AddressLimits) -> str:
@@ -195,7 +206,7 @@ def _answering(handle: Handler) -> Handler:
     async def answer(request: Request) -> Response:
         try:
             response = await handle(request)
-        except (InvalidInput, JoinTokenInvalid, LeaveRefused, RequestFailed, TooManyAttempts) as error:
+        except (InvalidInput, JoinTokenInvalid, RequestFailed, SignatureRefused, TooManyAttempts) as error:
             response = _refusal(error).response()
         except ClientDisconnect:
             response = Refusal("invalid_request", "the body did not arrive whole").response()
@@ -211,13 +222,25 @@ def _refusal(error: HubError) -> Refusal:
             return Refusal("slow_down", str(error), 429, error.retry_after)
         case JoinTokenInvalid():
             return Refusal("invalid_grant", str(error), 401)
-        case LeaveRefused():
+        case SignatureRefused():
             return Refusal("invalid_client", str(error), 401)
         case RequestFailed(code="request_too_large"):
             return Refusal("invalid_request", error.message, 413)
         case RequestFailed():
             return Refusal("invalid_request", error.message)
     return Refusal("invalid_request", str(error))
+
+
+def _bearer(request: Request) -> str:
+    """The token that a node signed.
+
+    Raises:
+        SignatureRefused: it brings none.
+    """
+    scheme, _, token = (Headers(request.scope["headers"]).get("authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise SignatureRefused("the request carries its token as Authorization: Bearer")
+    return token.strip()
 
 
 async def _body(request: Request) -> bytes:

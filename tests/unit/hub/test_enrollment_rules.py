@@ -1,4 +1,4 @@
-"""Codes, the rule of who decides what about a node, and leave requests."""
+"""Codes, the rule of who decides what about a node, and what nodes sign themselves."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.errors import InvalidInput, LeaveRefused, NotAllowed
-from hub.leaving import LEAVE_TYPE, claimed_node, verify_leave
+from hub.errors import InvalidInput, NotAllowed, SignatureRefused
 from hub.placement import Placement, decide, require_manager
 from hub.policy import PRIVATE, RegionAuthority, RegionTree, Sharing, SharingKind, TrustClass
+from hub.signed_requests import Asked, claimed_node, verify
 from hub.storage.records import Account, Node, Role
 from hub.user_codes import ALPHABET, CodeHasher, draw_device_code, draw_user_code, read_user_code
 
@@ -127,15 +127,20 @@ KEY = Ed25519PrivateKey.generate()
 CLAIMS = {"sub": "node_1", "aud": "hub_1", "iat": NOW, "exp": NOW + 60}
 
 
-def leave(key=KEY, typ=LEAVE_TYPE, **claims):
+def leave(key=KEY, typ=Asked.LEAVE.value, **claims):
     body = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
     return jwt.encode(body, key, algorithm="EdDSA", headers={"typ": typ})
 
 
-def test_a_nodes_own_leave_request_is_accepted():
-    token = leave()
-    assert claimed_node(token) == "node_1"
-    verify_leave(token, KEY.public_key(), hub_id="hub_1", now=NOW + 1)
+@pytest.mark.parametrize("asked", Asked)
+def test_a_nodes_own_request_is_accepted_for_what_it_is(asked):
+    token = leave(typ=asked.value, public_key="next")
+    assert claimed_node(token, asked) == "node_1"
+    claims = verify(token, KEY.public_key(), hub_id="hub_1", now=NOW + 1)
+    assert (claims["sub"], claims["public_key"]) == ("node_1", "next")
+    for other in set(Asked) - {asked}:
+        with pytest.raises(SignatureRefused):
+            claimed_node(token, other)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +157,11 @@ def test_a_nodes_own_leave_request_is_accepted():
     ],
 )
 def test_any_other_is_refused(token, now):
-    with pytest.raises(LeaveRefused):
-        verify_leave(token, KEY.public_key(), hub_id="hub_1", now=now)
+    with pytest.raises(SignatureRefused):
+        verify(token, KEY.public_key(), hub_id="hub_1", now=now)
 
 
 @pytest.mark.parametrize("token", ["", "a.b.c", "x", leave(typ="porten-node+jwt"), "é.é.é"])
 def test_what_is_no_leave_request_is_refused(token):
-    with pytest.raises(LeaveRefused):
-        claimed_node(token)
+    with pytest.raises(SignatureRefused):
+        claimed_node(token, Asked.LEAVE)

@@ -1,4 +1,4 @@
-"""Two keys of one node in the database: which are worth something, and the moment at which the old one ends."""
+"""Two keys of one node in the database: which count, and the moment at which the old one ends."""
 
 import asyncio
 from dataclasses import replace

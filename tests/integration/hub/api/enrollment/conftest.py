@@ -75,6 +75,14 @@ class Machine:
         algorithm = "none" if key is None else "EdDSA"
         return jwt.encode(claims | changes, key, algorithm=algorithm, headers={"typ": kind})
 
+    async def rotate(self, token: str) -> httpx.Response:
+        return await self.post("rotate", headers={"authorization": f"Bearer {token}"})
+
+    def announcement(self, node_id: str, hub_id: str, public_key: Any, **changes: Any) -> str:
+        """What a node signs to go over to another key."""
+        wish = {"typ": "porten-rotate+jwt", "public_key": public_key} | changes
+        return self.farewell(node_id, hub_id, **wish)
+
 
 @pytest.fixture
 def machine(http) -> Machine:

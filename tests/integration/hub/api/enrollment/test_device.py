@@ -156,5 +156,5 @@ async def test_what_a_later_node_may_add_is_passed_over(machine):
 
 
 async def test_nothing_is_enrolled_by_a_link(http):
-    for endpoint in ("device_authorization", "token", "join", "leave"):
+    for endpoint in ("device_authorization", "token", "join", "leave", "rotate"):
         assert (await http.get(f"/enroll/v1/{endpoint}")).status_code == 405

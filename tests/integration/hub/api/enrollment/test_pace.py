@@ -40,8 +40,10 @@ async def test_who_guesses_join_tokens_gets_no_answer_to_the_right_one(machine, 
     assert (await machine.at("2001:db8:0:1::1").join(token)).status_code == 200
 
 
-async def test_leaving_is_paced_like_asking(machine, clock):
-    answers = [(await machine.leave("x")).status_code for _ in range(21)]
+@pytest.mark.parametrize("endpoint", ["leave", "rotate"])
+async def test_leaving_and_changing_the_key_are_paced_like_asking(machine, clock, endpoint):
+    signed = {"authorization": "Bearer x"}
+    answers = [(await machine.post(endpoint, headers=signed)).status_code for _ in range(21)]
     assert answers == [401] * 20 + [429]
 
 
