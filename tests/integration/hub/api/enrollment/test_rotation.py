@@ -1,4 +1,4 @@
-"""Another key for a node, on a real Hub: who may announce one, and what each is worth at the tunnel's door."""
+"""Another key for a node, on a real Hub: who may announce one, and what each is worth at the door."""
 
 import contextlib
 import logging
