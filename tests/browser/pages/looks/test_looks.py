@@ -227,6 +227,7 @@ async def show_whole(page: pw.Page, size: dict[str, int]) -> None:
     await page.set_viewport_size(size)
     height = await page.evaluate("document.documentElement.scrollHeight")
     await page.set_viewport_size(size | {"height": max(height, size["height"])})
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 async def barriers(page: pw.Page, rules: dict[str, Any]) -> list[str]:
