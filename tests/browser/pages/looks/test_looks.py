@@ -29,7 +29,6 @@ BEYOND = """() => [...document.querySelectorAll("main *, .rail *")].filter((one)
     && !one.closest(".visually-hidden");
 }).concat(document.documentElement.scrollWidth > innerWidth ? [document.documentElement] : [])
   .map((one) => one.outerHTML.slice(0, 120))"""
-HINDERING = ("serious", "critical")
 
 State = Callable[[Any], Awaitable[pw.Page]]
 STATES: dict[str, State] = {}
@@ -233,8 +232,5 @@ async def show_whole(page: pw.Page, size: dict[str, int]) -> None:
 async def barriers(page: pw.Page, rules: dict[str, Any]) -> list[str]:
     """What keeps people from using the page, each with its first place."""
     found = await page.evaluate("(rules) => axe.run({resultTypes: ['violations'], ...rules})", rules)
-    return [
-        f"{each['id']}: {each['nodes'][0]['html']} {each['nodes'][0]['failureSummary']}"
-        for each in found["violations"]
-        if each["impact"] in HINDERING
-    ]
+    places = [(each["id"], each["nodes"][0]) for each in found["violations"]]
+    return [f"{rule}: {place['html']} {place['failureSummary']}" for rule, place in places]
