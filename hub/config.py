@@ -77,7 +77,10 @@ class HubConfig(BaseSettings):
         None, min_length=1, description="SQLAlchemy URL of the database; SQLite in `data_dir` where unset."
     )
     name: str = Field(
-        "Porten", min_length=1, max_length=100, description="What the Hub is called in the portal."
+        "Porten",
+        min_length=1,
+        max_length=100,
+        description="What the Hub is called where people sign in, and towards nodes.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address the API and the portal listen on.")
     port: Port = Field(8420, description="Port of the API and the portal; 0 takes a free one.")

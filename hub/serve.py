@@ -230,6 +230,8 @@ def _listener(host: str, port: int) -> socket.socket:
             f"cannot listen on {local(host, port)}: {error.strerror or error}. Is a Hub running already? "
             "Other ports: `port` and `tunnel_port`"
         ) from error
+    # Accepted connections inherit it. asyncio sets it by itself only on sockets that name their protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _give_up_dead_peers(listener)
     return listener
 

@@ -74,7 +74,8 @@ def _page(
         next=target,
         email=email,
         problem=problem,
-        hub_name=base_url(request).partition("://")[2],
+        hub_name=hub_of(request).config.name,
+        address=base_url(request).partition("://")[2],
     )
     keep_visit(request, response, visit)
     return response
