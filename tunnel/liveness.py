@@ -60,9 +60,9 @@ class Liveness:
     def dead(self, now: float) -> str | None:
         """Say why the peer is dead, if it is."""
         self._ticked = now
-        if now - self.heard >= self._times.silence_s:
+        if now >= self.heard + self._times.silence_s:  # the same sums as in next_deadline
             return "silent"
-        if self.writing_since is not None and now - self.writing_since >= self._times.stall_s:
+        if self.writing_since is not None and now >= self.writing_since + self._times.stall_s:
             return "stalled"
         return None
 

@@ -89,3 +89,14 @@ def test_only_a_stable_session_resets_the_count() -> None:
     assert backoff.failed() == 8
     backoff.connected(60.0)
     assert backoff.failed() == 0.5
+
+
+@pytest.mark.parametrize("began", [1001.9691148478493, 1000.1, 0.3, 123456.7])
+def test_a_timer_that_rings_when_it_was_asked_for_finds_the_dead(began: float) -> None:
+    """Else it would be set again for the same moment, and again."""
+    liveness = Liveness(TIMES, pings=False, now=began)
+    liveness.writing_since = began
+    assert liveness.dead(liveness.next_deadline()) == "stalled"
+    liveness.writing_since = None
+    liveness.dead(began + 30)
+    assert liveness.dead(liveness.next_deadline()) == "silent"

@@ -166,7 +166,7 @@ class Tunnel(RuleBasedStateMachine):
             assert peer.budget.reserved == sum(stream.window.size for stream in peer.streams.values())
             for stream in peer.streams.values():
                 assert stream.window.received - stream.window.consumed <= stream.window.size
-        narrow = sum(stream.window.size == LEAST_WINDOW for stream in self.hub.streams.values())
+        narrow = sum(stream.open.window == LEAST_WINDOW for stream in self.hub.streams.values())
         assert self.hub.budget.reserved <= self.hub.budget.limit + narrow * LEAST_WINDOW
 
     def teardown(self) -> None:
