@@ -42,6 +42,9 @@ class Controlled(Protocol):
     async def remove(self, model_id: str) -> int:
         """Unload a model and delete its weights; returns the bytes freed."""
 
+    async def take_up_key(self) -> str:
+        """Go over to the key that the Hub was told of; returns when that is."""
+
     def request_stop(self) -> None:
         """Begin the shutdown."""
 
@@ -78,6 +81,10 @@ def _router(daemon: Controlled) -> APIRouter:
     @router.delete("/models/{model_id:path}")
     async def remove(model_id: str) -> dict[str, int]:
         return {"freed_bytes": await daemon.remove(model_id)}
+
+    @router.post("/key")
+    async def take_up_key() -> dict[str, str]:
+        return {"taken": await daemon.take_up_key()}
 
     @router.post("/shutdown")
     async def shutdown() -> Response:

@@ -57,6 +57,11 @@ class ControlClient:
         freed: int = (await self._ask("DELETE", f"/models/{model_id}")).json()["freed_bytes"]
         return freed
 
+    async def take_up_key(self) -> str:
+        """Have the daemon go over to the key that the Hub was told of; returns when that is."""
+        taken: str = (await self._ask("POST", "/key")).json()["taken"]
+        return taken
+
     async def shutdown(self) -> None:
         """Begin the daemon's shutdown; returns at once."""
         await self._ask("POST", "/shutdown")

@@ -1,6 +1,6 @@
 """The node's directories and files: private, written atomically, used by one daemon at a time.
 
-Owns modes, atomic writes and the daemon's lock. Must not know what a file means.
+Owns modes, atomic writes and locks. Must not know what a file means.
 """
 
 import contextlib
@@ -54,6 +54,23 @@ def read_private(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise IdentityInvalid(f"{path} cannot be read: {error.strerror}") from None
+
+
+def move_private(source: Path, target: Path) -> None:
+    """Put a file in another's place, in one step."""
+    source.replace(target)
+    _sync_directory(target.parent)
+
+
+@contextmanager
+def short_lock(path: Path) -> Iterator[None]:
+    """Have the files that this lock stands for to oneself; who comes meanwhile waits. Not for slow work."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

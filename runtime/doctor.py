@@ -6,6 +6,7 @@ Owns the checks and their remedies; changes nothing. Must not know the terminal.
 import os
 import shutil
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,10 +20,11 @@ from runtime.config import LoadedConfig, NodeConfig
 from runtime.control_client import ControlClient
 from runtime.enrollment import HubApi
 from runtime.errors import DaemonUnreachable, EnrollmentRefused, RuntimeFault
-from runtime.identity import IdentityStore
+from runtime.identity import Identity, IdentityStore
 
 LEAST_DISK_BYTES = 2_000_000_000
 LEAST_MEMORY_BYTES = 1_000_000_000
+DAY_S = 86_400
 MOST_CLOCK_ERROR_S = 20.0
 """Tickets are good to half a minute of disagreement; this says so before requests fail."""
 
@@ -149,7 +151,8 @@ async def _hub(config: NodeConfig) -> list[Finding]:
     except RuntimeFault as error:
         return [_failed("identity", str(error), "porten logout --force, then porten login")]
     found = [
-        _ok("identity", f"{identity.hub.name} ({identity.hub.node_id}), region {identity.credential.region}")
+        _ok("identity", f"{identity.hub.name} ({identity.hub.node_id}), region {identity.credential.region}"),
+        _key(identity, store.key_made_at()),
     ]
     try:
         async with HubApi.connect(
@@ -164,6 +167,12 @@ async def _hub(config: NodeConfig) -> list[Finding]:
             _failed("hub", "another Hub answers at that address", "porten logout, then porten login"),
         ]
     return [*found, _ok("hub", f"{identity.hub.hub_url} answers"), _clock(hub.clock_ahead_s)]
+
+
+def _key(identity: Identity, made_at: float) -> Finding:
+    if identity.next_key is not None:
+        return _warning("key", "the change to another one is not finished", "porten rotate-key")
+    return _ok("key", f"{max(0.0, time.time() - made_at) / DAY_S:.0f} days old")
 
 
 def _clock(ahead_s: float | None) -> Finding:

@@ -1,14 +1,14 @@
 """Joining a Hub and leaving it: the node's side of enrollment over HTTP.
 
-Owns the device authorization flow (RFC 8628), JoinTokens and the signed leave. Must not know how an identity
-is stored, nor how a terminal shows a code. Every failure of the network or the Hub becomes one clear error.
+Owns the device authorization flow (RFC 8628), JoinTokens, leaving and announcing another key. Must not know
+how an identity is stored, nor how a terminal shows a code. Every failure of the network or the Hub becomes
+one clear error.
 """
 
 import asyncio
 import hashlib
 import os
 import platform
-import secrets
 import socket
 import ssl
 import time
@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.devices import Device
 from runtime.errors import EnrollmentRefused, HubUnreachable, NodeRevoked
 from runtime.identity import HubFacts, Identity
+from runtime.signed_requests import leave_token, rotate_token
 from tunnel.identity import encode_public_key
 from tunnel.version import __version__
 
 AGENT = f"porten/{__version__}"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
-LEAVE_TYPE = "porten-leave+jwt"
-LEAVE_LIFETIME_S = 60
 SLOW_DOWN_S = 5.0  # RFC 8628, 3.5
 MAX_ANSWER_BYTES = 256 * 1024
 _TIMEOUT = httpx.Timeout(15.0, connect=10.0)
@@ -204,12 +202,41 @@ class HubApi:
             NodeRevoked: it had forgotten the node already.
             EnrollmentRefused: it did not take it.
         """
-        headers = {"authorization": f"Bearer {leave_token(identity, now=time.time())}"}
-        answer = await self._send("POST", "/enroll/v1/leave", headers=headers)
+        now = time.time()
+        answer = await self._say("leave", [leave_token(identity.hub, key, now=now) for key in identity.keys])
         if answer.status_code in (401, 403, 404):
             raise NodeRevoked("the Hub does not know this node any more")
         if answer.status_code not in (200, 204):
             raise EnrollmentRefused(f"the Hub did not accept the farewell ({answer.status_code})")
+
+    async def announce(self, identity: Identity, next_key: Ed25519PrivateKey) -> None:
+        """Tell the Hub which key this node goes over to; safe to repeat.
+
+        Raises:
+            NodeRevoked: it does not know the node any more.
+            EnrollmentRefused: it did not take it.
+        """
+        now, public = time.time(), next_key.public_key()
+        tokens = [rotate_token(identity.hub, key, public, now=now) for key in identity.keys]
+        answer = await self._say("rotate", tokens)
+        if answer.status_code in (401, 403):
+            raise NodeRevoked("the Hub does not know this node any more")
+        if answer.status_code == 404:
+            raise EnrollmentRefused(f"the Hub at {self.url} is too old to give a node another key")
+        if answer.status_code != 204:
+            self._require_ok(answer)
+
+    async def _say(self, endpoint: str, tokens: Sequence[str]) -> httpx.Response:
+        """Ask in the node's own name, with the first of the tokens whose key the Hub knows.
+
+        A node that was interrupted while it changed its key cannot tell whether the Hub has done so.
+        """
+        for token in tokens:
+            headers = {"authorization": f"Bearer {token}"}
+            answer = await self._send("POST", f"/enroll/v1/{endpoint}", headers=headers)
+            if answer.status_code not in (401, 403):
+                break
+        return answer
 
     def _identity(self, key: Ed25519PrivateKey, answer: httpx.Response) -> Identity:
         enrolled = self._decode(answer, _Enrolled)
@@ -250,18 +277,6 @@ class HubApi:
             return msgspec.json.decode(answer.content[:MAX_ANSWER_BYTES], type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise HubUnreachable(f"{self.url} does not speak Porten: is it the Hub's address?") from None
-
-
-def leave_token(identity: Identity, *, now: float) -> str:
-    """The node's own signed word that it leaves; good for a minute."""
-    claims = {
-        "sub": identity.hub.node_id,
-        "aud": identity.hub.hub_id,
-        "iat": int(now),
-        "exp": int(now) + LEAVE_LIFETIME_S,
-        "jti": secrets.token_hex(8),
-    }
-    return jwt.encode(claims, identity.key, algorithm="EdDSA", headers={"typ": LEAVE_TYPE})
 
 
 def suggested_name(configured: str | None) -> str:

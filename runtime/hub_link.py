@@ -4,6 +4,7 @@ Owns the identity in force, the verifier made from it and the tunnel's state in 
 identity came about, nor the local API.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from tunnel.messages import Command, Event, Status, Welcome
 
 logger = logging.getLogger(__name__)
 
+TAKE_UP_S = 30.0  # within which a new key is in use, where the Hub can be reached
 _SESSIONS_AT_ONCE = 4
 """A replacement is dialled before the old session ends; more than a few at once never live."""
 
@@ -48,6 +50,7 @@ class HubLink:
         self._metrics = metrics
         self._stopping = stopping
         self._verifier = identity.verifier()
+        self._renewed = asyncio.Event()
         self._generations: deque[int] = deque(maxlen=_SESSIONS_AT_ONCE)
         self._relay = Relay(
             forwarder=forwarder,
@@ -86,6 +89,27 @@ class HubLink:
         await self._commands.stop()
         await self._client.stop(drain_s=drain_s)
 
+    async def take_up_key(self) -> bool:
+        """Go over to the next key on the disk: a session under it first, then the old one is left.
+
+        Returns:
+            Whether a session stands under it; where the Hub is away, one will later.
+
+        Raises:
+            NotEnrolled: there is no identity any more.
+            IdentityInvalid: its files are damaged.
+        """
+        self.identity = self._store.load()
+        self._client.renew(self.identity.dialler())
+        try:
+            async with asyncio.timeout(TAKE_UP_S):
+                while self.identity.next_key is not None:
+                    self._renewed.clear()
+                    await self._renewed.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def status_changed(self) -> None:
         """Tell the Hub soon."""
         self._client.status_changed()
@@ -103,22 +127,30 @@ class HubLink:
         self._generations.append(welcome.generation)
         if welcome.credential == self.identity.token:
             return
+        before = self.identity
         try:
-            self.identity = self.identity.renewed(welcome.credential)
+            self.identity = before.renewed(welcome.credential)
         except IdentityInvalid as error:
             # The one in force stays: what the Hub now asks by another is refused request by request.
             refused = {"event": "credential_refused", "reason": str(error)}
             logger.warning("the Hub's new credential is not accepted", extra=refused)
             return
-        self._verifier = self.identity.verifier()
-        try:
-            self._store.save_credential(self.identity)
-        except OSError as error:
-            # It counts in this process all the same; the Hub hands it out again at the next session.
-            fields = {"event": "credential_unsaved", "reason": error.strerror}
-            logger.warning("the Hub's new credential cannot be written to the disk", extra=fields)
+        self._verifier.renew(self.identity.credential)
+        self._save()
+        self._renewed.set()
         region = self.identity.credential.region
         logger.info("credential renewed", extra={"event": "credential_renewed", "region": region})
+        if self.identity.key is not before.key:
+            logger.info("this node's new key is in use", extra={"event": "key_replaced"})
+
+    def _save(self) -> None:
+        """Write the credential down, and with it which key is the current one."""
+        try:
+            self._store.save_credential(self.identity)
+        except (OSError, IdentityInvalid) as error:
+            # It counts in this process all the same; the Hub hands it out again at the next session.
+            fields = {"event": "credential_unsaved", "reason": str(error)}
+            logger.warning("the Hub's new credential cannot be written to the disk", extra=fields)
 
     def _entered(self, state: str) -> None:
         self.state = state

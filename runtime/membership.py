@@ -84,6 +84,6 @@ def _adopt(store: IdentityStore, identity: Identity, url: str, found: HubDescrip
     facts = msgspec.structs.replace(known, hub_url=url, tunnel_urls=found.tunnel_urls)
     if facts == known:
         return identity
-    renewed = Identity.checked(identity.key, identity.token, facts)
+    renewed = Identity.checked(identity.key, identity.token, facts, identity.next_key)
     store.save_hub(renewed)
     return renewed

@@ -25,6 +25,7 @@ from runtime.identity import Identity
 from runtime.listening import listen_tcp, listen_unix
 from runtime.membership import current_identity
 from runtime.metrics import NodeMetrics
+from runtime.rotation import Taken
 from runtime.status import describe
 from tunnel.lag import watch_lag
 
@@ -217,6 +218,12 @@ class Node:
         freed = await asyncio.to_thread(assembly.open_store(self._config).remove, model_id)
         self._changed()
         return freed
+
+    async def take_up_key(self) -> str:
+        """Go over to the key that the Hub was told of, without a cut; returns when that is."""
+        if self._link is None:
+            return Taken.AT_THE_NEXT_START
+        return Taken.NOW if await self._link.take_up_key() else Taken.AT_THE_NEXT_SESSION
 
 
 @contextmanager

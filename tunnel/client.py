@@ -141,7 +141,8 @@ class TunnelClient:
     def renew(self, identity: NodeIdentity) -> None:
         """Dial as this from now on, and at once: the session that stands serves until the next one does."""
         self._dialler.renew(identity)
-        self._another.set()
+        if not self._leaving:
+            self._another.set()
 
     async def stop(self, *, drain_s: float = 0) -> None:
         """Finish what runs for at most `drain_s` seconds, close, and let `run` return."""
@@ -168,6 +169,7 @@ class TunnelClient:
             else:
                 state, delay = await self._until_another_is_wanted(session, connection)
             if self._leaving:
+                await self._stopping.wait()  # an older session may still be finishing its streams
                 return
             if state != "connecting":
                 self._on_state(state)

@@ -1,4 +1,4 @@
-"""`porten login` and `porten logout`: joining a Hub and leaving it."""
+"""`porten login`, `porten logout` and `porten rotate-key`: joining a Hub, leaving it, another key for it."""
 
 import asyncio
 import sys
@@ -26,6 +26,7 @@ from runtime.errors import (
 from runtime.identity import Identity, IdentityStore
 from runtime.listening import LOOPBACK_NAMES
 from runtime.membership import join
+from runtime.rotation import Taken, rotate_key
 
 LOGIN_EXAMPLES = """Examples:
 
@@ -35,6 +36,11 @@ porten login --hub https://hub.example.org --join-token pjt_…    (no approval 
 """
 
 INTERRUPTED = 130
+WHEN = {
+    Taken.NOW: "The node uses its new key; the old one is worth nothing.",
+    Taken.AT_THE_NEXT_SESSION: "The Hub knows the new key; the running node uses it once it reaches the Hub.",
+    Taken.AT_THE_NEXT_START: "The Hub knows the new key; the next `porten run` uses it. Do so within a day.",
+}
 
 
 def login(
@@ -75,6 +81,16 @@ def logout(
     """Leave the Hub: the node is revoked there, its identity here is deleted, a running node stops."""
     config = settings(context)
     asyncio.run(_leave(config, force=force))
+
+
+def rotate(context: typer.Context) -> None:
+    """Give this node another key. A running node goes over to it without a cut. Safe to repeat."""
+    say(WHEN[asyncio.run(_rotate(settings(context)))])
+
+
+async def _rotate(config: NodeConfig) -> Taken:
+    async with _spinner("Changing the key"):
+        return await rotate_key(config)
 
 
 def _require_new(config: NodeConfig) -> None:

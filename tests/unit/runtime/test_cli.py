@@ -43,7 +43,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_the_docs_list_exactly_the_commands_there_are() -> None:
-    rows = re.findall(r"^\| `porten ([a-z ]+?)(?= \[| [A-Z]|`)", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `porten ([a-z -]+?)(?= \[| [A-Z]|`)", DOCS.read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(commands())
 
 
