@@ -3,6 +3,7 @@
 #   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
 #   make test           every test; needs no root, says what it skips and how to get it
 #   make check          format, lint, types, layering, shell
+#   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
 
@@ -15,7 +16,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fixtures clean
+.PHONY: help demo test check format fuzz bench fixtures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,9 @@ check: $(VENV)/.ready-dev
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(VENV)/.ready-fuzz
+	$(BIN)/python tests/fuzz/run.py --seconds $(or $(SECONDS),60)
 
 bench: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m benchmarks.relay_overhead --shared-data $(DATA) $(BENCH)
