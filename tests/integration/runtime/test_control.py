@@ -45,6 +45,9 @@ class Daemon:
     async def remove(self, model_id: str) -> int:
         return 42
 
+    async def take_up_key(self) -> str:
+        return "now"
+
     def request_stop(self) -> None:
         self.stopped.set()
 
@@ -72,12 +75,13 @@ async def test_the_owner_alone_may_open_the_socket(state_dir: Path) -> None:
     assert stat.S_IMODE(mode) == 0o600
 
 
-async def test_status_unload_remove_and_shutdown(state_dir: Path, daemon: Daemon) -> None:
+async def test_status_unload_remove_another_key_and_shutdown(state_dir: Path, daemon: Daemon) -> None:
     async with ControlClient.connect(state_dir) as client:
         assert (await client.status())["tunnel"] == {"state": "connected"}
         await client.unload("family/model:q4")
         assert daemon.unloaded == ["family/model:q4"]
         assert await client.remove("family/model:q4") == 42
+        assert await client.take_up_key() == "now"
         with pytest.raises(RuntimeFault, match="'unknown' is not offered"):
             await client.unload("unknown")
         await client.shutdown()

@@ -75,6 +75,33 @@ async def test_a_draining_session_finishes_while_its_successor_takes_over_at_onc
     assert seen(world).accepting, "the same daemon's last report holds until its next"
 
 
+def follow(world, old, **changes):
+    """A session of the same daemon that says which one it follows."""
+    world.generation += 1
+    said = {"generation": world.generation, "replaces": old.generation} | changes
+    session = replace(old, draining=False, close_reason=None, **said)
+    world.registry.sign(world.generation, world.table["n1"])
+    world.registry.connected(session)
+    return session
+
+
+async def test_a_session_that_its_daemon_follows_itself_finishes_its_streams(world, connected):
+    successor = follow(world, connected)
+    assert world.registry.session("n1") is successor
+    assert seen(world).accepting
+    await settle()
+    assert (connected.close_reason, connected.draining) == ("replaced", True), (
+        "it was asked to leave, not cut"
+    )
+
+
+@pytest.mark.parametrize("changes", [{"replaces": 0}, {"replaces": 99}, {"instance_id": "another"}])
+async def test_a_session_that_its_daemon_does_not_follow_is_cut(world, connected, changes):
+    follow(world, connected, **changes)
+    await settle()
+    assert (connected.close_reason, connected.draining) == ("superseded", False)
+
+
 async def test_a_change_hides_the_node_until_it_is_read_and_redials(world, connected):
     world.add_node("n1", region="us")
     world.changes.publish(NodeChanged("n1"))
