@@ -188,7 +188,9 @@ class NodeConfig(BaseSettings):
         None, ge=1, le=256, description="Requests an engine answers at once; the catalog's value where unset."
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads an engine generates with; all physical cores where unset."
+        None,
+        ge=1,
+        description="CPU threads an engine generates with; all physical cores but one where unset.",
     )
     local_host: Annotated[str, AfterValidator(_loopback)] = Field(
         "127.0.0.1",

@@ -205,6 +205,15 @@ def usable_threads() -> int:
     return max(1, min(cores, allowed, _cpu_quota()))
 
 
+def engine_threads() -> int:
+    """CPU threads of an engine where the owner sets none: one core is left to everything else.
+
+    An engine's threads wait for the slowest of them at every layer: one that shares its core with a busy
+    neighbour makes all of them slow, by ten times and more, where one thread fewer costs its share alone.
+    """
+    return max(1, usable_threads() - 1)
+
+
 def _cpu_quota() -> int:
     """Whole CPUs the cgroup allows, rounded up; a large number where it sets no limit."""
     quotas = [os.cpu_count() or 1]

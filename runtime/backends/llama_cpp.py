@@ -16,7 +16,7 @@ from models.fit import estimate
 from models.formats import read_gguf_header
 from models.store import StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
-from runtime.devices import usable_threads
+from runtime.devices import engine_threads
 from runtime.engines import EngineEnvironment, missing_library
 from runtime.snapshot import DeviceKind
 
@@ -62,7 +62,7 @@ class LlamaCppBackend:
         context = min(options.context_length or spec.context_length, header.context_length)
         slots = options.slots or spec.slots
         memory = estimate(header, size_bytes=stored.size_bytes, context=context, slots=slots)
-        threads = options.threads or usable_threads()
+        threads = options.threads or engine_threads()
         return ReplicaPlan(self.name, slots=slots, context_length=context, threads=threads, memory=memory)
 
     def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:

@@ -11,7 +11,15 @@ import pytest
 
 from runtime import devices
 from runtime.budget import Budgets
-from runtime.devices import CpuDevice, CudaDevice, MemoryUse, detect, unseen_driver, usable_threads
+from runtime.devices import (
+    CpuDevice,
+    CudaDevice,
+    MemoryUse,
+    detect,
+    engine_threads,
+    unseen_driver,
+    usable_threads,
+)
 from runtime.snapshot import DeviceKind
 
 GIB = 1024**3
@@ -65,6 +73,15 @@ def test_a_cpu_quota_bounds_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(devices, "_own_cgroups", lambda _controller: [tmp_path])
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     assert usable_threads() == 1
+    assert engine_threads() == 1
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])
+def test_an_engine_leaves_a_core_to_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr("runtime.devices.usable_threads", lambda: cores)
+    assert engine_threads() == threads
 
 
 class FakeNvml:
