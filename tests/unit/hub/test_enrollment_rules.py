@@ -1,6 +1,7 @@
 """Codes, the rule of who decides what about a node, and what nodes sign themselves."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jwt
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.errors import InvalidInput, NotAllowed, SignatureRefused
+from hub.node_keeping import NEXT_KEY_LIFETIME_S
 from hub.placement import Placement, decide, require_manager
 from hub.policy import PRIVATE, RegionAuthority, RegionTree, Sharing, SharingKind, TrustClass
-from hub.signed_requests import Asked, claimed_node, verify
+from hub.signed_requests import LIFETIME_S, Asked, claimed_node, verify
 from hub.storage.records import Account, Node, Role
 from hub.user_codes import ALPHABET, CodeHasher, draw_device_code, draw_user_code, read_user_code
 
+SPEC = (Path(__file__).parents[3] / "tunnel" / "SPEC.md").read_text(encoding="utf-8")
 NOW = 1_700_000_000.0
 TREE = RegionTree({"eu": None, "eu-de": "eu"})
 NODE = Node("node_1", "org_a", "box", "", "eu-de", True, TrustClass.TRUSTED, PRIVATE, {}, 0, NOW)
@@ -165,3 +168,10 @@ def test_any_other_is_refused(token, now):
 def test_what_is_no_leave_request_is_refused(token):
     with pytest.raises(SignatureRefused):
         claimed_node(token, Asked.LEAVE)
+
+
+def test_the_specification_says_how_a_node_changes_its_key() -> None:
+    said = " ".join(SPEC.partition("### Changing the key")[2].partition("## 5.")[0].split())
+    assert f"type `{Asked.ROTATE.value}`" in said
+    assert f"(at most {LIFETIME_S} s apart)" in said
+    assert f"the next one for {NEXT_KEY_LIFETIME_S:g} s" in said

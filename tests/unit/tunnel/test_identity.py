@@ -149,6 +149,16 @@ def test_a_refused_ticket_is_not_spent() -> None:
     verify(TICKET, by)
 
 
+def test_a_renewed_credential_counts_and_what_was_seen_stays_seen() -> None:
+    by = verifier()
+    verify(TICKET, by)
+    by.renew(replace(CREDENTIAL, region="eu-fr", public_key=encode_public_key(HUB.public_key())))
+    with pytest.raises(TicketRefused, match="region"):
+        verify(TICKET, by)
+    with pytest.raises(TicketRefused, match="replay"):
+        verify(replace(TICKET, region="eu-fr"), by)
+
+
 @given(
     st.fixed_dictionaries(
         {
@@ -164,7 +174,7 @@ def test_a_refused_ticket_is_not_spent() -> None:
 def test_a_hello_verifies_and_any_change_breaks_it(parts: dict, changed: str) -> None:
     signature = sign_hello(OTHER, **parts)
     keys = (HUB.public_key(), OTHER.public_key())  # two active keys during rotation
-    assert verify_hello(keys, signature, **parts)
+    assert verify_hello(keys, signature, **parts) is keys[1]
     assert not verify_hello(keys[:1], signature, **parts)
     assert not verify_hello((), signature, **parts)
     more = b"x" if isinstance(parts[changed], bytes) else "x"
