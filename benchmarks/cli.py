@@ -4,28 +4,17 @@ Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sens
 (what was measured by then is shown and written all the same).
 """
 
-import asyncio
 import os
-import secrets
-import signal
-import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 import typer
-import uvloop
-from rich.console import Console
-from rich.markup import escape
 
-from benchmarks import report
+from benchmarks import report, terminal, tunnel_report
 from benchmarks.environment import describe_environment
-from benchmarks.errors import BenchmarkError, SettingInvalid
 from benchmarks.load import Arrivals
 from benchmarks.overhead import ComparePlan, compare
-from benchmarks.progress import Progress
 from benchmarks.serving import ServingPlan, run_serving
 from benchmarks.settings import (
     parse_counts,
@@ -37,9 +26,9 @@ from benchmarks.settings import (
     read_key,
 )
 from benchmarks.target import Api, Target
+from benchmarks.tunnel import Part, TunnelPlan, run_tunnel
 
 KEY_VARIABLE: Final = "PORTEN_API_KEY"
-_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="porten-bench",
@@ -50,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks would show local variables, keys among them
 )
 
-T = TypeVar("T")
 Endpoint = Literal["chat", "completions"]
 _APIS: Final = {"chat": Api.CHAT, "completions": Api.COMPLETIONS}
 
@@ -137,8 +125,8 @@ def serving(
         --prompt-tokens lognormal:200,80 --output-tokens uniform:16,128 \
         --json result.json
     """
-    seed = _fresh_seed() if seed is None else seed
-    with _one_line_errors():
+    seed = terminal.fresh_seed() if seed is None else seed
+    with terminal.one_line_errors():
         plan = ServingPlan(
             target=Target(
                 base_url=base_url,
@@ -156,11 +144,13 @@ def serving(
             warmup=parse_warmup(warmup),
         )
         environment = describe_environment()
-        result = _run(lambda stop, progress: run_serving(plan, stop=stop, progress=progress), quiet=quiet)
-        document = report.serving_document(result, command=_command(), environment=environment)
-        _publish(document, json_file, lambda console: report.print_serving(console, result))
+        result = terminal.run(
+            lambda stop, progress: run_serving(plan, stop=stop, progress=progress), quiet=quiet
+        )
+        document = report.serving_document(result, command=terminal.command(), environment=environment)
+        terminal.publish(document, json_file, lambda console: report.print_serving(console, result))
     if result.metrics.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(terminal.INTERRUPTED)
     if not result.metrics.completed:
         raise typer.Exit(1)
 
@@ -211,8 +201,8 @@ def overhead(
         --cpu-pid hub=4711 --cpu-pid node=4712 --cpu-exclude xllamacpp \
         --json overhead.json
     """
-    seed = _fresh_seed() if seed is None else seed
-    with _one_line_errors():
+    seed = terminal.fresh_seed() if seed is None else seed
+    with terminal.one_line_errors():
         target = Target(
             base_url=via,
             model=model,
@@ -236,72 +226,71 @@ def overhead(
         )
         trees = [parse_tree(text, tuple(cpu_exclude or ())) for text in cpu_pid or ()]
         environment = describe_environment()
-        result = _run(
+        result = terminal.run(
             lambda stop, progress: compare(engine, target, plan, trees=trees, stop=stop, progress=progress),
             quiet=quiet,
         )
-        document = report.overhead_document(result, command=_command(), environment=environment)
-        _publish(document, json_file, lambda console: report.print_comparison(console, result))
+        document = report.overhead_document(result, command=terminal.command(), environment=environment)
+        terminal.publish(document, json_file, lambda console: report.print_comparison(console, result))
     if result.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(terminal.INTERRUPTED)
     if not all(level.throughput_ratio for level in result.levels):
         raise typer.Exit(1)
+
+
+@app.command()
+def tunnel(
+    *,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Measure this part; may be given more than once. Default: all.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that it works.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pairs of runs at each load. Default: 5.")
+    ] = None,
+    seed: _Seed = None,
+    json_file: _Json = None,
+    quiet: _Quiet = False,
+) -> None:
+    r"""Measure the tunnel, and what Hub and node cost for each chunk, with no model.
+
+    A scripted engine sends small chunks at a set pace. A real Hub and a node's
+    relay stand before it, each a process of its own on this machine, in turns
+    with the engine by itself.
+
+    relay     chunks/s, CPU seconds for 100k chunks, what a chunk waits longer
+    latency   what is added to the time to the first chunk, at 1 and 16 streams
+    chunks    chunks/s of one tunnel by itself, one way and both
+    body      bytes a second of a body of 8 MiB, each way
+    sessions  memory of an idle session, at 1,000 and 5,000 of them
+    storm     5,000 nodes come back after their Hub was killed
+
+    All of it takes about ten minutes, most of them for the storm.
+
+    [bold]Examples[/]
+
+      porten-bench tunnel --quick
+
+      porten-bench tunnel --only relay --only latency --rounds 9 --json tunnel.json
+    """
+    parts = frozenset(only or Part)
+    seed = terminal.fresh_seed() if seed is None else seed
+    plan = TunnelPlan.quick(parts, seed) if quick else TunnelPlan(parts=parts, seed=seed)
+    plan = replace(plan, rounds=rounds or plan.rounds)
+    with terminal.one_line_errors():
+        environment = describe_environment()
+        result = terminal.run(
+            lambda stop, progress: run_tunnel(plan, stop=stop, progress=progress), quiet=quiet
+        )
+        document = tunnel_report.document(result, command=terminal.command(), environment=environment)
+        terminal.publish(document, json_file, lambda console: tunnel_report.show(console, result))
+    if result.interrupted:
+        raise typer.Exit(terminal.INTERRUPTED)
 
 
 def main() -> None:
     """The console script."""
     app()
-
-
-def _run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
-    async def measure() -> T:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            # A second Ctrl-C finds Python's own handler and ends the program at once.
-            stop.set()
-            loop.remove_signal_handler(signal.SIGINT)
-
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-        async with Progress(Console(stderr=True), quiet=quiet) as progress:
-            return await work(stop, progress)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measure())
-
-
-def _publish(document: report.Document, json_file: str | None, show: Callable[[Console], None]) -> None:
-    show(Console(stderr=json_file == "-"))
-    if json_file == "-":
-        sys.stdout.buffer.write(report.json_bytes(document))
-        sys.stdout.flush()
-    elif json_file is not None:
-        try:
-            report.write_json(document, Path(json_file))
-        except OSError as error:
-            raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
-
-
-def _fresh_seed() -> int:
-    # A fixed default would repeat the prompts of the run before, and measure the engine's prompt cache.
-    return secrets.randbelow(1 << 31)
-
-
-def _command() -> list[str]:
-    # Keys come from files and the environment only, so that this line never holds one.
-    return ["porten-bench", *sys.argv[1:]]
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except SettingInvalid as error:
-        raise typer.BadParameter(str(error)) from error
-    except BenchmarkError as error:
-        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

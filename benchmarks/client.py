@@ -36,6 +36,7 @@ class Sample:
         ended_at: when it was over, whichever way.
         first_token_at: none for replies that are not streamed, and for failed requests without a token.
         gaps: between successive token chunks.
+        delays: how long each token chunk was under way, where the server says when it left.
         output_tokens: from the server's usage, else the number of token chunks.
         counted: whether the server gave the count.
         error: kind of the failure; none for a complete answer.
@@ -52,6 +53,7 @@ class Sample:
     counted: bool = False
     error: str | None = None
     detail: str = ""
+    delays: tuple[float, ...] = ()
 
 
 class Client:
@@ -168,6 +170,7 @@ class Client:
             prompt_tokens=usage.prompt_tokens if usage else None,
             output_tokens=(usage.completion_tokens or 0) if usage and counted else reply.token_chunks,
             counted=counted,
+            delays=tuple(reply.delays),
         )
 
     def _safe(self, text: str) -> str:

@@ -43,6 +43,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
     error: object = None
+    sent_at: float | None = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -72,6 +73,8 @@ class Reply:
         last_token_at: arrival of the last token chunk, or of the whole reply where it is not streamed.
         gaps: seconds between successive token chunks. Chunks that one read brought together are 0 apart,
             which is how they arrived.
+        delays: seconds each token chunk was under way, where the server says in ``sent_at`` when it left;
+            only one that reads the same clock can.
         token_chunks: how many token chunks came.
         usage: the server's own counts, where it gave any.
         complete: the whole HTTP message is here.
@@ -88,6 +91,7 @@ class Reply:
         "_rest",
         "_streaming",
         "complete",
+        "delays",
         "first_token_at",
         "gaps",
         "last_token_at",
@@ -114,6 +118,7 @@ class Reply:
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         self.gaps: list[float] = []
+        self.delays: list[float] = []
         self.token_chunks = 0
         self.usage: Usage | None = None
 
@@ -207,12 +212,14 @@ class Reply:
         if chunk.error is not None:
             self._fail(_stream_error(chunk.error))
         if chunk.choices and _carries_content(chunk.choices[0]):
-            self._count_token()
+            self._count_token(chunk.sent_at)
         if chunk.usage is not None:
             self.usage = chunk.usage
 
-    def _count_token(self) -> None:
+    def _count_token(self, sent_at: float | None) -> None:
         now = self._now
+        if sent_at is not None:
+            self.delays.append(now - sent_at)
         if self.last_token_at is None:
             self.first_token_at = now
         else:

@@ -34,6 +34,7 @@ class Progress:
         self._limit = Limit()
         self._began = self._told = 0.0
         self._done = self._failed = self._tokens = 0
+        self._reached: tuple[int, int, str] | None = None
 
     async def __aenter__(self) -> Self:
         if self._quiet:
@@ -68,6 +69,7 @@ class Progress:
         self._label, self._limit = label, limit
         self._began = self._told = time.monotonic()
         self._done = self._failed = self._tokens = 0
+        self._reached = None
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -81,8 +83,15 @@ class Progress:
         self._failed += sample.error is not None
         self._tokens += sample.output_tokens
 
+    def reached(self, done: int, total: int, unit: str) -> None:
+        """So much of the phase is done, where it is not requests that are counted."""
+        self._reached = done, total, unit
+
     def fraction(self) -> float:
         """How much of the phase is over, 0 to 1."""
+        if self._reached is not None:
+            done, total, _ = self._reached
+            return min(1.0, done / total)
         limit, elapsed = self._limit, time.monotonic() - self._began
         by_requests = self._done / limit.requests if limit.requests else 0.0
         by_time = elapsed / limit.seconds if limit.seconds else 0.0
@@ -90,6 +99,8 @@ class Progress:
 
     def text(self) -> str:
         """What has been seen of the phase so far, in words."""
+        if self._reached is not None:
+            return "{} of {} {}".format(*self._reached)
         elapsed = max(time.monotonic() - self._began, 1e-9)
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._done} requests{failed}, {self._tokens / elapsed:.0f} tokens/s"

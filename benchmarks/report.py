@@ -41,7 +41,7 @@ def serving_document(
         "limit": msgspec.to_builtins(plan.limit),
         "warmup": msgspec.to_builtins(plan.warmup),
         "results": metrics_document(result.metrics),
-        "generator": _generator(result.generator),
+        "generator": generator_document(result.generator),
     }
 
 
@@ -77,11 +77,11 @@ def metrics_document(metrics: ServingMetrics) -> Document:
         "output_tokens_counted_by": metrics.counted_by,
         "requests_per_s": metrics.requests_per_s,
         "output_tokens_per_s": metrics.output_tokens_per_s,
-        "ttft_ms": _milliseconds(metrics.ttft),
-        "itl_ms": _milliseconds(metrics.itl),
-        "tpot_ms": _milliseconds(metrics.tpot),
-        "e2el_ms": _milliseconds(metrics.e2el),
-        "send_lag_ms": _milliseconds(metrics.send_lag),
+        "ttft_ms": milliseconds(metrics.ttft),
+        "itl_ms": milliseconds(metrics.itl),
+        "tpot_ms": milliseconds(metrics.tpot),
+        "e2el_ms": milliseconds(metrics.e2el),
+        "send_lag_ms": milliseconds(metrics.send_lag),
         "errors": metrics.errors,
         "error_detail": metrics.error_detail,
     }
@@ -121,7 +121,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         for line in _error_lines(level.direct) + _error_lines(level.via):
             console.print(line, highlight=False)
         if level.generator.at_its_limit:
-            console.print(_limit_remark(level.generator))
+            console.print(limit_remark(level.generator))
 
 
 def _counts_table(metrics: ServingMetrics, seed: int) -> Table:
@@ -168,7 +168,7 @@ def _remarks(metrics: ServingMetrics, generator: GeneratorUse) -> list[str]:
     if lag and lag.p99 > 0.005:
         remarks.append(f"[yellow]Requests left late: p99 {lag.p99 * 1000:.1f} ms after they were due.[/]")
     if generator.at_its_limit:
-        remarks.append(_limit_remark(generator))
+        remarks.append(limit_remark(generator))
     if metrics.interrupted:
         remarks.append("[yellow]Interrupted: these are the requests that were complete by then.[/]")
     return remarks
@@ -179,7 +179,8 @@ def _error_lines(metrics: ServingMetrics) -> list[str]:
     return [f"[red]{count} x {kind}[/]: {escape(details[kind])}" for kind, count in metrics.errors.items()]
 
 
-def _limit_remark(generator: GeneratorUse) -> str:
+def limit_remark(generator: GeneratorUse) -> str:
+    """What is to be said where the generator may have been the slow part."""
     return (
         f"[yellow]The load generator was busy {generator.busy:.0%} of a core: the endpoint may be faster "
         "than this shows. Ask for less, or run several generators.[/]"
@@ -274,15 +275,17 @@ def _level(level: Level) -> Document:
         "cpu_ms_per_token": {name: seconds * 1000 for name, seconds in level.cpu_per_token_s.items()},
         "direct": metrics_document(level.direct),
         "via": metrics_document(level.via),
-        "generator": _generator(level.generator),
+        "generator": generator_document(level.generator),
     }
 
 
-def _generator(generator: GeneratorUse) -> Document:
+def generator_document(generator: GeneratorUse) -> Document:
+    """What measuring itself took."""
     return {"cpu_s": generator.cpu_s, "cores_busy": generator.busy, "at_its_limit": generator.at_its_limit}
 
 
-def _milliseconds(summary: Summary | None) -> Document | None:
+def milliseconds(summary: Summary | None) -> Document | None:
+    """A summary of seconds, told in milliseconds."""
     if summary is None:
         return None
     values = {"mean", "p50", "p90", "p99", "minimum", "maximum"}

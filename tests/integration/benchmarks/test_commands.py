@@ -182,7 +182,7 @@ def test_control_c_keeps_what_was_measured(
     assert (document["results"]["completed"], document["results"]["interrupted"]) == (3, True)
 
 
-@pytest.mark.parametrize("command", ["serving", "overhead"])
+@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel"])
 def test_help_teaches_with_an_example(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0

@@ -198,3 +198,16 @@ def test_an_answer_without_tokens_is_no_success() -> None:
 
 def test_a_server_that_closes_says_so() -> None:
     assert not whole("200 OK", event() + DONE, more=b"Connection: close\r\n").reusable
+
+
+def test_a_chunk_that_says_when_it_left_tells_how_long_it_was_under_way() -> None:
+    stamped = [event().replace(b"}\n\n", b',"sent_at":%.1f}\n\n' % at) for at in (1.0, 2.0)]
+    pieces = [
+        (0.5, STREAM_HEAD),
+        (1.25, chunked(stamped[0])),
+        (2.5, chunked(stamped[1])),
+        (2.5, chunked(event() + DONE) + LAST),
+    ]
+    reply = read(pieces)
+    reply.verdict()
+    assert (reply.delays, reply.token_chunks) == ([0.25, 0.5], 3)

@@ -1,0 +1,86 @@
+"""How a command meets its terminal: Ctrl-C, progress, one-line errors, and where the result goes.
+
+Owns what all commands of ``porten-bench`` do alike. Must not know what is measured.
+"""
+
+import asyncio
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks import report
+from benchmarks.errors import BenchmarkError, SettingInvalid
+from benchmarks.progress import Progress
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C."""
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    """Run a measurement with its progress on stderr; Ctrl-C sets the event it is given."""
+
+    async def measure() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            # A second Ctrl-C finds Python's own handler and ends the program at once.
+            stop.set()
+            loop.remove_signal_handler(signal.SIGINT)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        async with Progress(Console(stderr=True), quiet=quiet) as progress:
+            return await work(stop, progress)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measure())
+
+
+def publish(document: report.Document, json_file: str | None, show: Callable[[Console], None]) -> None:
+    """Show a result, and write it where it was asked for; ``-`` is stdout.
+
+    Raises:
+        BenchmarkError: the file cannot be written.
+    """
+    show(Console(stderr=json_file == "-"))
+    if json_file == "-":
+        sys.stdout.buffer.write(report.json_bytes(document))
+        sys.stdout.flush()
+    elif json_file is not None:
+        try:
+            report.write_json(document, Path(json_file))
+        except OSError as error:
+            raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
+
+
+def fresh_seed() -> int:
+    """A seed of chance: a fixed one would repeat the last run's prompts, and measure the prompt cache."""
+    return secrets.randbelow(1 << 31)
+
+
+def command() -> list[str]:
+    """The command line, for the result. Keys come from files and the environment: it never holds one."""
+    return ["porten-bench", *sys.argv[1:]]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End with one line and the right exit code where something cannot be measured."""
+    try:
+        yield
+    except SettingInvalid as error:
+        raise typer.BadParameter(str(error)) from error
+    except BenchmarkError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error

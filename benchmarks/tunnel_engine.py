@@ -1,0 +1,244 @@
+"""A scripted engine: streamed answers of small chunks at a set pace, from a process of its own.
+
+Owns the pace and the bytes of an answer, which are those of a chat completion. It does as little as it can
+for a chunk, since it shares the machine with what is measured. Must not know Hubs, nodes or measurements.
+
+The model's name says the pace: `scripted-20ms` sends a chunk every 20 ms. Each chunk says in `sent_at` when
+it was handed to the socket, in seconds of the machine's monotonic clock, which all its processes share.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, cast
+
+import httptools
+import msgspec
+import uvloop
+
+BACKLOG: Final = 1024
+_GOLDEN: Final = 0.6180339887498949
+"""Multiples of it, less their whole part, lie evenly however many there are: no two streams keep step."""
+
+_PREFIX: Final = "scripted-"
+_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_REFUSAL: Final = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+_EVENT: Final = (
+    'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
+    '"model":"%s","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}],'
+    '"sent_at":%%.6f}\n\n'
+)
+_END: Final = (
+    'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
+    '"model":"%s","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
+    '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}\n\ndata: [DONE]\n\n'
+)
+
+
+def model_name(interval_ms: int) -> str:
+    """The model that answers at this pace."""
+    return f"{_PREFIX}{interval_ms}ms"
+
+
+def pace_of(model: str) -> int | None:
+    """The milliseconds between two chunks of a model; None for a name that says no pace."""
+    digits = model.removeprefix(_PREFIX).removesuffix("ms")
+    return int(digits) if model == f"{_PREFIX}{digits}ms" and digits.isdigit() and int(digits) else None
+
+
+class Pacer:
+    """Calls back at a millisecond of the loop's clock: one timer for all streams, whose cost is shared."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: dict[int, list[Callable[[int], None]]] = {}
+        self._reached = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun = 0
+
+    @property
+    def now(self) -> int:
+        """Milliseconds of the loop's clock."""
+        return int(self._loop.time() * 1000)
+
+    def phase(self, interval_ms: int) -> int:
+        """Where in its interval the next stream keeps its beat, 1 to `interval_ms`."""
+        self._begun += 1
+        return 1 + int(interval_ms * ((self._begun * _GOLDEN) % 1))
+
+    def call_at(self, moment: int, callback: Callable[[int], None]) -> None:
+        """Call once at that millisecond, or at the next if it has passed."""
+        if self._timer is None:
+            self._reached = self.now
+            self._timer = self._loop.call_later(0.001, self._tick)
+        self._due.setdefault(max(moment, self._reached + 1), []).append(callback)
+
+    def _tick(self) -> None:
+        now = self.now
+        for moment in range(self._reached + 1, now + 1):
+            self._reached = moment
+            for callback in self._due.pop(moment, ()):
+                callback(now)
+        self._timer = self._loop.call_later(0.001, self._tick) if self._due else None
+
+
+class Answer:
+    """One streamed answer: a chunk at each of its moments, never two for having been late.
+
+    Args:
+        write: takes bytes for the socket.
+        pacer: calls at the moments.
+        model: names the pace; told in each chunk.
+        interval_ms: milliseconds between chunks.
+        count: how many chunks.
+        on_end: called after the last bytes.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        pacer: Pacer,
+        *,
+        model: str,
+        interval_ms: int,
+        count: int,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._write = write
+        self._pacer = pacer
+        self._interval = interval_ms
+        self._event = (_EVENT % model).encode()
+        self._model = model
+        self._count = count
+        self._left = count
+        self._on_end = on_end
+        self._due = 0
+        self._held = False  # a moment passed while the reader was too slow for more
+        self.paused = False
+        self.stopped = False
+
+    def begin(self) -> None:
+        """Send the head with the first chunk at once; the others follow in a beat of this stream's own."""
+        now = self._pacer.now
+        self._due = now + self._pacer.phase(self._interval)
+        self._write(_HEAD + self._next())
+        self._go_on()
+
+    def resume(self) -> None:
+        """The reader has caught up."""
+        self.paused = False
+        if self._held:
+            self._held = False
+            self._pacer.call_at(self._pacer.now, self._beat)
+
+    def _beat(self, now: int) -> None:
+        if self.stopped:
+            return
+        if self.paused:
+            self._held = True
+            return
+        self._due = max(self._due + self._interval, now + 1)
+        self._write(self._next())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._left:
+            self._pacer.call_at(self._due, self._beat)
+            return
+        self._write(_chunk((_END % (self._model, self._count, self._count + 32)).encode()) + b"0\r\n\r\n")
+        self._on_end()
+
+    def _next(self) -> bytes:
+        self._left -= 1
+        return _chunk(self._event % time.perf_counter())
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class _Asked(msgspec.Struct):
+    model: str
+    max_tokens: int = 1
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one answer at a time. The `on_…` methods are the parser's callbacks."""
+
+    def __init__(self, pacer: Pacer) -> None:
+        self._pacer = pacer
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._body = bytearray()
+        self._answer: Answer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, of another family
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, msgspec.DecodeError):
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if self._answer is not None:
+            self._answer.stopped = True
+
+    def pause_writing(self) -> None:
+        if self._answer is not None:
+            self._answer.paused = True
+
+    def resume_writing(self) -> None:
+        if self._answer is not None:
+            self._answer.resume()
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_message_complete(self) -> None:
+        assert self._transport is not None
+        asked = msgspec.json.decode(self._body, type=_Asked)
+        self._body.clear()
+        interval = pace_of(asked.model)
+        if interval is None or asked.max_tokens < 1 or self._answer is not None:
+            self._transport.write(_REFUSAL)
+            return
+        self._answer = Answer(
+            self._transport.write,
+            self._pacer,
+            model=asked.model,
+            interval_ms=interval,
+            count=asked.max_tokens,
+            on_end=self._ended,
+        )
+        self._answer.begin()
+
+    def _ended(self) -> None:
+        self._answer = None
+
+
+async def serve() -> None:
+    """Serve on a free port of this machine until SIGTERM; the address is said on stdout."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    pacer = Pacer(loop)
+    server = await loop.create_server(lambda: _Connection(pacer), "127.0.0.1", 0, backlog=BACKLOG)
+    sys.stdout.write(f"listening engine=127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await stop.wait()
+    server.close()
+
+
+def main() -> None:
+    """The process."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The tunnel's figures from made-up runs, and the result they are told in."""
+
+import io
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from benchmarks import report, tunnel_report
+from benchmarks.client import Sample
+from benchmarks.load import Limit, Run
+from benchmarks.overhead import Round
+from benchmarks.progress import Progress
+from benchmarks.tunnel import Part, TunnelPlan, TunnelResult
+from benchmarks.tunnel_bare import IdleSessions, Storm
+from benchmarks.tunnel_nodes import DialCounter
+from benchmarks.tunnel_relay import StreamLoad, reduce_relay_rounds
+from benchmarks.tunnel_server import BodiesCarried, Carried, ChunksCarried
+
+LOAD = StreamLoad(2, 20, chunks=4)
+
+
+def run(
+    delays: tuple[float, ...], *, ttft: float = 0.1, seconds: float = 2.0, error: str | None = None
+) -> Run:
+    sample = Sample(0.0, 0.0, seconds, ttft, seconds, delays=delays, error=error)
+    return Run(0.0, seconds, [sample])
+
+
+def turn(added: float, cpu_s: float = 0.0) -> Round:
+    direct = run((0.001, 0.002, 0.003))
+    via = run((0.001 + added, 0.002 + added, 0.003 + added), ttft=0.1 + added)
+    return Round(direct, via, {"hub": cpu_s}, 0.1)
+
+
+def test_what_is_added_is_the_median_of_the_rounds() -> None:
+    level = reduce_relay_rounds(LOAD, [turn(0.01), turn(0.02), turn(9.0)], seed=0)
+    for added in (level.added_delay_p50_s, level.added_delay_p99_s, level.added_ttft_p50_s):
+        assert added is not None
+        assert added.median == pytest.approx(0.02)
+    assert level.chunks_per_s is not None
+    assert level.chunks_per_s.median == 1.5
+
+
+def test_cpu_time_is_told_for_100k_chunks() -> None:
+    level = reduce_relay_rounds(LOAD, [turn(0.0, cpu_s=0.3)], seed=0)
+    assert level.cpu_per_100k_s["hub"].median == pytest.approx(10_000)
+
+
+def test_a_round_with_a_failure_is_left_out_and_told() -> None:
+    spoiled = replace(turn(5.0), via=run((0.5,), error="truncated"))
+    level = reduce_relay_rounds(LOAD, [turn(0.01), spoiled], seed=0)
+    assert (level.rounds, level.spoiled_rounds, level.errors) == (2, 1, {"truncated": 1})
+    assert level.added_delay_p50_s is not None
+    assert level.added_delay_p50_s.median == pytest.approx(0.01)
+
+
+def test_nothing_but_failures_gives_no_figures() -> None:
+    spoiled = replace(turn(0.0), via=run((), error="timeout"))
+    level = reduce_relay_rounds(LOAD, [spoiled], seed=0)
+    assert (level.chunks_per_s, level.added_ttft_p50_s, level.cpu_per_100k_s) == (None, None, {})
+
+
+def test_a_sessions_memory_is_what_it_added() -> None:
+    assert IdleSessions(count=100, before=5_000_000, memory=8_000_000).each == 30_000
+
+
+def whole_result() -> TunnelResult:
+    level = reduce_relay_rounds(LOAD, [turn(0.01, cpu_s=0.3)], seed=0)
+    storm = Storm(
+        nodes=50,
+        handshakes_per_s=10.0,
+        seconds=5.5,
+        before=60 * 1024 * 1024,
+        peak_memory=80 * 1024 * 1024,
+        hub_cpu_s=1.25,
+        refused=7,
+        nobody_there=60,
+        lost={"TimeoutError": 2},
+    )
+    chunks = ChunksCarried(1, 100_000, 2.0, 0.25, 0.5)
+    return TunnelResult(
+        TunnelPlan(rounds=1, seed=7),
+        relay=[level],
+        latency=[level],
+        carried=Carried((chunks,), BodiesCarried((0.016, 0.032), (0.064,))),
+        idle=[IdleSessions(100, 5_000_000, 8_000_000)],
+        storms=[storm],
+    )
+
+
+def test_the_document_holds_every_part() -> None:
+    document = tunnel_report.document(whole_result(), command=["porten-bench"], environment={})
+    told = json.loads(report.json_bytes(document))
+    assert told["schema"] == "porten.bench.tunnel/1"
+    assert set(told["parts"]) == {part.value for part in Part}
+    assert told["relay"][0]["load"] == {"streams": 2, "interval_ms": 20, "chunks": 4, "answers": 1}
+    assert told["relay"][0]["added_chunk_p99_ms"]["median"] == pytest.approx(10.0)
+    assert told["relay"][0]["via"]["chunk_ms"]["p50"] == pytest.approx(12.0)
+    assert told["chunks"] == [
+        {"ways": 1, "chunks_per_s": 50_000, "hub_cpu_s_per_100k": 0.25, "node_cpu_s_per_100k": 0.5}
+    ]
+    assert told["body"]["to_node_bytes_per_s"]["high"] == 8 * 1024 * 1024 / 0.016
+    assert told["sessions"][0]["bytes_each"] == 30_000
+    assert told["storms"][0]["handshakes_lost"] == {"TimeoutError": 2}
+
+
+def test_the_page_shows_every_part() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    tunnel_report.show(console, replace(whole_result(), interrupted=True))
+    page = console.file.getvalue()
+    for text in ("2 x 20 ms", "+10.00", "50,000 /s", "29.3 KiB", "5.5 s", "2 TimeoutError", "Interrupted"):
+        assert text in page
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    tunnel_report.show(console, TunnelResult(TunnelPlan()))
+    assert console.file.getvalue() == ""
+
+
+def test_quick_is_smaller_in_everything() -> None:
+    whole, quick = TunnelPlan(), TunnelPlan.quick(frozenset({Part.STORM}), seed=3)
+    assert (quick.parts, quick.seed) == ({Part.STORM}, 3)
+    assert (quick.rounds, quick.storm, quick.idle[-1]) < (whole.rounds, whole.storm, whole.idle[-1])
+
+
+def test_dials_are_counted_by_what_became_of_them() -> None:
+    counter = DialCounter()
+    for fields in (
+        {"event": "dial_refused", "status": 503},
+        {"event": "dial_failed", "error": "ConnectionRefusedError: nobody there"},
+        {"event": "dial_failed", "error": "TimeoutError: "},
+        {"event": "dial_failed", "error": "TimeoutError: "},
+        {"event": "session_closed"},
+    ):
+        counter.handle(logging.makeLogRecord(fields))
+    assert counter.dials.refused == 1
+    assert counter.dials.unanswered == {"ConnectionRefusedError": 1, "TimeoutError": 2}
+
+
+def test_progress_counts_what_a_phase_counts() -> None:
+    progress = Progress(Console(file=io.StringIO()), quiet=True)
+    progress.phase("nodes", Limit(requests=40))
+    progress.reached(10, 40, "nodes")
+    assert (progress.fraction(), progress.text()) == (0.25, "10 of 40 nodes")
+    progress.phase("requests", Limit(requests=4))
+    assert progress.fraction() == 0.0
