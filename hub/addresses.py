@@ -5,6 +5,7 @@ Owns turning what is listened on into what is told to people, programs and nodes
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Addresses:
     tunnel_listening: bool = False
     draining: bool = False
 
+    @property
+    def tunnel_out_of_reach(self) -> bool:
+        """Whether others are told of the API, and yet nodes of an address that means their own machine."""
+        return not _is_loopback(self.api_url) and all(map(_is_loopback, self.tunnel_urls))
+
 
 def local(host: str, port: int) -> str:
     """``host:port`` as this machine reaches what listens on ``host``."""
@@ -62,6 +68,16 @@ def dialled_names(host: str, port: int, urls: Sequence[str], public_url: str | N
     if host in _WILDCARDS or host in _LOOPBACK:
         names += [_bracketed(name) for name in _LOOPBACK]
     return list(dict.fromkeys(names))
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host in _LOOPBACK:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bracketed(host: str) -> str:

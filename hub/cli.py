@@ -78,13 +78,15 @@ def init(
 ) -> None:
     """Make a Hub here: its key, its database, the operator's account and the regions.
 
-    Run again, it says what is there and changes nothing.
+    Run again, it finishes what was interrupted, or says what is there and changes nothing.
 
     [bold]Examples[/bold]
 
     porten-hub init --email you@example.org --organisation "Your team"
 
-    porten-hub init --email you@example.org --password-file - < password --region eu-de-ber:eu-de
+    porten-hub init --email you@example.org --password-file - < password
+
+    porten-hub init --email you@example.org --region eu-de-ber:eu-de
     """
     with explained():
         made = asyncio.run(
@@ -111,7 +113,13 @@ def serve(context: typer.Context) -> None:
 
     porten-hub serve
 
-    PORTEN_HUB_HOST=0.0.0.0 PORTEN_HUB_PUBLIC_URL=https://hub.example.org porten-hub serve
+    For other machines, behind a proxy that ends TLS:
+
+    export PORTEN_HUB_PUBLIC_URL=https://hub.example.org
+
+    export PORTEN_HUB_TUNNEL_URLS=wss://hub.example.org/tunnel
+
+    porten-hub serve
     """
     from hub.serve import run  # noqa: PLC0415 - the web framework loads slowly, and no other command needs it
 

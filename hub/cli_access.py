@@ -48,7 +48,7 @@ def create_key(
 
     porten-hub keys create --name my-app
 
-    porten-hub keys create --name eu-only --region eu --trust verified --expires 90d
+    porten-hub keys create --name eu --region eu --trust verified --expires 90d
     """
     with explained():
         minimum_trust = read_trust(trust)
@@ -160,7 +160,7 @@ def create_join_token(
 
     [bold]Example[/bold]
 
-    porten-hub join-token create --region eu-de-fra --uses 20 --expires 7d --name rack-4
+    porten-hub join-token create --region eu-de-fra --uses 20 --expires 7d
     """
     with explained():
         lifetime = read_duration(expires)

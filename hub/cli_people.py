@@ -43,7 +43,7 @@ def create_account(
 
     [bold]Example[/bold]
 
-    porten-hub accounts create ada@example.org --role owner --organisation "Another team"
+    porten-hub accounts create ada@example.org --role owner --organisation Lab
     """
     with explained():
         password = ask_password(password_file)

@@ -140,7 +140,12 @@ class HubConfig(BaseSettings):
     @property
     def database(self) -> str:
         """The database's URL, with its default filled in."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'hub.db'}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.database_file}"
+
+    @property
+    def database_file(self) -> Path:
+        """Where the database is unless a URL names another."""
+        return self.data_dir / "hub.db"
 
     @property
     def key_file(self) -> Path:

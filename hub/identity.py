@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from hub.errors import NotInitialised
+from hub.errors import HubKeyLost, NotInitialised
 
 
 def create_hub_key(path: Path) -> Ed25519PrivateKey:
@@ -43,16 +43,19 @@ def create_hub_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def load_hub_key(path: Path) -> Ed25519PrivateKey:
-    """Read the key.
+def load_hub_key(path: Path, database: Path | None = None) -> Ed25519PrivateKey:
+    """Read the key. ``database`` is the Hub's, where it has one in a file.
 
     Raises:
         NotInitialised: there is none, it is readable by others, or it is not an Ed25519 key.
+        HubKeyLost: there is none, and yet a database.
     """
     try:
         mode = path.stat().st_mode
         pem = path.read_bytes()
     except OSError as error:
+        if database is not None and database.exists() and not path.exists():
+            raise HubKeyLost(path) from error
         raise NotInitialised(f"there is no Hub in {path.parent}: run `porten-hub init` first") from error
     if mode & 0o077:
         raise NotInitialised(f"{path} can be read by others: run `chmod 600 {path}`")

@@ -124,9 +124,10 @@ async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncItera
 
     Raises:
         NotInitialised: ``porten-hub init`` has not been run.
+        HubKeyLost: there is a Hub, without its key.
         StorageUnavailable: the database cannot be opened.
     """
-    key = load_hub_key(config.key_file)
+    key = load_hub_key(config.key_file, config.database_file)
     async with await Storage.open(config.database) as storage:
         await storage.migrate()
         hub_id = await storage.settings.hub_id()

@@ -134,6 +134,7 @@ async def serve(config: HubConfig) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
         _announce(server.hub.addresses)
+        _warn(server.hub.addresses)
         await server.stopping.wait()
 
 
@@ -143,6 +144,16 @@ def _announce(addresses: Addresses) -> None:
     sys.stdout.flush()
     console = Console(stderr=True)
     console.print(f"Porten Hub is ready: portal and API at [bold]{addresses.api_url}[/bold]", highlight=False)
+    console.print(f"Nodes are told to dial {', '.join(addresses.tunnel_urls)}", highlight=False, markup=False)
+
+
+def _warn(addresses: Addresses) -> None:
+    if addresses.tunnel_out_of_reach:
+        log.warning(
+            "machines elsewhere can enroll and never connect: set tunnel_urls, or tunnel_host where no proxy "
+            "stands in front",
+            extra={"event": "tunnel.out_of_reach", "tunnel_urls": ",".join(addresses.tunnel_urls)},
+        )
 
 
 @asynccontextmanager
@@ -151,19 +162,21 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
 
     Raises:
         NotInitialised: ``porten-hub init`` has not been run.
+        HubKeyLost: there is a Hub, without its key.
         StorageUnavailable: the database cannot be opened.
         SpoolUnavailable: the usage spool belongs to another process.
         AddressUnavailable: an address cannot be listened on.
         ConfigInvalid: a catalog file cannot be used.
     """
-    key = load_hub_key(config.key_file)
+    # What cannot be used or had is best found out before anything runs.
+    key = load_hub_key(config.key_file, config.database_file)
+    catalog = _catalog(config)
     async with AsyncExitStack() as stack:
-        # First, since what cannot be had is best found out before anything runs.
         api_listener = stack.enter_context(_listener(config.host, config.port))
         tunnel_listener = stack.enter_context(_listener(config.tunnel_host, config.tunnel_port))
         storage = await stack.enter_async_context(await Storage.open(config.database))
         await storage.migrate()
-        hub, source = await _compose(config, storage, key, clock)
+        hub, source = await _compose(config, catalog, storage, key, clock)
         await stack.enter_async_context(hub.meter)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
@@ -176,11 +189,14 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
 
 
 async def _compose(
-    config: HubConfig, storage: Storage, key: Ed25519PrivateKey, clock: Callable[[], float]
+    config: HubConfig,
+    catalog: Catalog,
+    storage: Storage,
+    key: Ed25519PrivateKey,
+    clock: Callable[[], float],
 ) -> tuple[Hub, StoredFacts]:
     """Build the parts and let those that keep copies hear of changes."""
     hub_id = await storage.settings.hub_id()
-    catalog = _catalog(config)
     changes = Changes()
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))

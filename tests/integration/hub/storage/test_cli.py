@@ -94,10 +94,11 @@ def test_init_makes_a_hub_and_run_again_changes_nothing(data_dir):
 
 def test_a_hub_whose_key_is_gone_gets_another_only_when_asked_to(data_dir, hub):
     (data_dir / "hub.key").unlink()
-    refused = run("init", PORTEN_HUB_DATA_DIR=str(data_dir))
-    assert refused.returncode == 1
-    assert "--new-key" in refused.stderr
-    assert "backup" in refused.stderr
+    for words in (["init"], ["serve"], ["keys", "list"]):
+        refused = run(*words, PORTEN_HUB_DATA_DIR=str(data_dir), PORTEN_HUB_PORT="0")
+        assert refused.returncode == 1
+        assert "--new-key" in refused.stderr
+        assert "backup" in refused.stderr
     assert not (data_dir / "hub.key").exists()
     assert run("init", "--new-key", PORTEN_HUB_DATA_DIR=str(data_dir)).returncode == 0
     assert (data_dir / "hub.key").exists()
@@ -117,7 +118,10 @@ def test_a_port_that_is_taken_is_said_in_one_line(data_dir, hub):
 def test_a_catalog_that_makes_no_sense_is_said_in_one_line(data_dir, hub, tmp_path):
     catalog = tmp_path / "catalog.toml"
     catalog.write_text("[[models]]\nid = 3\n")
-    refused = run("serve", PORTEN_HUB_DATA_DIR=str(data_dir), PORTEN_HUB_CATALOG=str(catalog))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        variables = {"PORTEN_HUB_CATALOG": str(catalog), "PORTEN_HUB_PORT": port}
+        refused = run("serve", PORTEN_HUB_DATA_DIR=str(data_dir), **variables)
     assert refused.returncode == 2
     assert "catalog.toml" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -300,3 +304,16 @@ def test_every_command_has_help(path):
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0
     assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize("path", all_commands(), ids=" ".join)
+def test_an_example_stands_on_one_line_of_a_terminal(path):
+    from typer.main import get_command
+
+    command = get_command(app)
+    for name in path:
+        command = command.commands[name]
+    examples = (command.help or "").partition("[bold]Example")[2].split("\n\n")[1:]
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in shown.splitlines()]
+    assert [example for example in examples if example.strip() not in lines] == []
