@@ -94,7 +94,13 @@ class NodeSide:
     """A TunnelClient with everything it said collected in queues."""
 
     def __init__(
-        self, url: str, identity: NodeIdentity, *, more: tuple[str, ...] = (), **options: object
+        self,
+        url: str,
+        identity: NodeIdentity,
+        *,
+        more: tuple[str, ...] = (),
+        instance_id: str = "inst_1",
+        **options: object,
     ) -> None:
         self.handler: Handler = echo
         self.status = make_status()
@@ -104,7 +110,7 @@ class NodeSide:
         self.client = TunnelClient(
             urls=(url, *more),
             identity=identity,
-            instance_id="inst_1",
+            instance_id=instance_id,
             handler=self._handle,
             status=lambda: self.status,
             on_welcome=self.welcomes.put_nowait,
