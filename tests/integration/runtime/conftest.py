@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +34,7 @@ from tunnel.identity import (
     NodeCredential,
     Ticket,
     TicketVerifier,
+    decode_public_key,
     encode_public_key,
     issue_credential,
     issue_ticket,
@@ -380,6 +382,8 @@ class ScriptedHub:
         self.sign_with = self.key
         self.tokens = {"pjt_good"}
         self.left: list[str] = []
+        self.announced: list[str] = []
+        self.rotates = True  # an older one does not
         self.public_key = ""
         self.url = ""
 
@@ -458,6 +462,20 @@ class ScriptedHub:
             if token in self.left:
                 return Response(status_code=401)
             self.left.append(token)
+            return Response(status_code=204)
+
+        @app.post("/enroll/v1/rotate")
+        async def rotate(request: Request) -> Response:
+            token = request.headers["authorization"].removeprefix("Bearer ")
+            if not self.rotates:
+                return JSONResponse({"detail": "Not Found"}, 404)
+            try:
+                jwt.decode(
+                    token, decode_public_key(self.public_key), algorithms=["EdDSA"], audience=self.hub_id
+                )
+            except jwt.InvalidSignatureError:
+                return JSONResponse({"error": "invalid_client"}, 401)
+            self.announced.append(token)
             return Response(status_code=204)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import httpx
+import jwt
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -277,6 +278,39 @@ async def test_a_hub_that_is_away_cannot_be_left_by_accident(enrolled: Any, hub:
     assert facts.exists()
     assert "revoke this node in its portal" in await enrolled("logout", "--force")
     assert not facts.exists()
+
+
+# another key
+
+
+async def test_without_an_identity_there_is_no_key_to_change(porten: Any) -> None:
+    assert "porten login" in await porten("rotate-key", code=1)
+
+
+async def test_a_key_is_changed_at_the_next_start_where_no_node_runs_with_its_hub(
+    enrolled: Any, hub: Any
+) -> None:
+    for _ in range(2):
+        assert "the next `porten run` uses it" in await enrolled("rotate-key")
+    await enrolled.run("--local-only")
+    assert "the next `porten run` uses it" in await enrolled("rotate-key")
+    claimed = {
+        jwt.decode(token, options={"verify_signature": False})["public_key"] for token in hub.announced
+    }
+    assert len(hub.announced) == 3
+    assert len(claimed) == 1, "it was one key each time"
+
+
+async def test_a_hub_that_cannot_be_asked_leaves_a_node_that_works_and_a_remedy(
+    enrolled: Any, hub: Any, nodes: Nodes
+) -> None:
+    hub.rotates = False
+    assert "too old" in await enrolled("rotate-key", code=1)
+    assert "porten rotate-key" in await enrolled("doctor", code=1)
+    node = await enrolled.run()
+    await node.said("one key refused, trying the other")
+    await node.said("tunnel connected")
+    assert "0 days old" not in await enrolled("doctor", code=1)
 
 
 # logging in at a terminal

@@ -1,6 +1,7 @@
 """Joining and leaving a Hub over real HTTP, with a Hub that answers as the test says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from runtime.enrollment import DeviceGrant, HubApi, describe_machine, fingerprin
 from runtime.errors import EnrollmentRefused, HubUnreachable, IdentityInvalid, NodeRevoked, NotEnrolled
 from runtime.identity import Identity, IdentityStore
 from runtime.membership import current_identity
-from tunnel.identity import decode_public_key
+from tunnel.identity import decode_public_key, encode_public_key
 
 
 @pytest.fixture
@@ -112,6 +113,47 @@ async def test_a_hub_that_forgot_the_node_says_so(
         await api.leave(identity)
         with pytest.raises(NodeRevoked):
             await api.leave(identity)
+
+
+@pytest.fixture
+async def changing(hub: Any, key: Ed25519PrivateKey) -> Identity:
+    """An identity with a key that the Hub has not heard of."""
+    hub.answers = ["enrolled"]
+    identity = await approve(hub, key, Waits())
+    return replace(identity, next_key=Ed25519PrivateKey.generate())
+
+
+async def test_the_next_key_is_announced_in_a_word_of_the_current_one(hub: Any, changing: Identity) -> None:
+    async with HubApi.connect(hub.url) as api:
+        await api.announce(changing, changing.next_key)
+    [token] = hub.announced
+    claims = jwt.decode(token, changing.key.public_key(), algorithms=["EdDSA"], audience="hub_a")
+    assert claims["sub"] == "node_a"
+    assert claims["public_key"] == encode_public_key(changing.next_key.public_key())
+    assert claims["exp"] - claims["iat"] <= 60
+    assert jwt.get_unverified_header(token)["typ"] == "porten-rotate+jwt"
+
+
+async def test_a_hub_that_has_gone_over_already_is_asked_in_a_word_of_the_next_key(
+    hub: Any, changing: Identity
+) -> None:
+    hub.public_key = encode_public_key(changing.next_key.public_key())
+    async with HubApi.connect(hub.url) as api:
+        await api.announce(changing, changing.next_key)
+    [token] = hub.announced
+    jwt.decode(token, changing.next_key.public_key(), algorithms=["EdDSA"], audience="hub_a")
+
+
+async def test_a_hub_that_knows_neither_key_or_cannot_change_one_says_so(
+    hub: Any, changing: Identity
+) -> None:
+    async with HubApi.connect(hub.url) as api:
+        hub.public_key = encode_public_key(Ed25519PrivateKey.generate().public_key())
+        with pytest.raises(NodeRevoked):
+            await api.announce(changing, changing.next_key)
+        hub.rotates = False
+        with pytest.raises(EnrollmentRefused, match="too old"):
+            await api.announce(changing, changing.next_key)
 
 
 async def test_what_is_no_hub_is_said_to_be_none(unused_port: int, engine: Any) -> None:
