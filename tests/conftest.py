@@ -37,3 +37,22 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip("no Chromium: on Debian, apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def nginx() -> str:
+    """Path of a real nginx."""
+    return _reverse_proxy("nginx", "nginx-light")
+
+
+@pytest.fixture(scope="session")
+def caddy() -> str:
+    """Path of a real Caddy."""
+    return _reverse_proxy("caddy", "caddy")
+
+
+def _reverse_proxy(program: str, package: str) -> str:
+    everywhere = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    if path := shutil.which(program, path=everywhere):
+        return path
+    pytest.skip(f"no {program}: on Debian, apt-get install {package}")
