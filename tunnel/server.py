@@ -256,6 +256,8 @@ class TunnelServer:
 
     async def _shake_hands(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
         address = _address(connection)
+        if self._unfinished[address] >= self._limits.handshakes_per_address:
+            raise HandshakeRefused(429, reason="too many handshakes")  # all were let through at once
         self._unfinished[address] += 1
         try:
             async with asyncio.timeout(self._limits.handshake_timeout_s):
@@ -340,6 +342,8 @@ def _result(error: Exception) -> str:
     match error:
         case HandshakeRefused(status=status) if status == QUARANTINED_STATUS:
             return "quarantined"
+        case HandshakeRefused(status=429):
+            return "too_many"
         case HandshakeRefused():
             return "refused"
         case ProtocolViolation():
