@@ -16,18 +16,30 @@ from typing import Annotated
 import typer
 from sqlalchemy.engine import make_url
 
+from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, keys_app, nodes_app, regions_app
 from hub.cli_people import accounts_app, organisations_app
 from hub.config import load_config
 from hub.errors import InvalidInput
+from hub.identifiers import checked_name
 from hub.operations import Initialised, initialise, read_region
-from hub.terminal import ask_password, config_of, explained, is_interactive, loaded_of, out, say, show_table
+from hub.terminal import (
+    ask,
+    ask_password,
+    config_of,
+    explained,
+    is_interactive,
+    loaded_of,
+    out,
+    say,
+    show_table,
+)
 from tunnel.version import __version__
 
 app = typer.Typer(
     name="porten-hub",
     help="Run a Porten Hub: the API and router in front of your own nodes.",
-    epilog="First steps: porten-hub init, then porten-hub serve. Settings: docs/hub.md.",
+    epilog="First steps: porten-hub init, then porten-hub serve. Settings: porten-hub config show.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -44,6 +56,12 @@ app.add_typer(organisations_app, name="organisations")
 app.add_typer(config_app, name="config")
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"porten-hub {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
     context: typer.Context,
@@ -51,6 +69,10 @@ def settings(
         Path | None, typer.Option(help="Settings file (TOML); PORTEN_HUB_CONFIG where unset.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the Hub's key and data live.")] = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is."),
+    ] = False,
 ) -> None:
     """Read the settings, once."""
     # The database, its log and the spool hold what is nobody else's business on this machine.
@@ -130,7 +152,7 @@ def serve(context: typer.Context) -> None:
 @app.command()
 def version() -> None:
     """Say which version this is."""
-    out.print(__version__)
+    _say_version(wanted=True)
 
 
 @config_app.command("show")
@@ -152,14 +174,14 @@ def main() -> None:
 def _ask_email() -> str:
     if not is_interactive():
         raise InvalidInput("email", "say who the operator is: --email you@example.org")
-    return str(typer.prompt("The operator's e-mail address", err=True))
+    return ask("The operator's e-mail address", checked_email)
 
 
 def _ask_organisation(email: str) -> str:
     default = email.lower().rpartition("@")[2]
     if not is_interactive():
         return default
-    return str(typer.prompt("Name of your organisation", default=default, err=True))
+    return ask("Name of your organisation", checked_name, default=default)
 
 
 def _report(context: typer.Context, made: Initialised) -> None:
@@ -181,9 +203,9 @@ def _report(context: typer.Context, made: Initialised) -> None:
 
 def _shown(name: str, value: object) -> str:
     if value is None:
-        return "(unset)"
+        return "-"
     if name == "database_url":
         return make_url(str(value)).render_as_string(hide_password=True)
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "(none)"
+        return ", ".join(map(str, value)) or "-"
     return str(value)

@@ -6,15 +6,24 @@ Owns their words and options; see :mod:`hub.cli`.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from hub.keys import IssuedKey, issue_key
-from hub.operations import Workplace, add_region, read_duration, read_trust
+from hub.operations import (
+    Workplace,
+    absent_models,
+    add_region,
+    read_duration,
+    read_fleet,
+    read_id,
+    read_trust,
+)
 from hub.policy import Fleet, Sharing
 from hub.storage.records import ApiKey, JoinToken, Node, Region
-from hub.terminal import day, explained, out, say, show_table, work
+from hub.terminal import config_of, day, explained, out, say, show_table, work
 
 keys_app = typer.Typer(help="API keys and the policies they carry.", no_args_is_help=True)
 nodes_app = typer.Typer(help="The machines that serve.", no_args_is_help=True)
@@ -31,7 +40,9 @@ def create_key(
     context: typer.Context,
     *,
     name: Annotated[str, typer.Option(help="What you will call it.")],
-    fleet: Annotated[Fleet, typer.Option(help="Whose nodes it may use.")] = Fleet.OWN,
+    fleet: Annotated[
+        str, typer.Option(help="Whose nodes it may use.", metavar="|".join(Fleet))
+    ] = Fleet.OWN.value,
     region: Annotated[
         list[str] | None, typer.Option(help="A region it may use; none means anywhere. Repeatable.")
     ] = None,
@@ -51,7 +62,7 @@ def create_key(
     porten-hub keys create --name eu --region eu --trust verified --expires 90d
     """
     with explained():
-        minimum_trust = read_trust(trust)
+        whose, minimum_trust = read_fleet(fleet), read_trust(trust)
         lifetime = None if expires is None else read_duration(expires)
 
     async def job(place: Workplace) -> IssuedKey:
@@ -62,13 +73,14 @@ def create_key(
             owner.id,
             name=name,
             now=now,
-            fleet=fleet,
+            fleet=whose,
             regions=region or (),
             minimum_trust=minimum_trust,
             models=model or None,
             expires_at=None if lifetime is None else now + lifetime,
         )
 
+    _warn_of_absent(context, model or ())
     issued = work(context, job)
     say.print(f"Made {issued.key.id}. Its secret is shown only now:", markup=False)
     out.print(issued.secret, markup=False)
@@ -82,13 +94,15 @@ def list_keys(context: typer.Context, *, organisation: OrganisationOption = None
         return await place.storage.keys.list((await place.organisation(organisation)).id)
 
     rows = [_key_row(key) for key in work(context, job)]
-    columns = ("id", "name", "key", "fleet", "regions", "trust", "state", "last used")
+    columns = ("id", "name", "key", "fleet", "regions", "trust", "models", "ends", "state", "last used")
     show_table(columns, rows, empty="There are no keys: porten-hub keys create --name my-app")
 
 
 @keys_app.command("revoke")
 def revoke_key(context: typer.Context, key_id: Annotated[str, typer.Argument(help="Its id, key_…")]) -> None:
     """End a key. A running Hub refuses it within a second."""
+    with explained():
+        read_id(key_id, "key", "key")
     work(context, lambda place: place.storage.keys.revoke(key_id, now=place.clock()))
     say.print(f"{key_id} is revoked.", markup=False)
 
@@ -102,12 +116,13 @@ def list_nodes(
 ) -> None:
     """List the nodes of an organisation."""
 
-    async def job(place: Workplace) -> list[Node]:
+    async def job(place: Workplace) -> tuple[dict[str, str], list[Node]]:
         owner = None if every else (await place.organisation(organisation)).id
-        return await place.storage.nodes.list(owner)
+        return await place.organisation_names(), await place.storage.nodes.list(owner)
 
-    rows = [_node_row(node) for node in work(context, job)]
-    columns = ("id", "name", "region", "trust", "sharing", "last seen")
+    names, nodes = work(context, job)
+    rows = [(*_node_row(node), *([names[node.organisation_id]] if every else [])) for node in nodes]
+    columns = ("id", "name", "region", "trust", "sharing", "last seen", *(["organisation"] if every else []))
     show_table(columns, rows, empty="There are no nodes: run `porten login` on a machine.")
 
 
@@ -116,6 +131,8 @@ def revoke_node(
     context: typer.Context, node_id: Annotated[str, typer.Argument(help="Its id, node_…")]
 ) -> None:
     """End a node. A running Hub cuts its connection within a second."""
+    with explained():
+        read_id(node_id, "node", "node")
     work(context, lambda place: place.enrollment.revoke(node_id))
     say.print(f"{node_id} is revoked.", markup=False)
 
@@ -141,7 +158,7 @@ def add(
     porten-hub regions add eu-de-ber --parent eu-de --name Berlin
     """
     work(context, lambda place: add_region(place.storage, Region(code, parent, name or code)))
-    say.print(f"{code} is there.", markup=False)
+    say.print(f"Added the region {code}{f', in {parent}' if parent else ''}.", markup=False)
 
 
 @join_tokens_app.command("create")
@@ -179,6 +196,9 @@ def create_join_token(
     secret = work(context, job)
     say.print("The token is shown only now:")
     out.print(secret, markup=False)
+    url = config_of(context).public_url or "URL"
+    say.print("On each machine, with that token:")
+    say.print(f"  PORTEN_HUB_URL={url} PORTEN_JOIN_TOKEN=… porten run", markup=False)
 
 
 @join_tokens_app.command("list")
@@ -198,6 +218,8 @@ def revoke_join_token(
     context: typer.Context, token_id: Annotated[str, typer.Argument(help="Its id, jt_…")]
 ) -> None:
     """End a join token; the nodes it admitted stay."""
+    with explained():
+        read_id(token_id, "jt", "token")
     work(context, lambda place: place.storage.join_tokens.revoke(token_id, now=place.clock()))
     say.print(f"{token_id} is revoked.", markup=False)
 
@@ -206,14 +228,26 @@ def _key_row(key: ApiKey) -> tuple[str, ...]:
     now = time.time()
     state = "active" if key.is_active(now) else "revoked" if key.revoked_at is not None else "expired"
     regions = ", ".join(sorted(key.regions)) or "anywhere"
+    models = "all" if key.models is None else ", ".join(sorted(key.models)) or "none"
     return (
-        *(key.id, key.name, f"{key.prefix}…", key.fleet, regions, key.minimum_trust),
-        *(state, day(key.last_used_at)),
+        *(key.id, key.name, f"{key.prefix}…", key.fleet, regions, key.minimum_trust, models),
+        *(day(key.expires_at), state, day(key.last_used_at)),
     )
 
 
+def _warn_of_absent(context: typer.Context, models: Sequence[str]) -> None:
+    with explained():
+        absent = absent_models(config_of(context), models)
+    for model in absent:
+        say.print(
+            f"warning: the catalog has no model {model!r}: the key may use it where a node offers one of "
+            "that name",
+            markup=False,
+        )
+
+
 def _node_row(node: Node) -> tuple[str, ...]:
-    region = node.region or "(none)"
+    region = node.region or "-"
     if node.region is not None and not node.region_confirmed:
         region += " (unconfirmed)"
     trust = "(unreadable)" if node.trust is None else node.trust.label
@@ -228,8 +262,15 @@ def _sharing_words(sharing: Sharing | None) -> str:
 
 def _token_row(token: JoinToken, now: float) -> tuple[str, ...]:
     used = f"{token.uses} of {token.max_uses}"
-    state = "active" if token.is_active(now) else "over"
-    return (token.id, token.name, token.region or "(none)", used, day(token.expires_at), state)
+    return (token.id, token.name, token.region or "-", used, day(token.expires_at), _token_state(token, now))
+
+
+def _token_state(token: JoinToken, now: float) -> str:
+    if token.is_active(now):
+        return "active"
+    if token.revoked_at is not None:
+        return "revoked"
+    return "used up" if token.uses >= token.max_uses else "expired"
 
 
 def _tree_rows(regions: list[Region], parent: str | None = None, depth: int = 0) -> list[tuple[str, ...]]:

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from hub.accounts import checked_email
 from hub.cli_access import OrganisationOption
-from hub.errors import NotFound
+from hub.errors import AlreadyExists, NotFound
 from hub.identifiers import checked_name
-from hub.operations import Workplace
+from hub.operations import Workplace, read_role
 from hub.storage.records import Account, Role
 from hub.terminal import ask_password, day, explained, out, say, show_table, work
 
@@ -23,8 +24,8 @@ organisations_app = typer.Typer(help="Those who own nodes and keys.", no_args_is
 @accounts_app.command("list")
 def list_accounts(context: typer.Context) -> None:
     """List everybody's account."""
-    accounts = work(context, lambda place: place.storage.accounts.list())
-    rows = [(account.email, account.role.value, account.organisation_id) for account in accounts]
+    names, accounts = work(context, _everybody)
+    rows = [(account.email, account.role.value, names[account.organisation_id]) for account in accounts]
     show_table(("e-mail", "role", "organisation"), rows, empty="There are no accounts.")
 
 
@@ -33,7 +34,7 @@ def create_account(
     context: typer.Context,
     *,
     email: Annotated[str, typer.Argument(help="E-mail address to sign in with.")],
-    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.MEMBER,
+    role: Annotated[str, typer.Option(help="What they may do.", metavar="|".join(Role))] = Role.MEMBER.value,
     password_file: Annotated[
         str | None, typer.Option(help="File with the password, '-' for standard input.")
     ] = None,
@@ -46,11 +47,14 @@ def create_account(
     porten-hub accounts create ada@example.org --role owner --organisation Lab
     """
     with explained():
-        password = ask_password(password_file)
+        address, may = checked_email(email), read_role(role)
 
     async def job(place: Workplace) -> Account:
         owner = await place.organisation(organisation)
-        return await place.accounts.create(owner.id, email=email, password=password, role=role)
+        if await place.storage.accounts.by_email(address) is not None:
+            raise AlreadyExists("account", address)
+        password = ask_password(password_file)
+        return await place.accounts.create(owner.id, email=address, password=password, role=may)
 
     say.print(f"{work(context, job).email} may sign in now.", markup=False)
 
@@ -65,14 +69,12 @@ def change_password(
     ] = None,
 ) -> None:
     """Set a new password and sign that account out everywhere."""
-    with explained():
-        password = ask_password(password_file)
 
     async def job(place: Workplace) -> None:
         account = await place.storage.accounts.by_email(email)
         if account is None:
             raise NotFound("account", email)
-        await place.accounts.change_password(account.id, password)
+        await place.accounts.change_password(account.id, ask_password(password_file))
 
     work(context, job)
     say.print(f"{email} has a new password.", markup=False)
@@ -96,3 +98,7 @@ def create_organisation(
     made = work(context, lambda place: place.storage.organisations.create(checked, now=place.clock()))
     say.print("Made the organisation:")
     out.print(made.id, markup=False)
+
+
+async def _everybody(place: Workplace) -> tuple[dict[str, str], list[Account]]:
+    return await place.organisation_names(), await place.storage.accounts.list()

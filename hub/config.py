@@ -227,16 +227,39 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _refuse_unknown(given: Iterable[str], known: Iterable[str], kind: str) -> None:
     known = list(known)
     problems = []
+    # Only what tells names apart is compared: with the prefix, every variable looks like every other.
+    short = {name.removeprefix(ENV_PREFIX): name for name in known}
     for name in sorted(set(given) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1)
-        problems.append(f"unknown {kind}: {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        near = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), short, n=1)
+        problems.append(f"unknown {kind}: {name}" + (f"; did you mean {short[near[0]]}?" if near else ""))
     if problems:
         raise ConfigInvalid(problems)
+
+
+_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+}
+"""What is wrong with a value, by pydantic's name for it: its own sentences are made for programmers."""
 
 
 def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
     """One line a problem, naming where the value came from and never repeating it: it may hold a password."""
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        origin, message = origins.get(name, "the settings"), problem["msg"].removeprefix("Value error, ")
-        yield f"{name} (from {origin}): {message}"
+        words = _WORDS.get(problem["type"])
+        message = words.format(**problem.get("ctx", {})) if words else problem["msg"]
+        yield f"{name} (from {origins.get(name, 'the settings')}): {message.removeprefix('Value error, ')}"

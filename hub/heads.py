@@ -1,7 +1,8 @@
 """What a node may say at the head of an answer. It is an owner's machine, and may be anybody's.
 
 Owns the forms that are let through. Pure. A head that is let through cannot change what the Hub's own
-response means: no line break becomes a header, and no status makes a client read the body as another response.
+response means: no line break becomes a header, and no status makes a client read the body as another
+response.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # storage reads this module's hash: typing alone must not clo
 
 API_KEY_PREFIX = "sk-porten-"
 JOIN_TOKEN_PREFIX = "pjt-"  # noqa: S105 - a prefix, not a secret
-SHOWN_CHARACTERS = 12
-"""How much of a key lists show: enough to tell keys apart, two characters of its chance."""
+SHOWN_CHARACTERS = 16
+"""How much of a key lists show: enough to tell keys apart, six characters of its chance."""
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_CHARACTERS = 32

@@ -11,17 +11,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from hub.accounts import AccountService
+from hub.accounts import AccountService, checked_email
 from hub.changes import Changes
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
 from hub.enrollment import EnrollmentService
-from hub.errors import AlreadyExists, HubKeyLost, InvalidInput, NotFound
-from hub.identifiers import checked_name
+from hub.errors import AlreadyExists, ConfigInvalid, HubKeyLost, InvalidInput, NotFound
+from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
-from hub.policy import TrustClass
+from hub.policy import Fleet, TrustClass
 from hub.storage.records import Account, Organisation, Region, Role
 from hub.storage.repositories import Storage
+from models.catalog import Catalog, load_catalog
+from models.errors import CatalogInvalid
 
 REGION_CODE_LIMIT = 32
 
@@ -72,6 +74,10 @@ class Workplace:
         if not found:
             raise NotFound("organisation", name or "the operator's")
         return found
+
+    async def organisation_names(self) -> dict[str, str]:
+        """What each organisation's id stands for."""
+        return {each.id: each.name for each in await self.storage.organisations.list()}
 
 
 async def initialise(
@@ -184,6 +190,63 @@ def read_trust(text: str) -> TrustClass:
         raise InvalidInput("trust", str(error)) from None
 
 
+def read_fleet(text: str) -> Fleet:
+    """Read whose nodes a key may use.
+
+    Raises:
+        InvalidInput: it is none of the fleets.
+    """
+    return Fleet(_one_of(text, [each.value for each in Fleet], "fleet"))
+
+
+def read_role(text: str) -> Role:
+    """Read what an account may do.
+
+    Raises:
+        InvalidInput: there is no such role.
+    """
+    return Role(_one_of(text, [each.value for each in Role], "role"))
+
+
+def read_id(text: str, kind: Kind, field: str) -> str:
+    """Read an identifier, which names are often taken for.
+
+    Raises:
+        InvalidInput: it does not begin as one does.
+    """
+    if not text.startswith(f"{kind}_"):
+        raise InvalidInput(field, f"{text!r} is not an id such as {kind}_…; the list shows it")
+    return text
+
+
+def absent_models(config: HubConfig, models: Sequence[str]) -> list[str]:
+    """Those of the models that this Hub's catalog does not have.
+
+    Raises:
+        ConfigInvalid: a catalog file cannot be used.
+    """
+    catalog = read_catalog(config)
+    return [model for model in models if catalog.get(model) is None]
+
+
+def read_catalog(config: HubConfig) -> Catalog:
+    """The packaged catalog and the files that the settings name.
+
+    Raises:
+        ConfigInvalid: a file cannot be used.
+    """
+    try:
+        return load_catalog(*config.catalog)
+    except CatalogInvalid as error:
+        raise ConfigInvalid([str(error)]) from error
+
+
+def _one_of(text: str, known: Sequence[str], field: str) -> str:
+    if text not in known:
+        raise InvalidInput(field, f"{text!r} is not one of {', '.join(known)}")
+    return text
+
+
 async def _add_regions(storage: Storage, regions: Sequence[Region]) -> None:
     for region in regions:
         try:
@@ -199,7 +262,7 @@ async def _make_operator(
     organisation: Callable[[str], str],
     password: Callable[[], str],
 ) -> Account:
-    address = email()
+    address = checked_email(email())
     name = checked_name(organisation(address), "organisation")
     home = await storage.organisations.by_name(name) or await storage.organisations.create(name, now=clock())
     return await AccountService(storage, clock).create(

@@ -33,16 +33,16 @@ from hub.composition import Hub
 from hub.config import HubConfig
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
-from hub.errors import AddressUnavailable, ConfigInvalid, StorageUnavailable
+from hub.errors import AddressUnavailable, StorageUnavailable
 from hub.identity import load_hub_key
 from hub.limits import Limits
 from hub.metering import Meter
 from hub.metrics import Metrics
+from hub.operations import read_catalog
 from hub.registry import Registry
 from hub.sources import StoredFacts, StoredNodes
 from hub.storage.repositories import Storage
-from models.catalog import Catalog, load_catalog
-from models.errors import CatalogInvalid
+from models.catalog import Catalog
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
 
@@ -170,7 +170,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     """
     # What cannot be used or had is best found out before anything runs.
     key = load_hub_key(config.key_file, config.database_file)
-    catalog = _catalog(config)
+    catalog = read_catalog(config)
     async with AsyncExitStack() as stack:
         api_listener = stack.enter_context(_listener(config.host, config.port))
         tunnel_listener = stack.enter_context(_listener(config.tunnel_host, config.tunnel_port))
@@ -256,13 +256,6 @@ def _give_up_dead_peers(listener: socket.socket) -> None:
     """Let the kernel drop connections whose peer has taken nothing for a while (RFC 5482), where it can."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-
-
-def _catalog(config: HubConfig) -> Catalog:
-    try:
-        return load_catalog(*config.catalog)
-    except CatalogInvalid as error:
-        raise ConfigInvalid([str(error)]) from error
 
 
 def _slots(catalog: Catalog, model: str) -> int:

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from hub.accounts import checked_password
+from hub.accounts import MINIMUM_PASSWORD, checked_password
 from hub.config import HubConfig, LoadedConfig
 from hub.errors import ConfigInvalid, HubError, InvalidInput
 from hub.operations import Workplace, workplace
@@ -82,6 +82,15 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def ask(words: str, check: Callable[[str], str], **options: Any) -> str:
+    """Ask somebody until the answer can be accepted; ``options`` are the prompt's."""
+    while True:
+        try:
+            return check(typer.prompt(words, err=True, **options))
+        except InvalidInput as error:
+            say.print(f"[red]error:[/red] {_plain(error.message)}")
+
+
 def ask_password(file: str | None) -> str:
     """A password from a file, ``-`` (stdin), a prompt, or drawn by chance and shown once.
 
@@ -91,7 +100,8 @@ def ask_password(file: str | None) -> str:
     if file is not None:
         return checked_password(_read_password(file))
     if is_interactive():
-        return checked_password(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+        words = f"Password ({MINIMUM_PASSWORD} characters or more)"
+        return ask(words, checked_password, hide_input=True, confirmation_prompt=True)
     password = secrets.token_urlsafe(_GENERATED_BYTES)
     say.print("No password was given and nobody can be asked, so one was drawn. It is shown only now:")
     out.print(password, markup=False)

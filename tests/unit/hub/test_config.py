@@ -55,8 +55,13 @@ def test_the_nodes_variables_that_begin_like_ours_are_not_ours():
     ("environ", "message"),
     [
         ({"PORTEN_HUB_PROT": "1"}, "PORTEN_HUB_PROT; did you mean PORTEN_HUB_PORT?"),
-        ({"PORTEN_HUB_PORT": "many"}, "port (from PORTEN_HUB_PORT)"),
-        ({"PORTEN_HUB_PORT": "70000"}, "port (from PORTEN_HUB_PORT)"),
+        ({"PORTEN_HUB_PORT": "many"}, "port (from PORTEN_HUB_PORT): must be a whole number"),
+        ({"PORTEN_HUB_PORT": "70000"}, "port (from PORTEN_HUB_PORT): must be at most 65535"),
+        ({"PORTEN_HUB_DRAIN_S": "long"}, "drain_s (from PORTEN_HUB_DRAIN_S): must be a number"),
+        ({"PORTEN_HUB_DRAIN_S": "-1"}, "drain_s (from PORTEN_HUB_DRAIN_S): must be at least 0"),
+        ({"PORTEN_HUB_REQUEST_DEADLINE_S": "0"}, "must be more than 0"),
+        ({"PORTEN_HUB_NAME": "x" * 101}, "must have at most 100 characters"),
+        ({"PORTEN_HUB_LOG_LEVEL": "loud"}, "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ({"PORTEN_HUB_PUBLIC_URL": "hub.example"}, "must start with http:// or https://"),
         ({"PORTEN_HUB_TUNNEL_URLS": "https://hub.example"}, "must start with ws:// or wss://"),
         ({"PORTEN_HUB_REGION_AUTHORITY": "node"}, "region_authority (from PORTEN_HUB_REGION_AUTHORITY)"),
@@ -67,6 +72,23 @@ def test_what_makes_no_sense_is_refused_and_its_source_named(environ, message):
     with pytest.raises(ConfigInvalid) as refused:
         load_config(environ=environ)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['port = "x"', "port = 1.5", "host = 3", 'host = ""', "catalog = 5", "drain_s = []", "data_dir = 7"],
+)
+def test_a_refusal_is_in_words_for_people(tmp_path, text):
+    with pytest.raises(ConfigInvalid) as refused:
+        load_config(write(tmp_path, text), environ={})
+    assert "must " in str(refused.value)
+    assert "nput should" not in str(refused.value)
+
+
+def test_a_variable_that_is_like_no_other_gets_no_suggestion():
+    with pytest.raises(ConfigInvalid) as refused:
+        load_config(environ={"PORTEN_HUB_FOO": "1"})
+    assert refused.value.problems == ("unknown variable: PORTEN_HUB_FOO",)
 
 
 @pytest.mark.parametrize("text", ["prot = 1", "port = [", "[hub]\nport = 1"])

@@ -16,7 +16,7 @@ def test_a_minted_key_has_its_form_and_shows_only_its_beginning():
     minted = mint()
     assert minted.secret.startswith(API_KEY_PREFIX)
     assert len(minted.secret) == len(API_KEY_PREFIX) + 38
-    assert minted.prefix == minted.secret[:12]
+    assert minted.prefix == minted.secret[:16]
     assert minted.hash == sha256(minted.secret.encode()).hexdigest() == parse(minted.secret)
     assert minted.secret not in repr(minted)
 

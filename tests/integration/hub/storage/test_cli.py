@@ -7,16 +7,20 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hub import operations
+from hub import cli, cli_access, operations, terminal
 from hub.cli import app
 from hub.config import load_config
 from hub.keys import parse
+from hub.policy import PRIVATE, TrustClass
+from hub.storage.records import JoinToken
 from hub.storage.repositories import Storage
+from tunnel.version import __version__
 
 PASSWORD = "correct horse battery"
 CODE = "from hub.cli import main; main()"
@@ -169,6 +173,12 @@ def test_an_interrupted_init_is_finished(data_dir):
     [
         (["init"], 2, "--email"),
         (["init", "--email", "nobody"], 2, "is not an e-mail address"),
+        (["keys", "create", "--name", "x", "--fleet", "foo"], 2, "'foo' is not one of own, shared, any"),
+        (["keys", "revoke", "my-app"], 2, "'my-app' is not an id such as key_"),
+        (["nodes", "revoke", "rack-4"], 2, "'rack-4' is not an id such as node_"),
+        (["join-token", "revoke", "rack-4"], 2, "'rack-4' is not an id such as jt_"),
+        (["accounts", "create", "a@b.c", "--role", "king"], 2, "'king' is not one of operator, owner"),
+        (["accounts", "create", "nobody"], 2, "is not an e-mail address"),
         (["init", "--email", "a@b.c", "--password-file", "/nowhere"], 2, "cannot be read"),
         (["init", "--email", "a@b.c", "--region", "Mars!"], 2, "is not a code"),
         (["init", "--email", "a@b.c", "--region", "x:nowhere"], 2, "there is no region 'nowhere'"),
@@ -181,6 +191,8 @@ def test_what_cannot_be_done_is_said_in_a_line(data_dir, words, status, message)
     result = run(*words, PORTEN_HUB_DATA_DIR=str(data_dir))
     assert result.returncode == status
     assert message in result.stderr
+    assert result.stdout == ""
+    assert "Value error" not in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -209,8 +221,16 @@ def test_a_keys_secret_is_all_there_is_on_standard_output(hub, data_dir):
     listed = hub("keys", "list").stdout
     assert key.id in listed
     assert secret not in listed
+    assert re.search(r"verified +tiny +\d{4}-\d\d-\d\d \d\d:\d\d +active +never", listed)
     hub("keys", "revoke", key.id)
     assert "revoked" in hub("keys", "list").stdout
+
+
+def test_a_model_that_the_catalog_lacks_is_said_and_allowed(hub):
+    made = hub("keys", "create", "--name", "x", "--model", "smollm2-135m-instruct", "--model", "nope")
+    assert "the catalog has no model 'nope'" in made.stderr
+    assert "smollm2" not in made.stderr
+    assert parse(made.stdout.strip()) is not None
 
 
 @pytest.mark.parametrize(
@@ -253,8 +273,28 @@ def test_join_tokens_are_made_confirmed_listed_and_revoked(hub, data_dir):
     assert (token.region, token.region_confirmed, token.max_uses) == ("eu-de-fra", True, 3)
     assert "0 of 3" in hub("join-token", "list").stdout
     hub("join-token", "revoke", token.id)
-    assert "over" in hub("join-token", "list").stdout
+    assert re.search(r"revoked *\n", hub("join-token", "list").stdout)
     hub("join-token", "create", "--uses", "0", status=2)
+
+
+def test_what_a_join_token_is_for_is_said_with_it(hub):
+    made = hub("join-token", "create")
+    assert re.search(r"PORTEN_HUB_URL=\S+ PORTEN_JOIN_TOKEN=… porten run", made.stderr)
+    assert len(made.stdout.split()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "active"),
+        ({"uses": 2}, "used up"),
+        ({"expires_at": 5}, "expired"),
+        ({"uses": 2, "revoked_at": 6}, "revoked"),
+    ],
+)
+def test_a_join_token_that_admits_nobody_says_why(changes, state):
+    token = JoinToken("jt_1", "org_1", "rack", None, False, 2, 1, created_at=0, expires_at=100)
+    assert cli_access._token_state(replace(token, **changes), 10) == state
 
 
 def test_nodes_are_listed_and_revoked(hub):
@@ -262,11 +302,59 @@ def test_nodes_are_listed_and_revoked(hub):
     assert "no such node" in hub("nodes", "revoke", "node_none", status=1).stderr
 
 
+def test_every_organisations_nodes_are_listed_with_their_owner(hub, data_dir):
+    owner = hub("organisations", "create", "Others").stdout.strip()
+
+    async def add(storage):
+        await storage.nodes.create(
+            owner,
+            name="rack",
+            public_key="key",
+            region=None,
+            region_confirmed=False,
+            trust=TrustClass.COMMUNITY,
+            sharing=PRIVATE,
+            machine={},
+            now=1,
+        )
+
+    of(data_dir, add)
+    assert "There are no nodes" in hub("nodes", "list").stderr
+    assert re.search(r"rack .*never +Others *\n", hub("nodes", "list", "--all").stdout)
+
+
 def test_accounts_are_made_listed_and_given_new_passwords(hub):
     hub("accounts", "create", "ada@ours.example", "--role", "owner", "--password-file", "-", given=PASSWORD)
-    assert re.search(r"ada@ours.example +owner", hub("accounts", "list").stdout)
+    assert re.search(r"ada@ours.example +owner +Ours", hub("accounts", "list").stdout)
     hub("accounts", "password", "ada@ours.example", "--password-file", "-", given="another long password")
     hub("accounts", "password", "eve@ours.example", "--password-file", "-", given=PASSWORD, status=1)
+
+
+def test_no_password_is_drawn_for_what_cannot_be_done(hub):
+    taken = hub("accounts", "create", "OP@ours.example", status=1)
+    assert "account exists already: op@ours.example" in taken.stderr
+    nowhere = hub("accounts", "create", "ada@ours.example", "--organisation", "Nobody", status=1)
+    nobody = hub("accounts", "password", "eve@ours.example", status=1)
+    assert taken.stdout + nowhere.stdout + nobody.stdout == ""
+
+
+def test_somebody_at_a_terminal_is_asked_until_the_answer_can_be_accepted(data_dir, monkeypatch):
+    for module in (cli, terminal):
+        monkeypatch.setattr(module, "is_interactive", lambda: True)
+    answers = ["foo", "op@ours.example", "x" * 101, "Ours", "short", "short", PASSWORD, PASSWORD]
+    made = CliRunner().invoke(app, ["--data-dir", str(data_dir), "init"], input="\n".join(answers) + "\n")
+    assert made.exit_code == 0, made.output
+    assert "is not an e-mail address" in made.stderr
+    assert "must have at most 100 characters" in made.stderr
+    assert made.stderr.count("12 characters or more") == 2
+    assert "must have at least 12 characters" in made.stderr
+    assert "operator      op@ours.example (Ours)" in made.stderr
+
+
+def test_the_version_is_said_in_the_same_words_by_command_and_option():
+    said = CliRunner().invoke(app, ["version"])
+    assert said.stdout == f"porten-hub {__version__}\n"
+    assert CliRunner().invoke(app, ["--version"]).stdout == said.stdout
 
 
 def test_settings_are_shown_with_their_source_and_without_a_database_password(tmp_path):
