@@ -50,11 +50,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended: `ok` or the error's code, the engine's counts, and ms from lease to first byte."""
+    """How it ended: `ok` or the error's code, the engine's counts, ms from lease to first byte, and why.
+
+    `reason` is in the node's own words only: it goes into the log.
+    """
 
     outcome: str
     usage: TokenUsage | None = None
     ttft_ms: float | None = None
+    reason: str | None = None
 
 
 class Sink(Protocol):

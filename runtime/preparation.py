@@ -12,7 +12,7 @@ from models.catalog import Catalog, ModelSpec
 from models.download import Progress, pull
 from models.errors import FormatUnsupported, ModelsError
 from models.store import ModelStore, StoredModel
-from runtime.backends.base import Backend, EngineOptions, ReplicaPlan
+from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
 from runtime.placement import Offer
 from runtime.progress import LoadProgress
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # What a model that is not here yet will take, beside its weights: its cache is known only from its header.
 _GUESSED_SHARE = 4
 _GUESSED_OVERHEAD = 256 * 1024 * 1024
+_USABLE = Availability(ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Preparation:
         self._options = options
         self._offered = None if offered is None else frozenset(offered)
         self._known: dict[str, Prepared] = {}
+        self._seen: dict[str, Availability] = {}
 
     @property
     def offered(self) -> tuple[ModelSpec, ...]:
@@ -73,12 +75,12 @@ class Preparation:
         Raises:
             EngineUnavailable: none can; with the remedy.
         """
-        states = [backend.available() for backend in self._for(spec)]
-        if any(state.ok for state in states):
-            return
-        if not states:
-            raise EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
-        raise EngineUnavailable(states[0].reason, remedy=states[0].remedy)
+        if fault := _lacking(spec, [backend.available() for backend in self._for(spec)]):
+            raise fault
+
+    def lacks_engine(self, spec: ModelSpec) -> EngineUnavailable | None:
+        """Why no backend could run the model when they were last looked at; None where one could."""
+        return _lacking(spec, [self._seen.get(backend.name, _USABLE) for backend in self._for(spec)])
 
     def backend(self, name: str) -> Backend:
         """The backend of that name."""
@@ -100,7 +102,8 @@ class Preparation:
         return frozenset(kind for backend in self._for(spec) for kind in backend.device_kinds)
 
     def refresh(self) -> None:
-        """Look at the disk again: models come and go by other processes too. Blocks: call it in a thread."""
+        """Look again: other processes bring and take models and engines. Blocks: call it in a thread."""
+        self._look_at_engines()
         for spec in self.offered:
             try:
                 stored = self._store.find(spec)
@@ -114,6 +117,17 @@ class Preparation:
                     "a model on the disk cannot be read",
                     extra={"event": "model_unreadable", "model": spec.id, "reason": str(error)},
                 )
+
+    def _look_at_engines(self) -> None:
+        for name, backend in self._backends.items():
+            before, now = self._seen.get(name, _USABLE), backend.available()
+            self._seen[name] = now
+            fields = {"event": "engine_availability", "engine": name}
+            if not now.ok and now != before:
+                fields |= {"reason": now.reason, "remedy": now.remedy}
+                logger.warning("an engine is missing: its models are not offered", extra=fields)
+            elif now.ok and not before.ok:
+                logger.info("the engine can serve", extra=fields)
 
     async def prepare(
         self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]
@@ -150,6 +164,14 @@ class Preparation:
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
         return [backend for backend in self._backends.values() if spec.format in backend.formats]
+
+
+def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:
+    if any(state.ok for state in states):
+        return None
+    if not states:
+        return EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
+    return EngineUnavailable(states[0].reason, remedy=states[0].remedy)
 
 
 def _translated(progress: Progress) -> LoadProgress:

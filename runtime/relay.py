@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Container
+from dataclasses import replace
 
 from runtime.envelope import from_fault, unknown_route
 from runtime.errors import (
@@ -127,7 +128,9 @@ class Relay:
         except RuntimeFault as fault:
             if isinstance(fault, Warming | BodyTooLarge) and not sink.begun:
                 return await finish_with(sink, from_fault(fault), opened.uid)
-            return _reset(stream, reset_code(fault), str(fault))
+            outcome = _reset(stream, reset_code(fault), str(fault))
+            # What an engine said while it answered may hold pieces of the request.
+            return replace(outcome, reason=None) if isinstance(fault, EngineFailed) else outcome
 
     def _ended(self, stream: InboundStream, model: str, outcome: Outcome, duration_s: float) -> None:
         self._metrics.request_ended(
@@ -138,18 +141,16 @@ class Relay:
             usage=outcome.usage,
             ttft_ms=outcome.ttft_ms,
         )
-        logger.info(
-            "request %s ended: %s",
-            stream.open.uid,
-            outcome.outcome,
-            extra={
-                "event": "request_ended",
-                "request_id": stream.open.uid,
-                "model": model,
-                "outcome": outcome.outcome,
-                "duration_s": round(duration_s, 4),
-            },
-        )
+        fields = {
+            "event": "request_ended",
+            "request_id": stream.open.uid,
+            "model": model,
+            "outcome": outcome.outcome,
+            "duration_s": round(duration_s, 4),
+        }
+        if outcome.reason is not None:
+            fields["reason"] = outcome.reason
+        logger.info("request %s ended: %s", stream.open.uid, outcome.outcome, extra=fields)
 
 
 class _Refused(Exception):
@@ -221,4 +222,4 @@ async def _pieces(stream: InboundStream) -> AsyncIterator[bytes]:
 
 def _reset(stream: InboundStream, code: ResetCode, reason: str) -> Outcome:
     stream.reset(code, reason[:MAX_REASON_CHARACTERS])
-    return Outcome(code.name.lower())
+    return Outcome(code.name.lower(), reason=reason)

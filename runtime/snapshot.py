@@ -47,7 +47,10 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """One model this node offers. `digest` is the sha256 of its weights, where known."""
+    """One model this node offers. `digest` is the sha256 of its weights, where known.
+
+    `fits` says that the node may be asked for it: an engine for it is here, and it would fit a device.
+    """
 
     model: str
     digest: str | None

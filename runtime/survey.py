@@ -25,14 +25,22 @@ def survey(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], pids: Mapping[str, int]
 ) -> NodeSnapshot:
     """The node at this moment; `pids` by replica."""
-    reason = "the node is shutting down" if scheduler.stopping else None
+    reason = "the node is shutting down" if scheduler.stopping else _lacks_engines(scheduler, preparation)
     return NodeSnapshot(
-        accepting=not scheduler.stopping,
+        accepting=reason is None,
         reason=reason,
         devices=tuple(_device(scheduler, reading) for reading in readings),
         replicas=tuple(_replica(scheduler, r, pids.get(r.id)) for r in scheduler.replicas.values()),
         models=tuple(_model(scheduler, preparation, readings, spec) for spec in preparation.offered),
     )
+
+
+def _lacks_engines(scheduler: Scheduler, preparation: Preparation) -> str | None:
+    """Why nothing at all can be served for want of an engine; what is loaded already goes on being served."""
+    if any(demand.replica_id is not None for demand in scheduler.models.values()):
+        return None
+    faults = [preparation.lacks_engine(spec) for spec in preparation.offered]
+    return str(faults[0]) if faults and all(faults) else None
 
 
 def _device(scheduler: Scheduler, reading: DeviceReading) -> DeviceView:
@@ -83,7 +91,7 @@ def _model(
         size_bytes=known.stored.size_bytes if known else spec.size_bytes or 0,
         on_disk=known is not None,
         state=_state(demand),
-        fits=_fits(scheduler, preparation, readings, spec),
+        fits=_servable(demand, preparation, spec) and _fits(scheduler, preparation, readings, spec),
         context_length=max(context_lengths, default=spec.context_length),
         capabilities=tuple(sorted(spec.capabilities)),
         phase=progress.phase,
@@ -105,6 +113,10 @@ def _progress(demand: ModelDemand) -> LoadProgress:
     if demand.load is not None:
         return demand.load.progress
     return LoadProgress("failed") if demand.error else _COLD
+
+
+def _servable(demand: ModelDemand, preparation: Preparation, spec: ModelSpec) -> bool:
+    return demand.replica_id is not None or preparation.lacks_engine(spec) is None
 
 
 def _fits(

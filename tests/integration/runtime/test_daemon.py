@@ -31,8 +31,11 @@ async def test_a_node_alone_serves_its_machine_and_ends_cleanly(porten: Any) -> 
     assert (status["node"], status["tunnel"]["state"]) == (None, "none")
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"{status['local_api']}/healthz")
-    assert answer.json() == {"status": "ok", "accepting": True}
-    assert "serving this machine only" in await porten("status")
+    assert answer.json() == {"status": "ok", "accepting": False}, "no engine is installed here"
+    await node.said("an engine is missing")
+    shown = await porten("status")
+    assert "serving this machine only" in shown
+    assert f"no: {status['reason']}" in shown
     node.process.send_signal(signal.SIGTERM)
     assert await node.ended() == 0
     assert not (porten.home / "data" / "state" / "porten.sock").exists()
@@ -202,7 +205,9 @@ async def test_the_tunnel_stands_reports_and_drains(enrolled: Any, nodes: Nodes)
     node = await enrolled.run()
     await node.said("tunnel connected")
     status = await nodes.statuses.get()
-    assert status.accepting
+    assert not status.accepting, "no engine is installed here"
+    assert status.reason
+    assert not any(model.fits for model in status.models)
     assert {model.model for model in status.models} >= {"smollm2-135m-instruct"}
     document = json.loads(await enrolled("status", "--json"))
     assert document["node"]["region"] == "eu-de"

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.errors import (
+    EngineConnectionLost,
     EngineUnavailable,
     LoadFailed,
     ModelDoesNotFit,
@@ -172,6 +173,30 @@ async def test_a_ticket_is_good_once(engine: Any, bridge: Any, read: Any) -> Non
     with pytest.raises(StreamReset, match="replay"):
         await stream.head()
     assert len(engine.requests) == 1
+
+
+async def test_why_a_request_was_refused_is_in_the_log(
+    bridge: Any, leases: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "runtime.relay")
+    leases.refuse = EngineUnavailable("llama.cpp is not installed", remedy="install it")
+    stream = await bridge.open()
+    with pytest.raises(StreamReset):
+        await stream.head()
+    [ended] = [record for record in caplog.records if record.event == "request_ended"]
+    assert (ended.outcome, ended.reason) == ("refused", "llama.cpp is not installed (install it)")
+
+
+async def test_what_an_engine_said_is_not_in_the_log(
+    bridge: Any, leases: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "runtime.relay")
+    leases.refuse = EngineConnectionLost("no HTTP: PROMPT")
+    stream = await bridge.open()
+    with pytest.raises(StreamReset):
+        await stream.head()
+    assert "request_ended" in [record.event for record in caplog.records]
+    assert not any("PROMPT" in str(vars(record)) for record in caplog.records)
 
 
 async def test_a_stream_of_a_session_that_is_over_is_refused(bridge: Any) -> None:
