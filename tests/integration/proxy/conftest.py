@@ -164,7 +164,7 @@ class Front:
 def make_front(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Front]:
     """Chooses the ports of an instance of the proxy; the test is tried with each kind."""
     kind, program = request.param, request.getfixturevalue(request.param)
-    return lambda name="front", **changes: Front(kind, program, tmp_path / name, **changes)
+    return lambda place="front", **changes: Front(kind, program, tmp_path / place, **changes)
 
 
 @pytest.fixture
