@@ -78,6 +78,7 @@ class Front:
     name: str = "localhost"
     port: int = field(default_factory=free_port)
     plain_port: int = field(default_factory=free_port)
+    process: ManagedProcess = field(init=False)
 
     @property
     def url(self) -> str:
@@ -106,10 +107,10 @@ class Front:
         main = self.directory / "main"
         main.write_text(self._main(site))
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory)}
-        process = ManagedProcess(
+        self.process = ManagedProcess(
             self.kind, self._argv(main), log=self.directory / "error.log", environment=environment
         )
-        async with process:
+        async with self.process as process:
             await process.wait_for_line("start worker process|serving initial configuration")
             yield self
 

@@ -213,15 +213,9 @@ async def site(
     """Runs in a task of its own: what was entered there is left there."""
     data = tmp_path / "hub"
     data.mkdir(mode=0o700)
-    config = HubConfig(
-        data_dir=data,
-        port=0,
-        tunnel_port=0,
-        drain_s=1,
-        public_url=public[0],
-        tunnel_urls=public[1:],
-        **settings,
-    )
+    ports = {"port": 0, "tunnel_port": 0}
+    names = {"public_url": public[0], "tunnel_urls": public[1:]}
+    config = HubConfig(**{"data_dir": data, "drain_s": 1} | ports | names | settings)
     create_hub_key(config.key_file)
     ready: asyncio.Future[Site] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The real `porten` with `proxy_url`: all that speaks to the Hub goes through it; nothing shows its password."""
+"""The real `porten` with `proxy_url`: all speech with the Hub takes it, nothing shows its password."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
