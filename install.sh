@@ -121,7 +121,19 @@ install_program() {
     run chmod 700 "$data"
     run "$python" -m venv "$venv"
   fi
-  run "$venv/bin/python" -m pip install --disable-pip-version-check --upgrade "$(requirement)"
+  say "    fetching and unpacking; this takes a minute or two"
+  run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$(requirement)" ||
+    give_up_program
+}
+
+# What an earlier run left working is kept; what this one began is not left half-made.
+give_up_program() {
+  [ -x "$venv/bin/porten" ] || rm -rf "$venv"
+  if [ -n "$source" ]; then
+    fail "pip could not install $(requirement); it says above why."
+  fi
+  fail "pip could not install $(requirement); it says above why." \
+    "Without a package index that has it, name a wheel or a folder with the source: install.sh --from PATH"
 }
 
 link_program() {
@@ -131,6 +143,10 @@ link_program() {
   fi
   run mkdir -p "$bin"
   run ln -sf "$venv/bin/porten" "$link"
+}
+
+# Last of all, so that it stands beside the commands that need it.
+hint_at_path() {
   case ":$PATH:" in
     *":$bin:"*) ;;
     *) say "    $bin is not in your PATH; add this to your shell's profile:"
@@ -144,18 +160,20 @@ install_engine() {
   run "$venv/bin/porten" engines install llama_cpp
 }
 
+is_enrolled() { [ -e "$data/identity/credential.jwt" ]; }
+
 enroll() {
-  if [ -e "$data/identity/credential.jwt" ]; then
-    step "This machine is enrolled already"
-    say "    start it with: porten run"
+  if is_enrolled; then
+    step "$installed This machine is enrolled already"
+    say_how_to_start
     return 0
   fi
   if [ -z "$hub" ]; then
-    step "Installed. Next: porten login --hub https://your-hub.example"
+    step "$installed Next: porten login --hub https://your-hub.example"
     return 0
   fi
   if [ "$login" = no ]; then
-    step "Installed. Next: porten login --hub $hub"
+    step "$installed Next: porten login --hub $hub"
   elif [ -n "${PORTEN_JOIN_TOKEN:-}" ]; then
     step "Enrolling with the join token"
     run "$venv/bin/porten" login --hub "$hub"
@@ -164,23 +182,58 @@ enroll() {
     # Piped into sh, standard input is this script; the person is at the terminal.
     run "$venv/bin/porten" login --hub "$hub" </dev/tty
   else
-    step "Installed. There is no terminal to enroll from; next: porten login --hub $hub"
+    step "$installed There is no terminal to enroll from; next: porten login --hub $hub"
   fi
 }
 
+say_how_to_start() {
+  if "$venv/bin/porten" status >/dev/null 2>&1; then
+    say "    the node that runs is still the one from before; restart it: porten stop, then porten run"
+    say "    (where a service runs it, restart the service)"
+  else
+    say "    start it with: porten run"
+  fi
+}
+
+# A node must not go on without the files it runs from.
+stop_node() {
+  [ -x "$venv/bin/porten" ] || return 0
+  step "Stopping the node, if it runs"
+  run "$venv/bin/porten" stop && return 0
+  # Without a socket none runs, whatever keeps the program from saying so.
+  [ -S "$data/state/porten.sock" ] || return 0
+  fail "The node could not be stopped; nothing was removed." \
+    "Stop it, or delete $data/state/porten.sock if none runs, and run this again."
+}
+
 uninstall() {
+  stop_node
   step "Removing the program"
   if [ -L "$link" ] && [ "$(readlink "$link")" = "$venv/bin/porten" ]; then
     run rm -f "$link"
   fi
   run rm -rf "$venv" "$data/engines"
   if [ "$purge" = yes ]; then
-    step "Removing models, identity and settings"
-    run rm -rf "$data" "$state" "$config"
-    say "    The Hub still lists this node until somebody revokes it there."
+    purge_data
   else
-    say "    Kept: models and identity in $data, settings in $config (--purge removes them)."
+    say_what_is_kept
   fi
+}
+
+purge_data() {
+  enrolled=no
+  ! is_enrolled || enrolled=yes
+  step "Removing models, identity and settings"
+  run rm -rf "$data" "$state" "$config"
+  [ "$enrolled" = no ] || say "    The Hub still lists this node until somebody revokes it there."
+}
+
+say_what_is_kept() {
+  kept=""
+  [ ! -d "$data/models" ] || kept="models in $data/models"
+  ! is_enrolled || kept="${kept:+$kept, }identity in $data/identity"
+  [ ! -d "$config" ] || kept="${kept:+$kept, }settings in $config"
+  [ -z "$kept" ] || say "    Kept: $kept (--purge removes them)."
 }
 
 # $1 option, $2 number of arguments left
@@ -214,6 +267,8 @@ main() {
   state=${XDG_STATE_HOME:-$HOME/.local/state}/porten
   venv=$data/venv bin=$HOME/.local/bin
   link=$bin/porten
+  installed="Installed."
+  [ "$dry_run" = no ] || installed="Nothing was changed; that is what an installation would do."
 
   if [ "$action" = uninstall ]; then
     uninstall
@@ -226,6 +281,7 @@ main() {
   link_program
   install_engine
   enroll
+  hint_at_path
 }
 
 main "$@"

@@ -91,6 +91,12 @@ def daemon_lock(state_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def wait_for_daemon_end(state_dir: Path) -> None:
+    """Return once no daemon works on this directory."""
+    with short_lock(state_dir / LOCK_NAME):
+        pass
+
+
 def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

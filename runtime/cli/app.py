@@ -49,6 +49,7 @@ def version() -> None:
 
 app.command(epilog=hub.LOGIN_EXAMPLES)(hub.login)
 app.command(epilog=node.RUN_EXAMPLES)(node.run)
+app.command()(node.stop)
 app.command()(node.status)
 app.command()(upkeep.doctor)
 app.command("rotate-key")(hub.rotate)

@@ -1,7 +1,8 @@
-"""`porten run` and `porten status`: the daemon, and what it says of itself."""
+"""`porten run`, `porten stop` and `porten status`: the daemon, and what it says of itself."""
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ from rich.table import Table
 from runtime import logs
 from runtime.cli.terminal import columns, console, say, settings, size
 from runtime.control_client import ControlClient
+from runtime.data_dir import wait_for_daemon_end
+from runtime.errors import DaemonUnreachable
 
 RUN_EXAMPLES = """Examples:
 
@@ -40,6 +43,23 @@ def run(
         await Node(config, local_only=local_only).run()
 
     uvloop.run(serve())
+
+
+def stop(context: typer.Context) -> None:
+    """Stop the running node; returns once it has ended. Answers in flight finish first."""
+    state_dir = settings(context).state_dir
+    try:
+        asyncio.run(_shut_down(state_dir))
+    except DaemonUnreachable:
+        say("The node is not running.")
+        return
+    wait_for_daemon_end(state_dir)
+    say("The node has stopped.")
+
+
+async def _shut_down(state_dir: Path) -> None:
+    async with ControlClient.connect(state_dir) as client:
+        await client.shutdown()
 
 
 def status(

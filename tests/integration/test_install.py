@@ -74,21 +74,64 @@ def test_a_script_cut_short_runs_nothing(tmp_path: Path) -> None:
     assert said.stdout == ""
 
 
+def test_without_a_release_it_says_so_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    said = run("--no-engine", "--no-login", home=tmp_path, PIP_NO_INDEX="1")
+    assert said.returncode == 1
+    assert "install.sh: pip could not install porten[node]" in said.stderr
+    assert "--from" in said.stderr
+    assert not (tmp_path / ".local" / "share" / "porten" / "venv").exists()
+
+
+@pytest.mark.parametrize("enrolled", [True, False])
+def test_an_uninstall_says_only_what_is_true(tmp_path: Path, enrolled: bool) -> None:
+    data = tmp_path / ".local" / "share" / "porten"
+    (data / "models").mkdir(parents=True)
+    if enrolled:
+        (data / "identity").mkdir()
+        (data / "identity" / "credential.jwt").touch()
+    kept = run("--uninstall", home=tmp_path)
+    assert "models" in kept.stdout
+    assert ("identity" in kept.stdout) == enrolled
+    purged = run("--uninstall", "--purge", home=tmp_path)
+    assert ("still lists this node" in purged.stdout) == enrolled
+    assert not data.exists()
+
+
+def start_node(porten: Path, home: Path) -> subprocess.Popen[str]:
+    """A node of the installed program, once it has started."""
+    node = subprocess.Popen(
+        [porten, "run", "--local-only"],
+        env={"HOME": str(home), "PATH": os.environ["PATH"], "PORTEN_LOCAL_PORT": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stderr is not None
+    assert any("node started" in line for line in node.stderr)
+    return node
+
+
 @pytest.mark.timeout(600)
 def test_install_again_and_uninstall(tmp_path: Path) -> None:
     first = run("--from", str(ROOT), "--no-engine", "--hub", "http://127.0.0.1:9", home=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "porten login --hub http://127.0.0.1:9" in first.stdout
+    assert len(first.stdout.splitlines()) < 20, "pip's own lines are left out"
     porten = tmp_path / ".local" / "bin" / "porten"
     version = subprocess.run([porten, "version"], capture_output=True, text=True, check=True)
     assert version.stdout.strip()
-    again = run("--from", str(ROOT), "--no-engine", "--no-login", home=tmp_path)
-    assert again.returncode == 0, again.stderr
-    models = tmp_path / ".local" / "share" / "porten" / "models"
-    models.mkdir(exist_ok=True)
-    gone = run("--uninstall", home=tmp_path)
-    assert gone.returncode == 0, gone.stderr
+    data = tmp_path / ".local" / "share" / "porten"
+    (data / "identity").mkdir(parents=True)
+    (data / "identity" / "credential.jwt").touch()
+    with start_node(porten, tmp_path) as node:
+        again = run("--from", str(ROOT), "--no-engine", "--no-login", home=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert "restart it" in again.stdout
+        (data / "models").mkdir(exist_ok=True)
+        gone = run("--uninstall", home=tmp_path)
+        assert gone.returncode == 0, gone.stderr
+        assert node.wait(60) == 0, "the node was stopped first"
     assert not porten.is_symlink()
-    assert models.is_dir(), "models stay without --purge"
+    assert not (data / "venv").exists()
+    assert (data / "models").is_dir(), "models stay without --purge"
     assert run("--uninstall", "--purge", home=tmp_path).returncode == 0
-    assert not models.parent.exists()
+    assert not data.exists()

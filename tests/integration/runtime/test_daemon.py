@@ -43,6 +43,14 @@ async def test_a_node_alone_serves_its_machine_and_ends_cleanly(porten: Any) -> 
     assert "not running" in await porten("status", code=1)
 
 
+async def test_stopping_waits_for_the_end_and_can_be_repeated(porten: Any) -> None:
+    node = await porten.run("--local-only")
+    assert "has stopped" in await porten("stop")
+    assert not (porten.home / "data" / "state" / "porten.sock").exists()
+    assert await node.ended() == 0
+    assert "is not running" in await porten("stop")
+
+
 async def test_nothing_the_node_writes_can_be_read_by_others(porten: Any) -> None:
     await porten.run("--local-only")
     data = porten.home / "data"
