@@ -38,9 +38,12 @@ async def under_way(site: Any, sse: Any, go_on: asyncio.Event) -> AsyncIterator[
 @pytest.mark.parametrize("settings", [{"drain_s": 60}])
 async def test_a_hub_that_stops_finishes_what_it_began(site: Any, under_way: Any, go_on: Any) -> None:
     site.server.stop()
+    secrets = {"authorization": "Bearer sk-porten-secret", "cookie": "__Host-porten-session=secret-cookie"}
     async with site.client() as app, asyncio.timeout(10):
-        while (await app.get("/healthz")).status_code != 502:
+        while (await app.get("/healthz", headers=secrets)).status_code != 502:
             await asyncio.sleep(0.01)
+    assert "/healthz" in site.front.said
+    assert "secret" not in site.front.said, "an error is logged with its request"
     go_on.set()
     assert [line async for line in under_way if line] == ["data: [DONE]"]
 
