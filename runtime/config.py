@@ -8,7 +8,7 @@ import difflib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from runtime.config_problems import describe_problems
 from runtime.errors import ConfigInvalid
 
 ENV_PREFIX = "PORTEN_"
@@ -269,7 +270,7 @@ def load_config(
     try:
         config = NodeConfig(**values)  # type: ignore[arg-type]  # validated by the model, not by the caller
     except ValidationError as error:
-        raise ConfigInvalid(_describe(error, origins)) from None
+        raise ConfigInvalid(describe_problems(error, origins)) from None
     return LoadedConfig(config, origins, file)
 
 
@@ -319,9 +320,11 @@ def _refuse_unknown(layer: Mapping[str, object], origin: str) -> None:
             )
 
 
-def _suggest(name: str, known: Mapping[str, object] | set[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _suggest(name: str, known: Iterable[str]) -> str:
+    """Only what tells names apart is compared: with the prefix, every variable looks like every other."""
+    short = {candidate.removeprefix(ENV_PREFIX): candidate for candidate in known}
+    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), short, n=1)
+    return f"; did you mean {short[close[0]]}?" if close else ""
 
 
 def _variable(name: str) -> str:
@@ -330,13 +333,3 @@ def _variable(name: str) -> str:
 
 def _origin(layer: str, name: str) -> str:
     return _variable(name) if layer == "environment" else layer
-
-
-def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """One line a problem, naming where the value came from and never repeating it: it may be a secret."""
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False):
-        name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name} (from {origins.get(name, 'the settings')}): {message}")
-    return "; ".join(lines)

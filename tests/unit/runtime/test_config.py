@@ -60,8 +60,13 @@ def test_an_empty_variable_is_not_set() -> None:
     ("environ", "said"),
     [
         ({"PORTEN_SLOT": "1"}, "did you mean PORTEN_SLOTS"),
-        ({"PORTEN_SLOTS": "many"}, "from PORTEN_SLOTS"),
-        ({"PORTEN_SLOTS": "0"}, "greater than or equal to 1"),
+        ({"PORTEN_SLOTS": "many"}, "slots (from PORTEN_SLOTS): must be a whole number"),
+        ({"PORTEN_SLOTS": "0"}, "must be at least 1"),
+        ({"PORTEN_SLOTS": "257"}, "must be at most 256"),
+        ({"PORTEN_IDLE_TTL_S": "soon"}, "must be a number"),
+        ({"PORTEN_DISK_BUDGET_GB": "0"}, "must be more than 0"),
+        ({"PORTEN_NODE_NAME": "n" * 101}, "must have at most 100 characters"),
+        ({"PORTEN_LOG_LEVEL": "LOUD"}, "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ({"PORTEN_LOCAL_HOST": "0.0.0.0"}, "loopback"),
         ({"PORTEN_LOCAL_HOST": "example.org"}, "loopback"),
         ({"PORTEN_HUB_URL": "hub.example.org"}, "https://"),
@@ -72,6 +77,17 @@ def test_an_empty_variable_is_not_set() -> None:
 def test_nonsense_in_the_environment_is_refused(environ: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigInvalid, match=re.escape(said)):
         load_config(environ=environ)
+
+
+def test_one_wrong_value_is_one_problem() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_config(environ={"PORTEN_HUB_URL": "hub.example.org"})
+    assert str(caught.value) == "hub_url (from PORTEN_HUB_URL): must start with http:// or https://"
+
+
+def test_a_variable_that_is_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(ConfigInvalid, match=r"^unknown variable PORTEN_FOO$"):
+        load_config(environ={"PORTEN_FOO": "1"})
 
 
 def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
