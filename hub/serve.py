@@ -33,8 +33,9 @@ from hub.composition import Hub
 from hub.config import HubConfig
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
-from hub.errors import AddressUnavailable, StorageUnavailable
+from hub.errors import AddressUnavailable
 from hub.identity import load_hub_key
+from hub.last_seen import LastSeen
 from hub.limits import Limits
 from hub.metering import Meter
 from hub.metrics import Metrics
@@ -45,6 +46,7 @@ from hub.storage.repositories import Storage
 from models.catalog import Catalog
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
+from tunnel.session import HubSession
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,6 @@ DEAD_PEER_MS = 120_000
 """Milliseconds a peer may leave what was sent to it unacknowledged, or its window shut."""
 KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
-SEEN_EVERY_S = 30.0
-"""Seconds between two notes in storage of which nodes are connected."""
 
 
 class _ApiServer(uvicorn.Server):
@@ -181,9 +181,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener))
+        seen = LastSeen(source, hub.registry.snapshot, clock)
+        stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
+        tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, _Copies(hub))
-        for work in (watch.run(), _note_seen(hub, source), watch_lag(hub.metrics.tunnel.on_lag)):
+        for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 
@@ -264,9 +266,14 @@ def _slots(catalog: Catalog, model: str) -> int:
 
 
 @asynccontextmanager
-async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[TunnelServer]:
+async def _tunnels(hub: Hub, listener: socket.socket, seen: LastSeen) -> AsyncIterator[TunnelServer]:
     """Let nodes in; at the end let them go."""
     config = hub.config
+
+    def closed(session: HubSession) -> None:
+        hub.registry.disconnected(session)
+        seen.left(session.node_id)
+
     nodes = StoredNodes(
         hub.storage,
         config.region_authority,
@@ -284,7 +291,7 @@ async def _tunnels(hub: Hub, listener: socket.socket) -> AsyncIterator[TunnelSer
         authenticator=nodes,
         on_session=hub.registry.connected,
         on_status=hub.registry.reported,
-        on_closed=hub.registry.disconnected,
+        on_closed=closed,
         stats=hub.metrics.tunnel.stats,
     )
     hub.metrics.tunnel.watch(server.load)
@@ -344,15 +351,3 @@ async def _end(requests: list[asyncio.Task[None]]) -> None:
     for request in requests:
         request.cancel()
     await asyncio.gather(*requests, return_exceptions=True)
-
-
-async def _note_seen(hub: Hub, source: StoredFacts) -> None:
-    """Write down now and then which nodes are connected: for people, nothing decides by it."""
-    while True:
-        await asyncio.sleep(SEEN_EVERY_S)
-        connected = list(hub.registry.snapshot())
-        try:
-            if connected:
-                await source.mark_seen(connected, now=hub.clock())
-        except StorageUnavailable:
-            log.warning("connected nodes were not noted", extra={"event": "seen.failed"})

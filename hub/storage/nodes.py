@@ -79,7 +79,7 @@ class Nodes:
             return [codec.node(row) for row in (await connection.execute(query)).mappings()]
 
     async def begin_session(self, node_id: str, public_key: str, *, now: float) -> Node | None:
-        """Raise the fencing number of a node that has proved itself with a key.
+        """Raise the fencing number of a node that has proved itself with a key, and note that it was seen.
 
         If that is its next key, it is the only one from now on. One statement: no two sessions share a
         number, and once a session has begun under the next key none begins under the old one.
@@ -94,6 +94,7 @@ class Nodes:
             .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None), as_before | announced)
             .values(
                 generation=nodes.c.generation + 1,
+                last_seen_at=now,
                 public_key=public_key,
                 next_public_key=case((as_before, nodes.c.next_public_key)),
                 next_key_expires_at=case((as_before, nodes.c.next_key_expires_at)),

@@ -32,7 +32,7 @@ async def test_both_keys_are_active_until_the_next_one_lapses(node):
 
 async def test_a_session_under_the_old_key_leaves_the_next_one_waiting(storage, node):
     begun = await storage.nodes.begin_session(node.id, "old", now=NOW)
-    assert begun == replace(node, generation=1) == await storage.nodes.get(node.id)
+    assert begun == replace(node, generation=1, last_seen_at=NOW) == await storage.nodes.get(node.id)
 
 
 async def test_the_first_session_under_the_next_key_ends_the_old_one(storage, node):
