@@ -21,11 +21,16 @@ from tunnel.session import HubSession
 
 REPLACED_DRAIN_S = 600.0
 """Seconds a session that another follows may go on answering what it began."""
+RETURN_S = 30.0
+"""Seconds in which a node that was asked to dial again is expected back."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveNode:
-    """A connected node as the portal shows it. ``connected_at`` is UTC seconds since the epoch."""
+    """A connected node as the portal shows it.
+
+    ``connected_at`` is UTC seconds since the epoch; ``reported`` says whether it has told how it is.
+    """
 
     node_id: str
     generation: int
@@ -39,6 +44,7 @@ class LiveNode:
     devices: tuple[DeviceStatus, ...]
     replicas: tuple[ReplicaStatus, ...]
     models: tuple[ModelStatus, ...]
+    reported: bool = True
 
 
 @dataclass(slots=True)
@@ -82,6 +88,7 @@ class Registry:
         self._sessions: dict[str, list[HubSession]] = {}
         self._signed: dict[str, tuple[int, NodeFacts]] = {}
         self._in_flight: dict[str, Counter[str]] = {}
+        self._expected: dict[str, float] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._background = Background()
 
@@ -105,6 +112,8 @@ class Registry:
             self._succeed(current, live)
         if session.status is not None:
             live.report(session.status, _now())
+        if live.status is not None:
+            self._expected.pop(node_id, None)
         if self.facts.get(node_id) is not None:
             self._enforce([node_id])
         else:
@@ -133,6 +142,8 @@ class Registry:
         live = self._live.get(session.node_id)
         if live is not None and live.session is session:
             live.report(status, _now())
+            if not live.outdated:
+                self._expected.pop(session.node_id, None)
             self._wake_all()
 
     def disconnected(self, session: HubSession) -> None:
@@ -161,6 +172,7 @@ class Registry:
         """Its credential is out of date: the node dials again and is welcomed with the current one."""
         if not live.outdated:
             live.outdated = True
+            self._expected[live.session.node_id] = _now() + RETURN_S
             self._background.spawn(
                 live.session.goaway("credential", reconnect_in=0.0, deadline=REPLACED_DRAIN_S)
             )
@@ -176,6 +188,7 @@ class Registry:
         for session in self._sessions.get(node_id, ()):
             self._background.spawn(session.close(reason))
         self._live.pop(node_id, None)
+        self._expected.pop(node_id, None)
 
     # --- choosing ----------------------------------------------------------------------------------------
 
@@ -269,6 +282,12 @@ class Registry:
         """Every connected node by its id."""
         return {node_id: self._show(node_id, live) for node_id, live in self._live.items()}
 
+    def expected(self) -> frozenset[str]:
+        """Nodes that were asked to dial again, for a new credential, and are due back any moment."""
+        now = _now()
+        self._expected = {node_id: until for node_id, until in self._expected.items() if now < until}
+        return frozenset(self._expected)
+
     def _show(self, node_id: str, live: _Live) -> LiveNode:
         session, status = live.session, live.status
         return LiveNode(
@@ -284,6 +303,7 @@ class Registry:
             devices=status.devices if status else (),
             replicas=status.replicas if status else (),
             models=status.models if status else (),
+            reported=status is not None,
         )
 
     async def close(self) -> None:

@@ -136,9 +136,17 @@ async def _approval_page(request: Request, visitor: Visitor, waiting: _Waiting) 
         may_set_trust=visitor.account.is_operator,
         region_rows=known.rows,
         region_hint=region_hint(hub.config.region_authority, is_operator=visitor.account.is_operator),
+        regional_keys=await _regional_keys(request, visitor),
         trusts=TRUSTS,
         sharings=SHARINGS,
     )
+
+
+async def _regional_keys(request: Request, visitor: Visitor) -> int:
+    """How many keys of the visitor's organisation a machine without a region would not serve."""
+    hub = hub_of(request)
+    keys = await hub.storage.keys.list(visitor.organisation.id)
+    return sum(key.is_active(hub.clock()) and bool(key.regions) for key in keys)
 
 
 async def _approved_page(request: Request, visitor: Visitor, node: Node) -> Response:
@@ -152,6 +160,7 @@ async def _approved_page(request: Request, visitor: Visitor, node: Node) -> Resp
         here="/device",
         heading="Approved",
         node=node,
+        regional_keys=0 if node.region else await _regional_keys(request, visitor),
         region_words=region,
         trust_words=trust_text(node.trust),
         sharing_words=sharing_text(node.sharing),

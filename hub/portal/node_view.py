@@ -13,11 +13,15 @@ from hub.registry import LiveNode
 from hub.storage.records import Node
 from tunnel.messages import DeviceStatus, ModelStatus
 
-NodeState = Literal["online", "paused", "leaving", "offline", "quarantined", "revoked"]
+NodeState = Literal[
+    "online", "paused", "connecting", "reconnecting", "leaving", "offline", "quarantined", "revoked"
+]
 
 _STATES: Mapping[NodeState, tuple[str, str]] = {
     "online": ("Online", "good"),
     "paused": ("Online, not accepting", "warn"),
+    "connecting": ("Connecting", "warn"),
+    "reconnecting": ("Reconnecting", "warn"),
     "leaving": ("Leaving", "warn"),
     "offline": ("Offline", "off"),
     "quarantined": ("Quarantined", "bad"),
@@ -74,13 +78,25 @@ class NodeView:
 
     @property
     def is_online(self) -> bool:
-        """Whether its tunnel stands."""
-        return self.state in ("online", "paused", "leaving")
+        """Whether its tunnel stands, or is about to again."""
+        return self.state in ("online", "paused", "connecting", "reconnecting", "leaving")
 
 
-def node_view(node: Node, live: LiveNode | None, now: float, *, quarantined: bool = False) -> NodeView:
-    """Join what storage holds with what the session says; a revoked node is never shown as online."""
-    state = "quarantined" if quarantined and node.revoked_at is None else _state(node, live)
+def node_view(
+    node: Node, live: LiveNode | None, now: float, *, quarantined: bool = False, expected: bool = False
+) -> NodeView:
+    """Join what storage holds with what the session says; a revoked node is never shown as online.
+
+    Args:
+        node: what storage holds.
+        live: its session, where there is one.
+        now: UTC seconds since the epoch.
+        quarantined: two machines use its key.
+        expected: it was asked to dial again and is due back.
+    """
+    state = (
+        "quarantined" if quarantined and node.revoked_at is None else _state(node, live, expected=expected)
+    )
     seen = live if state not in ("offline", "quarantined", "revoked") else None
     words, tone = _STATES[state]
     models = seen.models if seen else ()
@@ -104,18 +120,32 @@ def node_view(node: Node, live: LiveNode | None, now: float, *, quarantined: boo
 
 
 def node_views(
-    nodes: Iterable[Node], live: Mapping[str, LiveNode], now: float, *, quarantined: Collection[str] = ()
+    nodes: Iterable[Node],
+    live: Mapping[str, LiveNode],
+    now: float,
+    *,
+    quarantined: Collection[str] = (),
+    expected: Collection[str] = (),
 ) -> list[NodeView]:
     """Return the views of many nodes: those that are online first, then by name."""
-    views = [node_view(node, live.get(node.id), now, quarantined=node.id in quarantined) for node in nodes]
+    views = [
+        node_view(
+            node, live.get(node.id), now, quarantined=node.id in quarantined, expected=node.id in expected
+        )
+        for node in nodes
+    ]
     return sorted(views, key=lambda view: (not view.is_online, view.name.casefold(), view.id))
 
 
-def _state(node: Node, live: LiveNode | None) -> NodeState:
+def _state(node: Node, live: LiveNode | None, *, expected: bool) -> NodeState:
     if node.revoked_at is not None:
         return "revoked"
+    if expected:
+        return "reconnecting"
     if live is None:
         return "offline"
+    if not live.reported:
+        return "connecting"
     if live.draining:
         return "leaving"
     return "online" if live.accepting else "paused"

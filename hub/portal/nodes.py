@@ -142,6 +142,7 @@ async def _rows(request: Request, visitor: Visitor) -> list[NodeRow]:
         hub.registry.snapshot(),
         hub.clock(),
         quarantined=hub.clones.quarantined(hub.clock()),
+        expected=hub.registry.expected(),
     )
     names = await _organisation_names(request, [view.node for view in views])
     return [_row(request, view, known, names, visitor) for view in views]
@@ -178,7 +179,9 @@ async def _node_page(
     hub, known = hub_of(request), await read_regions(request)
     now = hub.clock()
     cloned = found.id in hub.clones.quarantined(now)
-    view = node_view(found, hub.registry.snapshot().get(found.id), now, quarantined=cloned)
+    expected = found.id in hub.registry.expected()
+    session = hub.registry.snapshot().get(found.id)
+    view = node_view(found, session, now, quarantined=cloned, expected=expected)
     row = _row(request, view, known, await _organisation_names(request, [found]), visitor)
     return page(
         "node.html",

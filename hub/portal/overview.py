@@ -91,7 +91,11 @@ def headline(views: Collection[NodeView]) -> str:
     if not views:
         return "No machine has joined yet. The first step is below."
     if not online:
+        if len(views) == 1:
+            return "Your node is not online: requests are refused until it is."
         return f"None of your {counted(len(views), 'node')} is online: requests are refused until one is."
+    if online == len(views):
+        return "Your node is online." if online == 1 else f"All of your {counted(online, 'node')} are online."
     verb = "is" if online == 1 else "are"
     return f"{online} of your {counted(len(views), 'node')} {verb} online."
 
@@ -106,6 +110,7 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
         hub.registry.snapshot(),
         now,
         quarantined=hub.clones.quarantined(now),
+        expected=hub.registry.expected(),
     )
     keys = await hub.storage.keys.list(organisation)
     today = await hub.storage.usage.totals(organisation, since=day_start(now), until=now + 1)

@@ -170,6 +170,23 @@ async def test_what_is_left_out_is_the_safe_side(portal, owner, ask):
     )
 
 
+async def test_a_machine_without_a_region_is_warned_of_where_keys_name_regions(portal, owner, ask):
+    codes = [(await ask())["user_code"] for _ in range(2)]
+    await portal.key()
+    await portal.key("Other", regions=["eu"])
+    page = await owner.open("/device", params={"user_code": codes[0]})
+    assert "Choose the region" not in page.text
+    await portal.key(regions=["eu"])
+    page = await owner.open("/device", params={"user_code": codes[0]})
+    assert "1 key of Acme names regions, and never uses a machine without one" in page.text
+    forms = [
+        {"action": "approve", "user_code": codes[0], "region": ""},
+        {"action": "approve", "user_code": codes[1], "region": "us"},
+    ]
+    warned = ["It has no region." in (await owner.post("/device", form)).text for form in forms]
+    assert warned == [True, False]
+
+
 async def test_an_operators_choices_count_at_once(portal, operator, ask):
     other = await portal.organisation("Other")
     wish = {"trust": "trusted", "sharing": "organisations", "organisations": f" {other.id}\r\n"}

@@ -57,7 +57,7 @@ async def test_a_connected_node_shows_what_it_reports(portal, owner, connect):
     assert live.headers["x-summary"] == "1%20of%201%20node%20online"
     assert "quick" in live.text
     overview = (await owner.open("/")).text
-    assert "1 of your 1 node is online." in overview
+    assert "Your node is online." in overview
 
 
 @pytest.mark.parametrize("progress", [math.nan, math.inf, -math.inf, -1e308])
@@ -120,6 +120,22 @@ async def test_a_change_with_something_wrong_changes_nothing_and_says_what(porta
     assert answer.status_code == 422
     assert said in answer.text
     assert await portal.hub.storage.nodes.get(node.id) == node
+
+
+async def test_a_node_that_gets_a_new_credential_is_said_to_reconnect(portal, owner, connect):
+    node = await portal.node()
+    await connect(node, models=(model("quick", "ready"),))
+    session = portal.hub.registry.session(node.id)
+    states = []
+
+    def note():
+        states.append(portal.hub.registry.expected())
+        return portal.hub.registry.session(node.id) not in (session, None) and not states[-1]
+
+    answer = await owner.post(f"/nodes/{node.id}", GOOD | {"region": "us"})
+    await portal.until(note, "the node is back")
+    assert frozenset({node.id}) in states
+    assert "Online" in (await owner.open(answer.headers["location"])).text
 
 
 async def test_what_a_form_leaves_out_stays_as_it_is(portal, owner):

@@ -68,6 +68,15 @@ async def test_who_may_only_look_sees_a_waiting_machine_and_no_button(sign_in, a
     assert 'value="approve"' not in page.text
 
 
+@pytest.mark.parametrize("role", LOOKERS)
+async def test_who_may_only_look_is_not_sent_to_the_code_form(sign_in, role):
+    browser = await sign_in(role)
+    assert 'href="/device"' not in (await browser.open("/keys")).text
+    page = await browser.open("/device")
+    assert "You may not approve machines" in page.text
+    assert 'name="user_code"' not in page.text
+
+
 @pytest.mark.parametrize("role", CHANGERS)
 async def test_who_may_change_may_change_all_of_it(portal, sign_in, things, ask, role):
     browser = await sign_in(role)

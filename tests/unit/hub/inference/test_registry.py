@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from hub import registry
 from hub.changes import NodeChanged, NodeRevoked, RegionsChanged
 from hub.cluster.local import BELIEVED_S, RevisionWatch
 from hub.errors import StorageUnavailable
@@ -113,6 +114,48 @@ async def test_a_change_hides_the_node_until_it_is_read_and_redials(world, conne
     world.connect("n1")
     assert seen(world).facts.region == "us"
     assert seen(world).reported
+
+
+async def test_a_node_that_must_dial_again_is_expected_until_it_has_reported(world, connected):
+    assert world.registry.expected() == frozenset()
+    world.add_node("n1", region="us")
+    world.changes.publish(NodeChanged("n1"))
+    await settle()
+    world.report(connected)
+    assert world.registry.expected() == {"n1"}, "it is the old session that spoke"
+    world.registry.disconnected(connected)
+    assert world.registry.expected() == {"n1"}
+    back = world.welcome("n1")
+    assert world.registry.expected() == {"n1"}
+    assert not world.registry.snapshot()["n1"].reported
+    world.report(back)
+    assert world.registry.expected() == frozenset()
+    assert world.registry.snapshot()["n1"].reported
+
+
+async def test_a_node_that_follows_without_a_gap_is_expected_no_more(world, connected):
+    world.add_node("n1", region="us")
+    world.changes.publish(NodeChanged("n1"))
+    await settle()
+    follow(world, connected)
+    assert world.registry.expected() == frozenset()
+
+
+async def test_a_node_that_does_not_come_back_is_not_expected_for_ever(world, connected, monkeypatch):
+    monkeypatch.setattr(registry, "RETURN_S", 0.0)
+    world.add_node("n1", region="us")
+    world.changes.publish(NodeChanged("n1"))
+    await settle()
+    assert world.registry.expected() == frozenset()
+
+
+async def test_a_revoked_node_is_not_expected(world, connected):
+    world.add_node("n1", region="us")
+    world.changes.publish(NodeChanged("n1"))
+    await settle()
+    world.add_node("n1", revoked=True)
+    world.changes.publish(NodeRevoked("n1"))
+    assert world.registry.expected() == frozenset()
 
 
 async def test_a_rename_disturbs_nobody(world, connected):

@@ -84,6 +84,7 @@ def device(**changes):
         ({}, live_node(), "online", "for 2 hours"),
         ({}, live_node(accepting=False), "paused", "for 2 hours"),
         ({}, live_node(accepting=False, draining=True), "leaving", "for 2 hours"),
+        ({}, live_node(accepting=False, reported=False), "connecting", "for 2 hours"),
         ({"revoked_at": NOW - 86_400}, None, "revoked", "revoked 1 day ago"),
         ({"revoked_at": NOW - 86_400}, live_node(), "revoked", "revoked 1 day ago"),
     ],
@@ -92,6 +93,15 @@ def test_states(make_node, stored, live, state, since):
     view = node_view(make_node(**stored), live, NOW)
     assert (view.state, view.since) == (state, since)
     assert view.is_online is (live is not None and state != "revoked")
+
+
+@pytest.mark.parametrize(
+    "live", [None, live_node(), live_node(accepting=False, draining=True), live_node(reported=False)]
+)
+def test_a_node_that_was_asked_to_dial_again_is_reconnecting(make_node, live):
+    view = node_view(make_node(), live, NOW, expected=True)
+    assert (view.state, view.state_words, view.is_online) == ("reconnecting", "Reconnecting", True)
+    assert node_view(make_node(revoked_at=NOW), live, NOW, expected=True).state == "revoked"
 
 
 def test_a_revoked_node_shows_nothing_of_a_session_that_is_about_to_end(make_node):

@@ -40,8 +40,13 @@ def test_a_step_that_leads_somewhere_says_where(progress):
 def test_the_headline_counts(make_node):
     views = [node_view(make_node(id=f"node_{number}"), None, NOW) for number in range(2)]
     assert headline([]).startswith("No machine has joined")
-    assert headline(views[:1]) == "None of your 1 node is online: requests are refused until one is."
+    assert headline(views[:1]) == "Your node is not online: requests are refused until it is."
     assert "None of your 2 nodes" in headline(views)
+    back = node_view(make_node(), None, NOW, expected=True)
+    assert headline([back]) == "Your node is online."
+    assert headline([back, *views]) == "1 of your 3 nodes is online."
+    assert headline([back, back, *views]) == "2 of your 4 nodes are online."
+    assert headline([back, back]) == "All of your 2 nodes are online."
 
 
 def total(day, prompt=0, completion=0, requests=1, cached=0):
