@@ -9,12 +9,12 @@ writer takes whatever is ready in one turn of the loop as one message.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from tunnel.channel import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Channel
 from tunnel.errors import ChannelClosed, ProtocolViolation, ResetCode, SessionClosed, StreamReset
-from tunnel.events import CreditReceived, DataReceived, GoawayReceived, ResetReceived
+from tunnel.events import CreditReceived, DataReceived, GoawayReceived, ResetReceived, TunnelEvent
 from tunnel.messages import Goaway
 from tunnel.protocol import TunnelProtocol
 
@@ -148,15 +148,28 @@ class Session:
             self._finish("internal error")
 
     async def _read(self) -> None:
-        receive, time, handlers = self._protocol.receive, self._loop.time, self._on
+        receive, time = self._protocol.receive, self._loop.time
         while True:
             message = await self._channel.receive()
-            for event in receive(message, time()):
-                handlers[type(event)](event)
+            try:
+                events = receive(message, time())
+            except ProtocolViolation as violation:
+                self._deliver(iter(violation.before))
+                raise
+            self._deliver(iter(events))
             if self._protocol.wants_to_send:
                 self._wake()
             elif self._idle is not None:
                 self._check_idle()
+
+    def _deliver(self, events: Iterator[TunnelEvent]) -> None:
+        """Tell of each event, even where telling of one fails: somebody may wait for every one."""
+        try:
+            for event in events:
+                self._on[type(event)](event)
+        except Exception:
+            self._deliver(events)
+            raise
 
     async def _write(self) -> None:
         protocol, time, liveness = self._protocol, self._loop.time, self._protocol.liveness

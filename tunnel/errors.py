@@ -16,6 +16,7 @@ Owns the one error tree of the folder. Must not know frames, sockets or tasks.
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class ResetCode(IntEnum):
@@ -52,11 +53,14 @@ class ProtocolViolation(TunnelError):
 
     Attributes:
         local: True when our own side would have broken the rules, False when the peer did.
+        before: The events of the same message that came before it: they have happened, and somebody may
+            wait for them.
     """
 
     def __init__(self, message: str, *, local: bool = False) -> None:
         super().__init__(message)
         self.local = local
+        self.before: list[Any] = []
 
 
 class ChannelClosed(TunnelError):

@@ -109,6 +109,14 @@ class TunnelProtocol:
         """
         self._now = self.liveness.heard = now
         events: list[TunnelEvent] = []
+        try:
+            self._take(message, events)
+        except ProtocolViolation as violation:
+            violation.before = events
+            raise
+        return events
+
+    def _take(self, message: bytes, events: list[TunnelEvent]) -> None:
         for frame in decode(message):
             receiver = self._receivers.get(frame.type)
             if receiver is not None:
@@ -119,7 +127,6 @@ class TunnelProtocol:
                 raise ProtocolViolation(f"frame of type {frame.type:#04x} the wrong way")
         if self._outbox.control_bytes > MAX_CONTROL_BACKLOG:
             raise ProtocolViolation("asks for more answers than it reads")
-        return events
 
     # -- bytes out ------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ class _Peer:
         events = self.protocol.receive(message, self.now)
         assert sum(len(event.data) for event in events if isinstance(event, DataReceived)) <= len(message)
         for event in events:
-            self._hold(event)
+            self.hold(event)
 
     def act(self, what: int, number: int) -> None:
         """Do something of its own, on one of its streams."""
@@ -140,7 +140,7 @@ class _Peer:
             self.protocol.consumed(stream, self.unread[stream.id])
         assert self.budget.reserved == 0
 
-    def _hold(self, event: TunnelEvent) -> None:
+    def hold(self, event: TunnelEvent) -> None:
         stream: StreamState | None = getattr(event, "stream", None)
         if stream is not None and stream.id not in self.streams:
             self.streams[stream.id] = stream
@@ -210,6 +210,8 @@ def _converse(kind: type[TunnelProtocol], data: bytes) -> None:
     except ProtocolViolation as violation:
         if violation.local:
             raise
+        for event in violation.before:
+            peer.hold(event)
     peer.end()
 
 

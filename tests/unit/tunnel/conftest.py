@@ -159,9 +159,11 @@ class End:
         last = self.protocol.last_stream
         try:
             events = self.protocol.receive(message, now)
-        except ProtocolViolation:
+        except ProtocolViolation as violation:
             # Honest peers break no rule but one: what was sent before a RESET was heard of may be very late.
             assert min(self.buried, default=now) <= now - TOMBSTONE_S
+            for event in violation.before:
+                self._note(event)
             self.finish("late beyond measure")
             return
         for event in events:

@@ -284,6 +284,18 @@ def test_unknown_high_types_are_ignored(pair) -> None:
     assert pair.hub.receive(encode(0x80, 5, b"?") + encode(0xFF), 100.0) == []
 
 
+def test_what_came_before_a_violation_has_happened(pair) -> None:
+    """Else whoever waits for the end of that stream would wait for ever, and its bytes stay in the budget."""
+    here, there = pair.opened()
+    pair.hub.send_data(here, b"", fin=True)
+    pair.to_node()
+    pair.node.send_head(there, OK)
+    pair.node.send_data(there, b"whole", fin=True)
+    violation = violates(pair.hub, pair.node.data_to_send(100.0) + b"junk")
+    assert violation.before == [HeadReceived(here, OK), DataReceived(here, b"whole", True)]
+    assert not pair.hub.streams
+
+
 def test_data_after_fin_is_a_violation(pair) -> None:
     _, there = pair.opened()
     pair.node.receive(encode(FrameType.DATA, there.id, b"x", flags=FLAG_FIN), 100.0)
