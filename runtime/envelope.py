@@ -118,9 +118,9 @@ def deadline_exceeded() -> ErrorAnswer:
     return ErrorAnswer(504, "deadline_exceeded", "timeout_error", "the request's deadline passed")
 
 
-def unknown_route(path: str) -> ErrorAnswer:
+def unknown_url(path: str) -> ErrorAnswer:
     """No such endpoint."""
-    return ErrorAnswer(404, "unknown_route", "invalid_request_error", f"there is no endpoint {path}")
+    return ErrorAnswer(404, "unknown_url", "invalid_request_error", f"there is no endpoint {path}")
 
 
 def from_engine(status: int, body: bytes) -> ErrorAnswer:
@@ -139,7 +139,8 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
     if status in (429, 503):
         return ErrorAnswer(503, "overloaded", "service_unavailable", text, retry_after_s=1)
     if status == 501:
-        return ErrorAnswer(400, "unsupported_parameter", "invalid_request_error", text, param)
+        # The engine's own words advise whoever starts it, which is nobody who asks.
+        return ErrorAnswer(400, "unsupported_parameter", _REQUEST_ERROR, "The model does not do this.", param)
     if status in (400, 404, 413, 422) or at_fault:
         status = 400 if status in (422, 500) else status
         return ErrorAnswer(status, code or _CODES.get(status, "invalid_request"), _REQUEST_ERROR, text, param)
@@ -148,7 +149,7 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
 
 
 _REQUEST_ERROR = "invalid_request_error"
-_CODES = {400: "invalid_request", 404: "unknown_route", 413: "request_too_large"}
+_CODES = {400: "invalid_request", 404: "unknown_url", 413: "request_too_large"}
 
 
 _JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")

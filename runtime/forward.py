@@ -24,7 +24,13 @@ from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+CAPABILITIES = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+"""Paths with the capability that each asks of a model."""
+PATHS = frozenset(CAPABILITIES)
 """What an engine may be asked: its other endpoints (slots, metrics, model management) are the node's own."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 HELD_BODY_BYTES = 1024 * 1024

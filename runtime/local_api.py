@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runtime.envelope import ErrorAnswer, unknown_route
+from runtime.envelope import ErrorAnswer, unknown_url
 from runtime.forward import PATHS, Forwarder
 from runtime.listening import LOOPBACK_NAMES
 from runtime.local_inference import Inference, new_request_id
@@ -34,7 +34,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
 
     async def infer(request: Request) -> Response:
-        return Inference(request, forwarder, metrics, stopping)
+        return Inference(request, forwarder, metrics, stopping=stopping, snapshot=snapshot)
 
     for path in sorted(PATHS):
         app.add_route(path, infer, methods=["POST"])
@@ -80,7 +80,7 @@ def _exposition(metrics: NodeMetrics) -> Callable[[], Awaitable[Response]]:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _error(unknown_route(request.url.path))
+        return _error(unknown_url(request.url.path))
     text = f"{request.method} is not for {request.url.path}"
     return _error(ErrorAnswer(error.status_code, "method_not_allowed", "invalid_request_error", text))
 

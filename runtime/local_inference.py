@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from runtime.envelope import ErrorAnswer, from_fault
 from runtime.errors import BodyTooLarge, NodeStopping, RuntimeFault
-from runtime.forward import MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
+from runtime.forward import CAPABILITIES, MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
 from runtime.metrics import NodeMetrics
+from runtime.snapshot import NodeSnapshot
 
 SOURCE = "local"
 
@@ -38,7 +39,13 @@ class Inference(Response):
     """One request. It speaks ASGI itself: status and headers are known only once the engine has answered."""
 
     def __init__(
-        self, request: Request, forwarder: Forwarder, metrics: NodeMetrics, stopping: Callable[[], bool]
+        self,
+        request: Request,
+        forwarder: Forwarder,
+        metrics: NodeMetrics,
+        *,
+        stopping: Callable[[], bool],
+        snapshot: Callable[[], NodeSnapshot],
     ) -> None:
         super().__init__()
         self._asked_headers = tuple(request.headers.items())
@@ -47,6 +54,7 @@ class Inference(Response):
         self._forwarder = forwarder
         self._metrics = metrics
         self._stopping = stopping
+        self._snapshot = snapshot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Answer; a client that hangs up cancels the engine's work."""
@@ -58,6 +66,7 @@ class Inference(Response):
             with self._metrics.active(SOURCE):
                 body = await _read_body(receive, self._length)
                 model = _model_of(body)
+                self._check_capability(model)
                 work = self._forward(request_id, model, body, sink)
                 outcome = await _unless_disconnected(work, receive)
         except _Unanswerable as problem:
@@ -76,6 +85,14 @@ class Inference(Response):
                 usage=outcome.usage,
                 ttft_ms=outcome.ttft_ms,
             )
+
+    def _check_capability(self, model: str) -> None:
+        """Refuse what the model cannot do before gigabytes are loaded for it."""
+        wanted = CAPABILITIES[self._path]
+        for view in self._snapshot().models:
+            if view.model == model and wanted not in view.capabilities:
+                text = f"The model does not do {wanted}."
+                raise _Unanswerable(_bad_request("unsupported_parameter", text, "model"))
 
     async def _forward(self, request_id: str, model: str, body: bytes, sink: "_AsgiSink") -> Outcome:
         if self._stopping():

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import replace
 
-from runtime.envelope import from_fault, unknown_route
+from runtime.envelope import from_fault, unknown_url
 from runtime.errors import (
     BodyTooLarge,
     EngineFailed,
@@ -112,7 +112,7 @@ class Relay:
     ) -> Outcome:
         opened = stream.open
         if opened.method != "POST" or opened.path not in PATHS:
-            return await finish_with(sink, unknown_route(opened.path), opened.uid)
+            return await finish_with(sink, unknown_url(opened.path), opened.uid)
         job = Job(
             request_id=opened.uid,
             model=ticket.model,

@@ -24,14 +24,25 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    epilog="Settings are explained in docs/node.md; `porten config show` says where each value came from.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings: `porten config show` lists them all, and says where each value came from.",
 )
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        say(f"porten {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     context: typer.Context,
     *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(help="Settings file (TOML); PORTEN_CONFIG or ~/.config/porten/node.toml otherwise."),
@@ -44,7 +55,7 @@ def options(
 @app.command()
 def version() -> None:
     """Print the version."""
-    say(f"porten {__version__}")
+    _say_version(wanted=True)
 
 
 app.command(epilog=hub.LOGIN_EXAMPLES)(hub.login)

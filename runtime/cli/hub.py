@@ -32,7 +32,9 @@ LOGIN_EXAMPLES = """Examples:
 
 porten login --hub https://hub.example.org
 
-porten login --hub https://hub.example.org --join-token pjt_…    (no approval needed)
+With a JoinToken nobody needs to approve it:
+
+porten login --hub https://hub.example.org --join-token pjt-…
 """
 
 INTERRUPTED = 130

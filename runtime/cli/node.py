@@ -18,9 +18,13 @@ RUN_EXAMPLES = """Examples:
 
 porten run
 
-porten run --local-only    (serve this machine's own programs, without a Hub)
+Serve this machine's own programs, without a Hub:
 
-PORTEN_JOIN_TOKEN=… porten run    (a machine nobody sits at enrolls itself)
+porten run --local-only
+
+A machine nobody sits at enrolls itself:
+
+PORTEN_HUB_URL=https://hub.example.org PORTEN_JOIN_TOKEN=pjt-… porten run
 """
 
 

@@ -120,9 +120,20 @@ async def test_faults_get_their_status(http: httpx.AsyncClient, leases: Any) -> 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
 
+async def test_what_a_model_cannot_do_is_said_before_it_is_loaded(
+    http: httpx.AsyncClient, leases: Any
+) -> None:
+    answer = await http.post("/v1/embeddings", json={"model": "smollm2", "input": "PROMPT"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "model")
+    assert error["message"] == "The model does not do embeddings."
+    assert leases.budgets == []
+
+
 async def test_unknown_routes_and_methods_get_the_envelope(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/nothing", json={})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_route")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
     answer = await http.get("/v1/chat/completions")
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
 

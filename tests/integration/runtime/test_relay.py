@@ -267,7 +267,7 @@ async def test_only_the_inference_endpoints_are_reached(
 ) -> None:
     stream = await bridge.open(**wrong)
     assert (await stream.head()).status == 404
-    assert json.loads(b"".join(await read(stream)))["error"]["code"] == "unknown_route"
+    assert json.loads(b"".join(await read(stream)))["error"]["code"] == "unknown_url"
     assert engine.requests == []
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from runtime.cli import app
 from runtime.cli.terminal import size
+from tunnel.version import __version__
 
 DOCS = Path(__file__).parents[3] / "docs" / "node.md"
 runner = CliRunner()
@@ -40,6 +41,22 @@ def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_an_example_can_be_copied_from_a_terminal_of_80_columns(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = runner.invoke(app, [*command.split(), "-h"]).output
+    lines = [line.strip() for line in shown.partition("Example")[2].splitlines()[1:]]
+    for line in filter(None, lines):
+        assert line.startswith(("porten ", "PORTEN_")) or line.endswith(":"), line
+
+
+def test_the_version_can_be_asked_for_in_two_ways() -> None:
+    said = {runner.invoke(app, [way]).output for way in ("version", "--version")}
+    assert said == {f"porten {__version__}\n"}
 
 
 def test_the_docs_list_exactly_the_commands_there_are() -> None:

@@ -53,7 +53,7 @@ def llama_cpp(code: int, kind: str, message: str, **more: object) -> bytes:
         (501, llama_cpp(501, "not_supported_error", "no embeddings here"), (400, "unsupported_parameter")),
         (503, llama_cpp(503, "unavailable_error", "Loading model"), (503, "overloaded")),
         (401, llama_cpp(401, "authentication_error", "Invalid API Key"), (502, "engine_error")),
-        (404, llama_cpp(404, "not_found_error", "File Not Found"), (404, "unknown_route")),
+        (404, llama_cpp(404, "not_found_error", "File Not Found"), (404, "unknown_url")),
         (413, b"Payload Too Large", (413, "request_too_large")),
         (422, b'{"detail":"field required"}', (400, "invalid_request")),
         (502, b"<html>", (502, "engine_error")),
@@ -165,3 +165,8 @@ def test_only_harmless_headers_pass() -> None:
         ("content-type", "text/event-stream"),
         ("x-porten-model-digest", "sha256:ab"),
     )
+
+
+def test_an_engines_advice_to_its_owner_is_not_for_who_asks() -> None:
+    said = llama_cpp(501, "not_supported_error", "Start it with `--embeddings`")
+    assert "--embeddings" not in from_engine(501, said).message
