@@ -12,7 +12,7 @@ import typer.main
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub import accounts, dispatch, enrollment, refusals, registry, serve
+from hub import accounts, dispatch, enrollment, last_seen, refusals, registry, serve
 from hub import policy as rule
 from hub.api import inference
 from hub.api.request import Headers, wishes
@@ -219,7 +219,7 @@ def test_every_command_is_listed_with_its_options() -> None:
         }
     assert written == {name: options(command) for name, command in commands(PROGRAM)}
     assert {option for option in options(PROGRAM) if "completion" not in option} <= set(
-        re.findall(r"`(--[a-z-]+) [A-Z]+`", HUB)
+        re.findall(r"`(--[a-z-]+)(?: [A-Z]+)?`", HUB)
     )
 
 
@@ -313,11 +313,13 @@ NUMBERS = {
         f"({accounts.MINIMUM_PASSWORD} characters or more)",
         f"spread over {DEFAULT_LIMITS.least_smear_s:g} seconds",
         f"than {inference.KEEP_ALIVE_S:g} seconds before",
+        f"and every {last_seen.SEEN_EVERY_S:g} seconds",
         f"stay open for {serve.KEEP_ALIVE_S} seconds",
         f"the {DEFAULT_LIMITS.handshakes_per_address} handshakes",
     ],
     "portal": [
         f"lasts {sessions.SESSION_S // 3600} hours",
+        f"at most {registry.RETURN_S:g} seconds",
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
