@@ -27,6 +27,7 @@ from benchmarks.settings import (
 )
 from benchmarks.target import Api, Target
 from benchmarks.tunnel import Part, TunnelPlan, run_tunnel
+from tunnel.version import __version__
 
 KEY_VARIABLE: Final = "PORTEN_API_KEY"
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,  # its tracebacks would show local variables, keys among them
 )
 
@@ -66,8 +68,20 @@ _DirectKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Holds
 _Url = "http://host:port/v1"
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"porten-bench {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def program() -> None:
+def program(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
     """Measure OpenAI-compatible endpoints, and what Porten adds on the way to one."""
 
 
@@ -177,9 +191,7 @@ def overhead(
     endpoint: _ApiChoice = "chat",
     ignore_eos: _IgnoreEos = True,
     api_key_file: _KeyFile = None,
-    direct_api_key_file: Annotated[
-        Path | None, typer.Option(help="Key for --direct, if it wants one.")
-    ] = None,
+    direct_api_key_file: _DirectKeyFile = None,
     ca_file: _CaFile = None,
     timeout: _Timeout = 600.0,
     seed: _Seed = None,
@@ -286,6 +298,12 @@ def tunnel(
         terminal.publish(document, json_file, lambda console: tunnel_report.show(console, result))
     if result.interrupted:
         raise typer.Exit(terminal.INTERRUPTED)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _say_version(wanted=True)
 
 
 def main() -> None:

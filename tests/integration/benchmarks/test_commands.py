@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
+from tunnel.version import __version__
 
 SERVING = ("serving", "--model", "m", "--prompt-tokens", "4", "--output-tokens", "3")
 KEY = "sk-porten-very-secret"
@@ -182,9 +183,13 @@ def test_control_c_keeps_what_was_measured(
     assert (document["results"]["completed"], document["results"]["interrupted"]) == (3, True)
 
 
+def test_the_version_can_be_asked_for_in_two_ways() -> None:
+    assert invoke("--version").output == invoke("version").output == f"porten-bench {__version__}\n"
+
+
 @pytest.mark.parametrize("command", ["serving", "overhead", "tunnel"])
 def test_help_teaches_with_an_example(command: str) -> None:
-    result = invoke(command, "--help")
+    result = invoke(command, "-h")
     assert result.exit_code == 0
     assert f"porten-bench {command} " in result.output
     assert "Example" in result.output
