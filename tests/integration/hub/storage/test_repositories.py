@@ -1,6 +1,7 @@
 """The repositories on a real SQLite file."""
 
 import asyncio
+import threading
 
 import pytest
 from sqlalchemy import text
@@ -29,9 +30,13 @@ async def test_sqlite_is_set_up_as_promised(storage):
 
 
 async def test_a_url_that_is_none_and_a_path_that_cannot_be_are_our_own_error():
+    before = set(threading.enumerate())
     for url in ("nonsense", "sqlite+nothere:///x", "sqlite+aiosqlite:////nowhere/at/all/hub.db"):
         with pytest.raises(StorageUnavailable):
             await Storage.open(url)
+    # The driver's thread tells the loop that it ends: the loop must still be there for it.
+    for thread in set(threading.enumerate()) - before:
+        await asyncio.to_thread(thread.join)
 
 
 async def test_every_change_raises_the_revision_and_reading_does_not(storage, organisation, make_node):
