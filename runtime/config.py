@@ -231,11 +231,15 @@ class NodeConfig(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """The settings, and for each its origin in words (`default`, a file's path, a variable, an option)."""
+    """The settings, and for each its origin in words (`default`, a file's path, a variable, an option).
+
+    `file` is the one that was read, `usual_file` where one is looked for unless another is named.
+    """
 
     config: NodeConfig
     origins: Mapping[str, str]
     file: Path | None
+    usual_file: Path
 
 
 def load_config(
@@ -271,7 +275,7 @@ def load_config(
         config = NodeConfig(**values)  # type: ignore[arg-type]  # validated by the model, not by the caller
     except ValidationError as error:
         raise ConfigInvalid(describe_problems(error, origins)) from None
-    return LoadedConfig(config, origins, file)
+    return LoadedConfig(config, origins, file, default_config_path(environ))
 
 
 def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:

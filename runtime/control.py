@@ -45,6 +45,9 @@ class Controlled(Protocol):
     async def take_up_key(self) -> str:
         """Go over to the key that the Hub was told of; returns when that is."""
 
+    def expect_leave(self) -> None:
+        """The owner is about to leave the Hub."""
+
     def request_stop(self) -> None:
         """Begin the shutdown."""
 
@@ -52,18 +55,39 @@ class Controlled(Protocol):
 def create_app(daemon: Controlled) -> FastAPI:
     """The application."""
     app = FastAPI(title="Porten node control", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(_router(daemon))
+    app.include_router(_daemon_router(daemon))
+    app.include_router(_models_router(daemon))
     app.add_exception_handler(RuntimeFault, _fault)
     app.add_exception_handler(ModelsError, _fault)
     return app
 
 
-def _router(daemon: Controlled) -> APIRouter:
+def _daemon_router(daemon: Controlled) -> APIRouter:
     router = APIRouter()
 
     @router.get("/status")
     async def status() -> dict[str, Any]:
         return daemon.describe()
+
+    @router.post("/key")
+    async def take_up_key() -> dict[str, str]:
+        return {"taken": await daemon.take_up_key()}
+
+    @router.post("/leave")
+    async def leave() -> Response:
+        daemon.expect_leave()
+        return Response(status_code=204)
+
+    @router.post("/shutdown")
+    async def shutdown() -> Response:
+        daemon.request_stop()
+        return Response(status_code=202)
+
+    return router
+
+
+def _models_router(daemon: Controlled) -> APIRouter:
+    router = APIRouter()
 
     @router.post("/pull/{model_id:path}")
     async def pull(model_id: str) -> Response:
@@ -81,15 +105,6 @@ def _router(daemon: Controlled) -> APIRouter:
     @router.delete("/models/{model_id:path}")
     async def remove(model_id: str) -> dict[str, int]:
         return {"freed_bytes": await daemon.remove(model_id)}
-
-    @router.post("/key")
-    async def take_up_key() -> dict[str, str]:
-        return {"taken": await daemon.take_up_key()}
-
-    @router.post("/shutdown")
-    async def shutdown() -> Response:
-        daemon.request_stop()
-        return Response(status_code=202)
 
     return router
 

@@ -62,6 +62,10 @@ class ControlClient:
         taken: str = (await self._ask("POST", "/key")).json()["taken"]
         return taken
 
+    async def expect_leave(self) -> None:
+        """Say that the owner is about to leave the Hub, so that its refusals alarm nobody."""
+        await self._ask("POST", "/leave")
+
     async def shutdown(self) -> None:
         """Begin the daemon's shutdown; returns at once."""
         await self._ask("POST", "/shutdown")

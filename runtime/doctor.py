@@ -17,7 +17,7 @@ import psutil
 from models.errors import ModelsError
 from runtime import assembly, devices
 from runtime.config import LoadedConfig, NodeConfig
-from runtime.control_client import ControlClient
+from runtime.control_client import NOT_RUNNING, ControlClient
 from runtime.enrollment import HubApi
 from runtime.errors import DaemonUnreachable, EnrollmentRefused, RuntimeFault
 from runtime.identity import Identity, IdentityStore
@@ -145,7 +145,7 @@ async def _catalog(config: NodeConfig) -> list[Finding]:
 async def _hub(config: NodeConfig) -> list[Finding]:
     store = IdentityStore(config.data_dir)
     if not store.exists():
-        return [_warning("identity", "not enrolled", "porten login --hub URL")]
+        return [_not_enrolled(config)]
     try:
         identity = store.load()
     except RuntimeFault as error:
@@ -169,6 +169,15 @@ async def _hub(config: NodeConfig) -> list[Finding]:
     return [*found, _ok("hub", f"{identity.hub.hub_url} answers"), _clock(hub.clock_ahead_s)]
 
 
+def _not_enrolled(config: NodeConfig) -> Finding:
+    if config.join_token is None:
+        return _warning("identity", "not enrolled", "porten login --hub URL")
+    if config.hub_url is None:
+        found = "not enrolled, and the JoinToken does not say which Hub it is for"
+        return _failed("identity", found, "set hub_url (PORTEN_HUB_URL)")
+    return _warning("identity", "not enrolled yet: there is a JoinToken for it", "porten run")
+
+
 def _key(identity: Identity, made_at: float) -> Finding:
     if identity.next_key is not None:
         return _warning("key", "the change to another one is not finished", "porten rotate-key")
@@ -190,7 +199,8 @@ async def _daemon(config: NodeConfig) -> list[Finding]:
         async with ControlClient.connect(config.state_dir) as client:
             status = await client.status()
     except DaemonUnreachable as error:
-        return [_warning("node", str(error), "porten run")]
+        found = "not running" if str(error) == NOT_RUNNING else str(error)
+        return [_warning("node", found, "porten run")]
     except RuntimeFault as error:
         return [_failed("node", str(error), "look at its log")]
     state = status["tunnel"]["state"]

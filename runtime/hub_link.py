@@ -45,6 +45,8 @@ class HubLink:
     ) -> None:
         self.identity = identity
         self.state = "connecting"
+        self.leaving = False
+        """The owner takes leave of the Hub: its refusal is no news, until it lets the node in again."""
         self._store = IdentityStore(config.data_dir)
         self._supervisor = supervisor
         self._metrics = metrics
@@ -155,10 +157,14 @@ class HubLink:
     def _entered(self, state: str) -> None:
         self.state = state
         self._metrics.tunnel_state(state)
-        level = logging.WARNING if state in ("refused", "quarantined") else logging.INFO
+        self.leaving = self.leaving and state != "connected"
+        is_bad = state == "quarantined" or (state == "refused" and not self.leaving)
+        level = logging.WARNING if is_bad else logging.INFO
         fields = {"event": "tunnel_state", "state": state, "hub": self.identity.hub.hub_url}
         logger.log(level, "tunnel %s", state, extra=fields)
         if state == "quarantined":
             logger.warning("another machine uses this node's key. See `porten doctor`")
+        elif state == "refused" and self.leaving:
+            logger.info("this machine has left the Hub", extra={"event": "left"})
         elif state == "refused":
             logger.warning("the Hub does not know this node: was it revoked? See `porten doctor`")

@@ -219,6 +219,11 @@ class Node:
         self._changed()
         return freed
 
+    def expect_leave(self) -> None:
+        """The owner is about to leave the Hub."""
+        if self._link is not None:
+            self._link.leaving = True
+
     async def take_up_key(self) -> str:
         """Go over to the key that the Hub was told of, without a cut; returns when that is."""
         if self._link is None:

@@ -98,8 +98,14 @@ def describe(
         "local_api": local_url,
         "devices": [asdict(device) for device in snapshot.devices],
         "replicas": [asdict(replica) for replica in snapshot.replicas],
-        "models": [asdict(view) for view in snapshot.models],
+        "models": [describe_model(view) for view in snapshot.models],
     }
+
+
+def describe_model(view: ModelView) -> dict[str, Any]:
+    """A model for the owner. One that nobody asked for is in no phase, though the wire has a word for it."""
+    idle = view.state == "cold" and view.phase == "queued"
+    return asdict(view) | {"phase": None if idle else view.phase}
 
 
 def describe_identity(identity: Identity | None) -> dict[str, Any] | None:

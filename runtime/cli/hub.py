@@ -4,7 +4,7 @@ import asyncio
 import sys
 import webbrowser
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from runtime.errors import (
     DaemonUnreachable,
     HubUnreachable,
     NodeRevoked,
+    RuntimeFault,
 )
 from runtime.identity import Identity, IdentityStore
 from runtime.listening import LOOPBACK_NAMES
@@ -153,6 +154,7 @@ async def _spinner(text: str) -> AsyncIterator[None]:
 async def _leave(config: NodeConfig, *, force: bool) -> None:
     store = IdentityStore(config.data_dir)
     identity = store.load()
+    await _tell_daemon(config)
     try:
         async with HubApi.connect(
             identity.hub.hub_url, ca_file=config.hub_ca_file, proxy=config.proxy
@@ -168,6 +170,12 @@ async def _leave(config: NodeConfig, *, force: bool) -> None:
     store.remove()
     say(f"{said} The identity on this machine is deleted.")
     await _stop_daemon(config)
+
+
+async def _tell_daemon(config: NodeConfig) -> None:
+    with suppress(RuntimeFault):  # one that does not run, or cannot be told, is stopped or restarted later
+        async with ControlClient.connect(config.state_dir) as client:
+            await client.expect_leave()
 
 
 async def _stop_daemon(config: NodeConfig) -> None:

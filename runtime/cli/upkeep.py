@@ -11,6 +11,7 @@ from runtime.doctor import Verdict, examine
 
 config_app = typer.Typer(help="Settings.", no_args_is_help=True)
 
+_UNTOUCHED = "default"
 _SIGNS = {Verdict.OK: "ok", Verdict.WARNING: "warning", Verdict.FAILED: "FAILED"}
 
 
@@ -22,12 +23,15 @@ def show(
 ) -> None:
     """Show every setting, its value, and where the value came from."""
     found = loaded(context)
+    shown = {name: origin for name, origin in found.origins.items() if not changed or origin != _UNTOUCHED}
     table = columns("setting", "value", "from")
-    for name, origin in found.origins.items():
-        if not changed or origin != "default":
-            table.add_row(name, _shown(getattr(found.config, name)), origin)
-    console().print(table)
-    say(f"\nfile: {found.file or 'none'}")
+    for name, origin in shown.items():
+        table.add_row(name, _shown(getattr(found.config, name)), origin)
+    if shown:
+        console().print(table)
+    else:
+        say("Every setting is at its default.")
+    say(f"\nfile: {found.file or f'none at {found.usual_file}'}")
 
 
 def doctor(context: typer.Context) -> None:

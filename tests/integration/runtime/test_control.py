@@ -22,6 +22,7 @@ class Daemon:
     def __init__(self) -> None:
         self.pulling: Callable[[Callable[[LoadProgress], None]], Any] | None = None
         self.unloaded: list[str] = []
+        self.leaving = False
         self.stopped = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -47,6 +48,9 @@ class Daemon:
 
     async def take_up_key(self) -> str:
         return "now"
+
+    def expect_leave(self) -> None:
+        self.leaving = True
 
     def request_stop(self) -> None:
         self.stopped.set()
@@ -75,7 +79,7 @@ async def test_the_owner_alone_may_open_the_socket(state_dir: Path) -> None:
     assert stat.S_IMODE(mode) == 0o600
 
 
-async def test_status_unload_remove_another_key_and_shutdown(state_dir: Path, daemon: Daemon) -> None:
+async def test_status_unload_remove_another_key_leave_and_shutdown(state_dir: Path, daemon: Daemon) -> None:
     async with ControlClient.connect(state_dir) as client:
         assert (await client.status())["tunnel"] == {"state": "connected"}
         await client.unload("family/model:q4")
@@ -84,6 +88,8 @@ async def test_status_unload_remove_another_key_and_shutdown(state_dir: Path, da
         assert await client.take_up_key() == "now"
         with pytest.raises(RuntimeFault, match="'unknown' is not offered"):
             await client.unload("unknown")
+        await client.expect_leave()
+        assert daemon.leaving
         await client.shutdown()
     assert daemon.stopped.is_set()
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from runtime.control_client import ControlClient
 from tunnel.errors import HandshakeRefused
 from tunnel.identity import decode_public_key
 from tunnel.messages import Command, Event, Status
@@ -282,6 +283,18 @@ async def test_leaving_tells_the_hub_forgets_and_stops(enrolled: Any, hub: Any, 
     assert await node.ended() == 0
     assert list((enrolled.home / "data" / "identity").iterdir()) == []
     assert "not enrolled" in await enrolled("logout", code=1)
+
+
+async def test_a_node_whose_owner_leaves_is_not_alarmed_by_the_refusal(enrolled: Any, nodes: Nodes) -> None:
+    node = await enrolled.run()
+    session = await nodes.sessions.get()
+    nodes.revoked = True
+    async with ControlClient.connect(enrolled.home / "data" / "state") as client:
+        await client.expect_leave()
+    await session.close("revoked")
+    await node.said("this machine has left the Hub")
+    assert "INFO" in await node.said("tunnel refused")
+    assert "was it revoked?" not in node.output
 
 
 async def test_a_hub_that_is_away_cannot_be_left_by_accident(enrolled: Any, hub: Any) -> None:

@@ -89,6 +89,24 @@ def test_settings_are_shown_with_their_origin_and_secrets_are_not(
     assert "slots" in changed
 
 
+def test_nothing_changed_is_said_and_where_a_file_would_be(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PORTEN_DATA_DIR")
+    shown = runner.invoke(app, ["config", "show", "--changed"]).output
+    assert shown.splitlines()[0] == "Every setting is at its default."
+    assert f"file: none at {own_home / 'porten' / 'node.toml'}" in shown
+
+
+def test_a_join_token_without_a_hub_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTEN_JOIN_TOKEN", "hunter2")
+    assert "PORTEN_HUB_URL" in runner.invoke(app, ["doctor"]).output
+    monkeypatch.setenv("PORTEN_HUB_URL", "https://hub.example.org")
+    found = runner.invoke(app, ["doctor"]).output
+    assert "not enrolled yet" in found
+    assert "hunter2" not in found
+
+
 def test_a_settings_file_that_is_not_there_is_one_line(own_home: Path) -> None:
     result = runner.invoke(app, ["--config", str(own_home / "none.toml"), "config", "show"])
     assert result.exit_code == 1

@@ -93,3 +93,15 @@ def test_the_owners_document_names_held_memory_and_why() -> None:
     document = describe(snapshot(), identity=None, tunnel="none", local_url="http://x", pid=1, stopping=False)
     assert document["devices"][0]["held_reason"] == "pid 1 lives"
     assert document["node"] is None
+
+
+def test_a_model_that_nobody_asked_for_is_in_no_phase() -> None:
+    models = (
+        model("idle", phase="queued"),
+        model("asked", phase="queued", state="warming"),
+        model("broken", phase="failed"),
+    )
+    document = describe(
+        snapshot(models=models), identity=None, tunnel="none", local_url="", pid=1, stopping=False
+    )
+    assert [view["phase"] for view in document["models"]] == [None, "queued", "failed"]
