@@ -5,6 +5,7 @@ official `openai` client, where it ran, and the refusal once no permitted node i
 """
 
 import asyncio
+import shlex
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -45,7 +46,11 @@ def note(text: str) -> None:
 
 @asynccontextmanager
 async def waiting(text: str) -> AsyncIterator[None]:
-    """Show that something takes its time."""
+    """Show that something takes its time; a line of its own where there is no terminal to draw on."""
+    if not console.is_terminal:
+        note(f"{text} …")
+        yield
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -122,11 +127,18 @@ async def ask_in_vain(base_url: str, api_key: str) -> None:
     raise DemoFailed("a request was answered although no permitted node is online")
 
 
+def look_at(node: NodeProcess) -> str:
+    """A command that shows the demo's own node, and no other of this machine."""
+    return f"PORTEN_DATA_DIR={shlex.quote(str(node.data))} {shlex.quote(command('porten'))} status"
+
+
 def print_keep(stack: Stack) -> None:
     """Say how to use the stack that stays."""
     console.rule("everything is running; Ctrl-C stops it")
     note(f"portal   {stack.hub.api_url}   (operator@demo.example, password {stack.hub.password})")
     note(f"API key  {stack.api_key}")
+    note(f"node     its log is {stack.node.log}; look at it with")
+    print(look_at(stack.node))  # noqa: T201 - as below
     note("try it")
     print(  # noqa: T201 - rich would fold the line that people copy
         f"curl -N {stack.base_url}/chat/completions -H 'Authorization: Bearer {stack.api_key}' "

@@ -31,6 +31,8 @@ from runtime.errors import RuntimeFault
 
 WIDTH_WITHOUT_TERMINAL = 1000  # a program reads it: nothing is wrapped or cut
 _PLAIN_STEP = 0.1
+_SHORT_PHASES = frozenset({"verifying"})
+"""Over too soon for more than a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class FaultTellingGroup(TyperGroup):
 
 
 class StepBar:
-    """A progress bar on a terminal; elsewhere a line for each phase and each tenth."""
+    """A progress bar on a terminal; elsewhere a line for each phase, and for each tenth of a long one."""
 
     def __init__(self, title: str, *, counts_bytes: bool = True) -> None:
         self._title = title
@@ -103,10 +105,11 @@ class StepBar:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=f"{self._title}: {phase}", completed=done, total=total)
             return
-        tenth = int(done / total / _PLAIN_STEP) if total else 0
+        counted = total if phase not in _SHORT_PHASES else None
+        tenth = int(done / counted / _PLAIN_STEP) if counted else 0
         if (phase, tenth) != self._said:
             self._said = (phase, tenth)
-            share = f" {done / total:.0%}" if total else ""
+            share = f" {done / counted:.0%}" if counted else ""
             self._console.print(f"{self._title}: {phase}{share}", markup=False)
 
     @contextmanager

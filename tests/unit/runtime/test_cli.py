@@ -9,7 +9,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from runtime.cli import app
-from runtime.cli.terminal import size
+from runtime.cli.terminal import StepBar, size
 from tunnel.version import __version__
 
 DOCS = Path(__file__).parents[3] / "docs" / "node.md"
@@ -145,3 +145,12 @@ def test_sizes_are_readable() -> None:
         "3.2 TB",
         "?",
     ]
+
+
+def test_without_a_terminal_a_short_phase_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = StepBar("a model")
+    for phase in ("downloading", "verifying"):
+        for done in range(0, 101, 25):
+            bar.show(phase, done, 100)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [*(f"a model: downloading {share}%" for share in range(0, 101, 25)), "a model: verifying"]
