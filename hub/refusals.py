@@ -33,7 +33,7 @@ _REASONS = {
     Reason.UNREPORTED: "just connecting",
     Reason.REGION: "outside the key's regions",
     Reason.TRUST: "below the key's trust class",
-    Reason.FIT: "without room for the model",
+    Reason.FIT: "without room or an engine for the model",
     Reason.NOT_OFFERED: "not offering the model",
     Reason.PAUSED: "not taking requests",
     Reason.NARROWED: "not what the request's own headers ask for",
