@@ -25,6 +25,7 @@ from hub.accounts import AccountService
 from hub.addresses import Addresses, dialled_names, local, outside
 from hub.admission import Admission
 from hub.api import openai_errors
+from hub.api.guarded_http import GuardedHttp, allow_connections
 from hub.app import create_app
 from hub.changes import Changes
 from hub.clones import CloneWatch
@@ -118,6 +119,7 @@ def run(config: HubConfig) -> int:
         The process's exit code.
     """
     logs.configure(config.log_level)
+    allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config))
     return 0
@@ -322,7 +324,7 @@ async def _api(
     api = _ApiServer(
         uvicorn.Config(
             create_app(hub),
-            http="httptools",
+            http=GuardedHttp,
             ws="none",
             lifespan="off",
             log_config=None,

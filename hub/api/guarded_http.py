@@ -1,0 +1,155 @@
+"""HTTP as uvicorn speaks it, with an end to what a peer may send or withhold before anything is known of it.
+
+Owns the limits on heads, trailers and silence, and how many connections the process may hold. Knows nothing
+of what is asked. Trailer fields are dropped: nobody here reads them, and as headers they would come too late
+to be checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+HEAD_BYTES = 64 * 1024
+"""Bytes of a request's head, and again of what comes after it and is no body."""
+HEAD_TIMEOUT_S = 30.0
+"""Seconds from the connection's start, or a later request's first byte, until a head is complete."""
+_BETWEEN = len(b": \r\n")
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 32\r\nconnection: close\r\n\r\n"
+    b"The request's head is too large."
+)
+
+
+class _TooLarge(Exception):
+    """Ends the parsing of what has been read."""
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """One connection."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _in_head = True
+    _refused = False
+    _field_bytes = 0
+    _fed = 0
+    _barren = 0
+
+    # --- what is read ------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. Bytes out of which nothing has come yet are counted: the parser may keep them."""
+        self._fed = len(data)
+        self._barren += self._fed
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._barren > HEAD_BYTES:
+            self._refused = True
+            self.send_400_response("")
+        elif self._in_head and self._timer is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._field_bytes = 0
+        # What this read holds of an earlier request is not the new one's.
+        self._barren = self._fed if self._exchange is None else 0
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request's target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or of the trailers."""
+        self._count(len(name) + len(value) + _BETWEEN)
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._field_bytes = 0
+        self._barren = 0
+        self._forget_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._barren = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole; what comes next is another."""
+        self._in_head = True
+        self._barren = 0
+        super().on_message_complete()
+
+    def _count(self, size: int) -> None:
+        self._field_bytes += size
+        if self._field_bytes > HEAD_BYTES:
+            self._refused = True
+            raise _TooLarge
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse and close; an answer under way is broken off rather than mixed with another."""
+        if self._answering():
+            self.transport.close()
+        elif self._refused:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _answering(self) -> bool:
+        exchange = self._exchange
+        return exchange is not None and not exchange.response_complete
+
+    @property
+    def _exchange(self) -> RequestResponseCycle | None:
+        """The newest request of the connection; uvicorn's type denies that there may be none yet."""
+        return self.cycle
+
+    # --- what does not come ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A peer is there, and may now ask."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The peer is gone."""
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._late)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        """The time is up. Whoever is still being answered may take that long to ask again."""
+        if self._answering():
+            self._await_head()
+        else:
+            self._timer = None
+            self.transport.close()
+
+
+def allow_connections() -> None:
+    """Let this process hold as many connections as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # where "unlimited" is more than the system takes
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
