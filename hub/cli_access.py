@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from hub.addresses import outside
 from hub.keys import IssuedKey, issue_key
 from hub.operations import (
     Workplace,
@@ -196,7 +197,8 @@ def create_join_token(
     secret = work(context, job)
     say.print("The token is shown only now:")
     out.print(secret, markup=False)
-    url = config_of(context).public_url or "URL"
+    config = config_of(context)
+    url = config.public_url or f"http://{outside(config.host, config.port)}"
     say.print("On each machine, with that token:")
     say.print(f"  PORTEN_HUB_URL={url} PORTEN_JOIN_TOKEN=… porten run", markup=False)
 

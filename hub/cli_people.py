@@ -34,7 +34,9 @@ def create_account(
     context: typer.Context,
     *,
     email: Annotated[str, typer.Argument(help="E-mail address to sign in with.")],
-    role: Annotated[str, typer.Option(help="What they may do.", metavar="|".join(Role))] = Role.MEMBER.value,
+    role: Annotated[
+        str, typer.Option(help=f"What they may do: {', '.join(Role)}.", metavar="ROLE")
+    ] = Role.MEMBER.value,
     password_file: Annotated[
         str | None, typer.Option(help="File with the password, '-' for standard input.")
     ] = None,
