@@ -6,6 +6,7 @@ credential is made: that is `hub.enrollment`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from hub.errors import (
 )
 
 MAX_BODY_BYTES = 32 * 1024
+BODY_S = 30.0
+"""Seconds that a body may take to come."""
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 _MAX_FORM_FIELDS = 20
@@ -245,7 +248,11 @@ def _bearer(request: Request) -> str:
 
 async def _body(request: Request) -> bytes:
     headers = Headers(request.scope["headers"])
-    return await read_body(headers, request.receive, MAX_BODY_BYTES, lambda _size: None)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await read_body(headers, request.receive, MAX_BODY_BYTES, lambda _size: None)
+    except TimeoutError:
+        raise InvalidInput("body", f"did not arrive whole within {BODY_S:.0f} seconds") from None
 
 
 def _decode(body: bytes, kind: type[Asked]) -> Asked:

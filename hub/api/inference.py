@@ -81,7 +81,7 @@ class Inference:
         headers = Headers(scope["headers"])
         give_up = asyncio.get_running_loop().time() + self._hub.config.request_deadline_s
         admitted = await self._hub.admission.authenticate(headers.get("authorization"))
-        with self._hub.limits.request(admitted.key.id) as hold:
+        with self._hub.limits.request(admitted.key.id, admitted.key.organisation_id) as hold:
             try:
                 async with asyncio.timeout_at(give_up):
                     call, asked = await self._read(headers, receive, answer.request_id, admitted, hold)
@@ -97,7 +97,8 @@ class Inference:
         config = self._hub.config
         deadline = self._hub.clock() + config.request_deadline_s
         wished = wishes(headers, warmup_budget_s=config.warmup_budget_s)
-        body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
+        with hold.receiving():
+            body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
         asked = peek(body)
         check_model(admitted, asked.model)
         call = Call(

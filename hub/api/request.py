@@ -6,6 +6,7 @@ came. No message quotes a body.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from starlette.types import Receive
 
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
+
+BODY_SILENCE_S = 30.0
+"""Seconds in which nothing comes of a body, after which it is not waited for any longer."""
 
 _REGION = re.compile(r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,7}")
 _NODE = re.compile(r"node_[a-z2-7]{20}")
@@ -102,16 +106,30 @@ async def read_body(headers: Headers, receive: Receive, limit: int, hold: Callab
         hold: called with the size of each piece before it is kept; raises where there is no room.
 
     Raises:
-        RequestFailed: ``request_too_large``, as soon as that is known.
+        RequestFailed: ``request_too_large``, as soon as that is known; ``invalid_request``: no more comes.
         ClientDisconnect: the client went away.
     """
     declared = headers.get("content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SILENCE_S) as silence:
+            return await _read_pieces(receive, limit, hold, silence)
+    except TimeoutError:
+        raise RequestFailed(
+            "invalid_request", f"Nothing came of the body for {BODY_SILENCE_S:.0f} seconds."
+        ) from None
+
+
+async def _read_pieces(
+    receive: Receive, limit: int, hold: Callable[[int], None], silence: asyncio.Timeout
+) -> bytes:
+    loop = asyncio.get_running_loop()
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
+        silence.reschedule(loop.time() + BODY_SILENCE_S)
         if message["type"] != "http.request":
             raise ClientDisconnect
         piece: bytes = message.get("body", b"")

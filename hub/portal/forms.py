@@ -3,6 +3,7 @@
 Owns the size limits and the meaning of a field; knows nothing of pages or sessions.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs
 
@@ -13,6 +14,8 @@ from hub.portal.errors import FormRefused
 
 MAX_FORM_BYTES = 64 * 1024
 MAX_FIELDS = 400
+BODY_S = 30.0
+"""Seconds that a form may take to come."""
 
 
 class Form(Mapping[str, str]):
@@ -76,14 +79,15 @@ async def read_bounded(request: Request, limit: int) -> bytes:
     """Read a body of at most `limit` bytes without ever holding more.
 
     Raises:
-        FormRefused: it is larger, or the browser went away before its end.
+        FormRefused: it is larger, or the browser went away or took too long before its end.
     """
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise FormRefused(f"The form is larger than {limit // 1024} KiB. Shorten what you typed.")
-    except ClientDisconnect as error:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise FormRefused(f"The form is larger than {limit // 1024} KiB. Shorten what you typed.")
+    except (ClientDisconnect, TimeoutError) as error:
         raise FormRefused("The form did not arrive whole. Send it again.") from error
     return bytes(body)

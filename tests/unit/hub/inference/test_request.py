@@ -1,5 +1,6 @@
 """Reading a request: what is looked at, and how what cannot be read is refused."""
 
+import asyncio
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
+from hub.api import request
 from hub.api.request import Headers, peek, read_body, wishes
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
@@ -159,3 +161,30 @@ async def test_a_client_that_leaves_ends_the_reading():
 
     with pytest.raises(ClientDisconnect):
         await read(receive)
+
+
+async def test_a_body_that_stops_coming_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(request, "BODY_SILENCE_S", 0.05)
+    receive, _asked = receiver(b"one")
+
+    async def stops():
+        message = await receive()
+        if not message["body"]:
+            await asyncio.Event().wait()
+        return message
+
+    with pytest.raises(RequestFailed) as caught:
+        await read(stops)
+    assert caught.value.code == "invalid_request"
+
+
+async def test_a_slow_body_may_come_as_long_as_it_comes(monkeypatch):
+    monkeypatch.setattr(request, "BODY_SILENCE_S", 0.2)
+    receive, asked = receiver(*[b"x"] * 8)
+
+    async def slowly():
+        await asyncio.sleep(0.05)
+        return await receive()
+
+    assert await read(slowly) == b"x" * 8
+    assert len(asked) == 9

@@ -1,5 +1,6 @@
 """Posted forms: what a browser sends is read as typed, and everything else is refused."""
 
+import asyncio
 from urllib.parse import urlencode
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 
+from hub.portal import forms
 from hub.portal.errors import FormRefused
 from hub.portal.forms import MAX_FIELDS, MAX_FORM_BYTES, parse_form, read_bounded, read_form
 
@@ -100,3 +102,16 @@ async def test_a_browser_that_goes_away_is_a_refusal_and_no_fault_of_ours():
     with pytest.raises(FormRefused, match="whole") as refused:
         await read_form(request_of(b"name=att", whole=False))
     assert isinstance(refused.value.__cause__, ClientDisconnect)
+
+
+async def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(forms, "BODY_S", 0.05)
+    asked = asyncio.Event()
+
+    async def receive():
+        asked.set()
+        await asyncio.Event().wait()
+
+    with pytest.raises(FormRefused, match="whole"):
+        await read_bounded(Request({"type": "http", "method": "POST", "headers": []}, receive), 20)
+    assert asked.is_set()
