@@ -330,6 +330,7 @@ class Dispatch:
     def _usage(self, facts: NodeFacts, outcome: str) -> UsageRecord:
         trailers = self.stream.trailers if self.stream is not None else None
         usage = trailers.usage if trailers is not None else None
+        prompt = usage.prompt_tokens if usage else 0
         now = asyncio.get_running_loop().time()
         key = self._call.admitted.key
         return UsageRecord(
@@ -339,8 +340,8 @@ class Dispatch:
             node_id=facts.node_id,
             region=facts.region,
             model=self._call.model,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            cached_tokens=usage.cached_tokens if usage else 0,
+            prompt_tokens=prompt,
+            cached_tokens=min(usage.cached_tokens, prompt) if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             ttft_ms=None if self._first_byte_at is None else (self._first_byte_at - self._began) * 1000,
             duration_ms=(now - self._began) * 1000,

@@ -16,12 +16,13 @@ import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from hub.errors import SpoolUnavailable
 from hub.storage.records import UsageRecord
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 0.2
 FLUSH_AT_RECORDS = 500
+MIN_FREE_BYTES = 1024 * 1024
 RETRY_S = 2.0
 """How long the background waits after storage failed; records stay in the spool meanwhile."""
 
@@ -79,6 +81,14 @@ class Meter:
             raise SpoolUnavailable("the usage spool's disk is full")
         if self._in_segment >= FLUSH_AT_RECORDS:
             self._due.set()
+
+    def has_room(self) -> bool:
+        """Whether the spool's disk has room for the records of what is begun now."""
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= MIN_FREE_BYTES
 
     async def flush(self) -> None:
         """Move everything recorded so far into storage.
@@ -156,12 +166,28 @@ class Meter:
     async def _store(self, path: Path) -> None:
         records, damaged = await asyncio.to_thread(_read_segment, path)
         for start in range(0, len(records), FLUSH_AT_RECORDS):
-            await self._storage.usage.add(records[start : start + FLUSH_AT_RECORDS])
+            damaged = not await self._add(records[start : start + FLUSH_AT_RECORDS]) or damaged
         if damaged:
-            log.error("usage lines cannot be read", extra={"event": "usage.damaged", "file": path.name})
+            log.error("usage lines cannot be stored", extra={"event": "usage.damaged", "file": path.name})
             await asyncio.to_thread(path.rename, path.with_suffix(_DAMAGED_SUFFIX))  # for a person to look at
         else:
             await asyncio.to_thread(path.unlink)
+
+    async def _add(self, records: Sequence[UsageRecord]) -> bool:
+        """Store a batch; what is refused for its content goes in row by row. Says whether all went in.
+
+        Raises:
+            SQLAlchemyError, OSError: storage does not answer: none of it is anybody's fault.
+        """
+        try:
+            await self._storage.usage.add(records)
+        except (OperationalError, InterfaceError, OSError):
+            raise
+        except (SQLAlchemyError, ArithmeticError, ValueError, TypeError):
+            if len(records) == 1:
+                return False
+            return all([await self._add([record]) for record in records])
+        return True
 
     def _enter_directory(self) -> None:
         try:
@@ -224,6 +250,6 @@ def _read_segment(path: Path) -> tuple[list[UsageRecord], bool]:
     for line in lines:
         try:
             records.append(msgspec.json.decode(line, type=UsageRecord))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             damaged = True
     return records, damaged

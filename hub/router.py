@@ -209,8 +209,16 @@ def _rank(candidate: Candidate, salt: str) -> tuple[int, float, int, int, str]:
     )
 
 
+_FASTEST = 1e9  # tokens a second; more is a lie, infinity and NaN among it
+
+
 def _speed_class(tokens_per_second: float | None) -> int:
-    """Rank by powers of two, so that small differences do not pin all traffic; the unmeasured go first."""
+    """Rank by powers of two, so that small differences do not pin all traffic; the unmeasured go first.
+
+    What a node says may be no number at all: that ranks last.
+    """
     if tokens_per_second is None:
         return -64
+    if not 0 <= tokens_per_second < _FASTEST:
+        return 0
     return -max(int(tokens_per_second), 0).bit_length()

@@ -5,6 +5,7 @@ Owns the form of those tokens and their checks. Must not know storage; the time 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt.types import Options
 
 from hub.errors import SignatureRefused
+
+_NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 LIFETIME_S = 60
 CLOCK_SKEW_S = 30.0
@@ -40,7 +43,10 @@ def claimed_node(token: str, asked: Asked) -> str:
             raise SignatureRefused(f"not a {asked.name.lower()} request")
     except jwt.PyJWTError as error:
         raise SignatureRefused(f"not a {asked.name.lower()} request") from error
-    return str(claims.get("sub", ""))
+    node_id = str(claims.get("sub", ""))
+    if not _NODE_ID.fullmatch(node_id):
+        raise SignatureRefused("no such node")
+    return node_id
 
 
 def verify(token: str, key: Ed25519PublicKey, *, hub_id: str, now: float) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from runtime.metrics import NodeMetrics
 from runtime.usage import TokenUsage
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TicketRefused
 from tunnel.identity import Ticket, TicketVerifier
-from tunnel.messages import Head, Trailers, Usage
+from tunnel.messages import MAX_TOKENS, Head, Trailers, Usage
 from tunnel.session import InboundStream
 
 logger = logging.getLogger(__name__)
@@ -182,8 +182,8 @@ def trailers(outcome: Outcome) -> Trailers:
 
 
 def _usage(counted: TokenUsage | None) -> Usage | None:
-    if counted is None:
-        return None
+    if counted is None or max(counted.prompt_tokens, counted.completion_tokens) > MAX_TOKENS:
+        return None  # an engine that says such things has not counted
     return Usage(
         prompt_tokens=counted.prompt_tokens,
         cached_tokens=counted.cached_tokens,

@@ -268,8 +268,8 @@ class TunnelClient:
         )
         for old in self._sessions:
             old.leave("replaced", REPLACED_DRAIN_S)
+        self._on_welcome(granted)  # first: what raises here leaves no session that nobody runs
         self._sessions.append(session)
         self._stats.handshakes["welcomed"] += 1
-        self._on_welcome(granted)
         self._on_state("connected")
         return session

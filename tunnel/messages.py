@@ -4,13 +4,22 @@ Owns their fields and their encoding. Must not know frames' headers, sessions or
 Unknown fields are ignored, so a newer peer may add some; a field once sent keeps its meaning.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from tunnel.errors import ProtocolViolation
 
 MAX_CONTROL_BYTES = 32 * 1024  # bytes; a control payload beyond it ends the session
+
+
+MAX_TOKENS = 1_000_000_000  # of one request: more is a lie, and sums of it must stay within 64 bits
+
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -72,9 +81,9 @@ class Head(Message, kw_only=True, frozen=True):
 class Usage(Message, kw_only=True, frozen=True):
     """Tokens as the engine counted them."""
 
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
+    prompt_tokens: Tokens
+    cached_tokens: Tokens
+    completion_tokens: Tokens
 
 
 class Trailers(Message, kw_only=True, frozen=True):
@@ -82,62 +91,62 @@ class Trailers(Message, kw_only=True, frozen=True):
 
     usage: Usage | None = None
     ttft_ms: float | None = None
-    outcome: str = ""
+    outcome: Name = ""
 
 
 class DeviceStatus(Message, kw_only=True, frozen=True):
     """One device of the node; all memory in bytes."""
 
-    id: str
+    id: Name
     kind: Literal["cpu", "cuda", "metal"]
-    name: str
-    memory_total: int
-    memory_used_by_others: int
-    memory_budget: int
-    memory_reserved: int
+    name: Name
+    memory_total: Bytes
+    memory_used_by_others: Bytes
+    memory_budget: Bytes
+    memory_reserved: Bytes
 
 
 class ReplicaStatus(Message, kw_only=True, frozen=True):
     """One engine process; `progress` is 0..1 while it loads."""
 
-    id: str
-    model: str
-    state: str
-    slots: int
-    running: int
-    waiting: int
+    id: Name
+    model: Name
+    state: Name
+    slots: Count
+    running: Count
+    waiting: Count
     tokens_per_second: float
-    phase: str
+    phase: Name
     progress: float | None = None
 
 
 class ModelStatus(Message, kw_only=True, frozen=True):
     """One model the node offers; sizes in bytes."""
 
-    model: str
-    digest: str | None
-    size_bytes: int
+    model: Name
+    digest: Name | None
+    size_bytes: Bytes
     on_disk: bool
     state: Literal["cold", "warming", "ready"]
     fits: bool
-    context_length: int
-    capabilities: tuple[str, ...]
-    phase: str
-    done_bytes: int
-    total_bytes: int
+    context_length: Bytes
+    capabilities: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)]
+    phase: Name
+    done_bytes: Bytes
+    total_bytes: Bytes
 
 
 class Status(Message, kw_only=True, frozen=True):
     """Node to Hub, every 10 s and on change. The session fills in `sequence` and `streams`."""
 
-    agent: str
+    agent: Name
     accepting: bool
-    devices: tuple[DeviceStatus, ...]
-    replicas: tuple[ReplicaStatus, ...]
-    models: tuple[ModelStatus, ...]
-    reason: str | None = None
+    devices: Annotated[tuple[DeviceStatus, ...], msgspec.Meta(max_length=64)]
+    replicas: Annotated[tuple[ReplicaStatus, ...], msgspec.Meta(max_length=256)]
+    models: Annotated[tuple[ModelStatus, ...], msgspec.Meta(max_length=512)]
+    reason: Text | None = None
     sequence: int = 0
-    streams: tuple[int, ...] = ()
+    streams: Annotated[tuple[int, ...], msgspec.Meta(max_length=1024)] = ()
 
 
 class Goaway(Message, kw_only=True, frozen=True):

@@ -215,16 +215,20 @@ class TunnelServer:
 
     async def _screen(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what may not even become a websocket; None lets it through."""
-        if self._draining or not self._rate.take(time.monotonic()):
-            self._stats.handshakes["draining" if self._draining else "too_fast"] += 1
+        if self._draining:
+            self._stats.handshakes["draining"] += 1
             return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
         if self._unfinished[_address(connection)] >= self._limits.handshakes_per_address:
             self._stats.handshakes["too_many"] += 1
             return self._later(connection, HTTPStatus.TOO_MANY_REQUESTS)
-        node_id = request.headers.get(NODE_HEADER, "")
+        node_id = _named(request)
         if not node_id or not await self._authenticator.public_keys(node_id):
             self._stats.handshakes["unknown"] += 1
             return connection.respond(HTTPStatus.UNAUTHORIZED, "unknown node\n")
+        # Asked last, so that strangers use up nothing of what nodes need to come back.
+        if not self._rate.take(time.monotonic()):
+            self._stats.handshakes["too_fast"] += 1
+            return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
         return None
 
     def _later(self, connection: ServerConnection, status: HTTPStatus) -> Response:
@@ -272,7 +276,7 @@ class TunnelServer:
         proof = await challenge(
             channel,
             hub_id=self._hub_id,
-            node_id=request.headers.get(NODE_HEADER, "") if request else "",
+            node_id=_named(request) if request else "",
             host_names=self._host_names,
             public_keys=self._authenticator.public_keys,
         )
@@ -330,6 +334,12 @@ async def _finished(session: HubSession) -> None:
     finally:
         idle.cancel()
         closed.cancel()
+
+
+def _named(request: Request) -> str:
+    """The node that a request names; nothing where it names none, or several."""
+    names = request.headers.get_all(NODE_HEADER)
+    return names[0] if len(names) == 1 else ""
 
 
 def _address(connection: ServerConnection) -> str:

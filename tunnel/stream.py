@@ -13,6 +13,8 @@ from tunnel.protocol import TunnelProtocol
 from tunnel.roles import NodeProtocol
 from tunnel.state import StreamState
 
+JOINED_BYTES = 4096  # small pieces that wait are joined: an object for each would take many times their bytes
+
 
 class Stream:
     """One exchange inside a session, seen from either end.
@@ -96,7 +98,11 @@ class Stream:
     def feed(self, data: bytes, *, fin: bool) -> None:
         """Take bytes that arrived."""
         if data:
-            self._inbox.append(data)
+            inbox = self._inbox
+            if inbox and len(inbox[-1]) + len(data) <= JOINED_BYTES:
+                inbox[-1] += data
+            else:
+                inbox.append(data)
         self._ended = fin
         self._notify_reader()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict
 
 import msgspec
 import pytest
@@ -237,6 +238,27 @@ async def test_a_full_disk_is_said_and_the_torn_line_harms_no_other(storage, spo
         meter.record(record("req_3"))
         await meter.flush()
         assert await stored(storage) == ["req_1", "req_3"]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b'{"request_id":"\xff"}',
+        b"[]",
+        msgspec.json.encode(asdict(record("req_x")) | {"created_at": 1e300}),
+        msgspec.json.encode(asdict(record("req_x")) | {"prompt_tokens": 2**63}),
+    ],
+)
+async def test_what_cannot_be_stored_is_set_aside_and_holds_up_nothing(storage, spool, poison):
+    spool.mkdir()
+    good = [msgspec.json.encode(record(f"req_{number}")) for number in range(3)]
+    (spool / "old-0000000001.jsonl").write_bytes(b"\n".join([good[0], poison, *good[1:]]) + b"\n")
+    async with Meter(storage, spool) as meter:
+        assert await stored(storage) == ["req_0", "req_1", "req_2"]
+        meter.record(record("req_3"))
+        await meter.flush()
+        assert await stored(storage) == ["req_0", "req_1", "req_2", "req_3"]
+    assert segments(spool) == ["old-0000000001.damaged"]
 
 
 async def test_a_directory_that_cannot_be_made_is_our_own_error(storage, tmp_path):
