@@ -33,6 +33,8 @@ CLOSE_CODES = {
 # What sessions are counted by at their end; a peer's own words are not among it.
 KNOWN_ENDS = frozenset({*CLOSE_CODES, "connection lost", "drained", "closed"})
 
+LONGEST_DRAIN_S = 86_400.0  # whatever a peer asks for
+
 logger = logging.getLogger(__name__)
 
 
@@ -224,7 +226,7 @@ class Session:
             self._ending.set()
 
     async def _finish_after(self, delay: float, reason: str) -> None:
-        await asyncio.sleep(delay)
+        await asyncio.sleep(min(max(0.0, delay), LONGEST_DRAIN_S))  # what is no number ends it at once
         self._finish(reason)
 
     async def _tear_down(self) -> None:

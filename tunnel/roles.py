@@ -13,7 +13,13 @@ from tunnel.events import (
     StatusReceived,
     StreamOpened,
 )
-from tunnel.flow import INITIAL_WINDOW, REQUEST_WINDOW_LIMIT, ReceiveWindow, SendCredit
+from tunnel.flow import (
+    INITIAL_WINDOW,
+    MAX_OUTSTANDING_CREDIT,
+    REQUEST_WINDOW_LIMIT,
+    ReceiveWindow,
+    SendCredit,
+)
 from tunnel.frames import MAX_STREAM_ID, Frame, FrameType, encode
 from tunnel.messages import (
     Command,
@@ -128,6 +134,8 @@ class NodeProtocol(TunnelProtocol):
     def _on_open(self, frame: Frame) -> StreamOpened | None:
         self._table.begin(frame.stream)
         request = decode_message(Open, frame.payload)
+        if not 0 <= request.window <= MAX_OUTSTANDING_CREDIT:
+            raise ProtocolViolation(f"a window of {request.window} bytes")
         if self.draining or len(self.streams) >= self.max_streams:
             self._table.bury(frame.stream, self._now)
             self._send_reset(frame.stream, ResetCode.REFUSED, "draining" if self.draining else "full")

@@ -111,7 +111,9 @@ class HubSession(Session):
 
     def _on_goaway(self, event: GoawayReceived) -> None:
         super()._on_goaway(event)
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._spawn(self._finish_after(event.goaway.deadline, "drained"))
 
     def _on_event(self, event: EventReceived) -> None:
         if self._event_callback is not None:

@@ -296,6 +296,12 @@ def test_what_came_before_a_violation_has_happened(pair) -> None:
     assert not pair.hub.streams
 
 
+@pytest.mark.parametrize("window", [-1, 16 * 1024 * 1024 + 1, 2**62])
+def test_an_open_with_a_window_beyond_reason_is_a_violation(pair, request_open, window: int) -> None:
+    payload = encode_message(request_open(window=window))
+    violates(pair.node, encode(FrameType.OPEN, 1, payload))
+
+
 def test_data_after_fin_is_a_violation(pair) -> None:
     _, there = pair.opened()
     pair.node.receive(encode(FrameType.DATA, there.id, b"x", flags=FLAG_FIN), 100.0)
