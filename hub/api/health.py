@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz` and `/metrics`: what machines ask about the process itself.
 
-Owns what makes a Hub ready: a database that answers, a tunnel that listens, and no wish to stop.
+Owns what makes a Hub ready: a database that answers, room for usage records, a tunnel that listens, and no
+wish to stop.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ async def readiness(hub: Hub) -> dict[str, bool]:
     """Each condition of readiness by its name."""
     return {
         "database": await _database_answers(hub),
+        "disk": hub.meter.has_room(),
         "tunnel": hub.addresses.tunnel_listening,
         "accepting": not hub.addresses.draining,
     }

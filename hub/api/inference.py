@@ -24,7 +24,7 @@ from hub.api.edge import set_error_code
 from hub.api.request import Headers, Peek, peek, read_body, wishes
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
-from hub.errors import RequestFailed
+from hub.errors import RequestFailed, SpoolUnavailable
 from hub.heads import DEFAULT_KIND, header
 from hub.limits import Hold
 from tunnel.errors import ResetCode, StreamReset
@@ -87,6 +87,8 @@ class Inference:
                     call, asked = await self._read(headers, receive, answer.request_id, admitted, hold)
             except TimeoutError:
                 raise refusals.deadline_exceeded() from None
+            if not self._hub.meter.has_room():
+                raise _unaccountable()
             with self._hub.metrics.active_streams.track_inprogress():
                 dispatch = self._hub.dispatcher.begin(call)
                 await _carry(dispatch, answer, receive, give_up, stream=bool(asked.stream))
@@ -119,7 +121,21 @@ class Inference:
 async def _carry(
     dispatch: Dispatch, answer: _Answer, receive: Receive, give_up: float, *, stream: bool
 ) -> None:
-    """See a request to its end, whichever it is: answered, failed, out of time, or nobody there any more."""
+    """See a request to its end; one that cannot be accounted for has failed, whatever else became of it."""
+    try:
+        await _accounted(dispatch, answer, receive, give_up, stream=stream)
+    except SpoolUnavailable as error:
+        log.error(  # noqa: TRY400 - the exception's words say all
+            "usage is lost",
+            extra={"event": "usage.lost", "request_id": answer.request_id, "error": str(error)},
+        )
+        raise _unaccountable() from error
+
+
+async def _accounted(
+    dispatch: Dispatch, answer: _Answer, receive: Receive, give_up: float, *, stream: bool
+) -> None:
+    """Whichever its end is: answered, failed, out of time, or nobody there any more."""
     try:
         async with asyncio.timeout_at(give_up), _WhileConnected(receive, answer):
             await answer.relay(dispatch, stream=stream)
@@ -135,6 +151,13 @@ async def _carry(
         raise
     finally:
         dispatch.close()
+
+
+def _unaccountable() -> RequestFailed:
+    return RequestFailed(
+        "internal_error",
+        "The Hub cannot record usage: its disk is full or cannot be written. Tell its operator.",
+    )
 
 
 @dataclass(slots=True)
@@ -159,6 +182,8 @@ class _Answer:
             if timer is not None:
                 timer.cancel()
             await self._end_comments()
+        if exchange.finished:
+            dispatch.finish()
         if not self.started:
             await self._start(*_success(dispatch, piece if exchange.finished else None))
         send, receive = self.send, exchange.receive

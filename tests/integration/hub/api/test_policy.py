@@ -183,6 +183,7 @@ async def test_readiness_ends_with_the_wish_to_stop(bench, http):
     assert (await http.get("/readyz")).json() == {
         "ready": True,
         "database": True,
+        "disk": True,
         "tunnel": True,
         "accepting": True,
     }
