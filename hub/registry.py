@@ -197,6 +197,16 @@ class Registry:
         for facts in self.facts:
             yield self._candidate(facts, self._live.get(facts.node_id), model)
 
+    def connected_nodes(self) -> Iterator[NodeFacts]:
+        """Every node that is known and has a session."""
+        return (facts for facts in self.facts if facts.node_id in self._live)
+
+    def candidates_on(self, facts: NodeFacts) -> Iterator[tuple[str, Candidate]]:
+        """One node for each of the models that it named last."""
+        live = self._live.get(facts.node_id)
+        for model in () if live is None else live.models:
+            yield model, self._candidate(facts, live, model)
+
     def _candidate(self, facts: NodeFacts, live: _Live | None, model: str) -> Candidate:
         if live is None:
             return Candidate(facts, None, online=False)
@@ -231,10 +241,6 @@ class Registry:
         """Seconds until a node has finished the present phase of loading a model, if it can be told."""
         live = self._live.get(node_id)
         return None if live is None else live.loads.eta_s(model)
-
-    def offered(self) -> frozenset[str]:
-        """The models that any connected node offers: for asking about each, never for showing."""
-        return frozenset(model for live in self._live.values() for model in live.models)
 
     @contextmanager
     def occupy(self, node_id: str, model: str) -> Iterator[None]:

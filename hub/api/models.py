@@ -18,7 +18,7 @@ from hub import refusals
 from hub.admission import Admitted
 from hub.api.request import Headers, wishes
 from hub.composition import Hub
-from hub.policy import Narrowing, permits
+from hub.policy import Narrowing, NodeFacts, permits
 from hub.router import Candidate, ModelState
 from tunnel.messages import ModelStatus
 
@@ -38,18 +38,31 @@ class Offer:
 
 def offers(hub: Hub, admitted: Admitted, narrowing: Narrowing) -> list[Offer]:
     """Everything that the caller may use now, by name."""
-    names = sorted(name for name in hub.registry.offered() if admitted.key.allows_model(name))
-    found = (_offer(hub, admitted, narrowing, name) for name in names)
+    usable: dict[str, list[Candidate]] = {}
+    for facts in hub.registry.connected_nodes():
+        if not _is_permitted(hub, admitted, narrowing, facts):
+            continue
+        for model, candidate in hub.registry.candidates_on(facts):
+            if _is_able(candidate) and admitted.key.allows_model(model):
+                usable.setdefault(model, []).append(candidate)
+    found = (_merged(hub, model, usable[model]) for model in sorted(usable))
     return [offer for offer in found if offer is not None]
 
 
 def _offer(hub: Hub, admitted: Admitted, narrowing: Narrowing, model: str) -> Offer | None:
-    regions = hub.registry.facts.regions
     usable = [
         candidate
         for candidate in hub.registry.candidates(model)
-        if _is_able(candidate) and permits(admitted.policy, candidate.facts, regions, narrowing).permitted
+        if _is_able(candidate) and _is_permitted(hub, admitted, narrowing, candidate.facts)
     ]
+    return _merged(hub, model, usable)
+
+
+def _is_permitted(hub: Hub, admitted: Admitted, narrowing: Narrowing, facts: NodeFacts) -> bool:
+    return permits(admitted.policy, facts, hub.registry.facts.regions, narrowing).permitted
+
+
+def _merged(hub: Hub, model: str, usable: list[Candidate]) -> Offer | None:
     usable.sort(key=lambda candidate: _READIEST.index(candidate.model_state or ModelState.COLD))
     reports = [
         report
