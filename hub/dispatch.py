@@ -168,6 +168,7 @@ class Dispatch:
             RequestFailed: nobody may and can serve, or those who could have failed.
         """
         for _ in range(MAX_TRIES):
+            unasked = False
             try:
                 stream = await self._open()
                 return stream, await self._first_bytes(stream)
@@ -175,8 +176,10 @@ class Dispatch:
                 self._failure = failure
             except StreamReset as reset:
                 self._failure = refusals.from_reset(reset)
+                unasked = reset.code is ResetCode.LOAD_FAILED
                 log.warning("stream reset before its first byte", extra=self._event("dispatch.reset", reset))
-            if self.pinned or self.stream is None or self._failure.code not in refusals.TRY_ELSEWHERE:
+            elsewhere = unasked or self._failure.code in refusals.TRY_ELSEWHERE
+            if self.pinned or self.stream is None or not elsewhere:
                 break
             self._leave(ResetCode.CANCELLED)
         assert self._failure is not None

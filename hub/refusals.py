@@ -9,7 +9,9 @@ from hub.errors import RequestFailed
 from hub.router import Reason, Refusal
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
 
-TRY_ELSEWHERE = frozenset({"node_lost", "engine_error", "overloaded", "no_available_node", "model_not_found"})
+TRY_ELSEWHERE = frozenset({"node_lost", "overloaded", "no_available_node", "model_not_found"})
+"""Codes after which another node may be tried. An engine's failure is not among them: a request that one
+engine died of would be handed from node to node, and each time end everybody's answers there."""
 
 _RESETS = {
     ResetCode.REFUSED: ("no_available_node", "The node that was to answer takes no new requests now."),
@@ -23,6 +25,7 @@ _RESETS = {
         "A node is loading the model, for longer than the request would wait.",
     ),
     ResetCode.DEADLINE: ("deadline_exceeded", "The request's deadline passed."),
+    ResetCode.LOAD_FAILED: ("engine_error", "The node could not load the model."),
     ResetCode.ENGINE_ERROR: ("engine_error", "The engine on the node failed."),
 }
 _NODE_LOST = ("node_lost", "The node that was answering was lost.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import resource
 import signal
 import socket
 import sys
@@ -119,6 +120,7 @@ def run(config: HubConfig) -> int:
         The process's exit code.
     """
     logs.configure(config.log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what people asked
     allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config))

@@ -172,8 +172,9 @@ class _Connection(asyncio.Protocol):
     async def wait_head(self) -> None:
         while not self.head_done:
             if self.error is not None:
-                failure = EngineConnectionLost if self.answered else EngineUnreachable
-                raise failure(self.error)
+                if self.answered:
+                    raise EngineConnectionLost(self.error)
+                raise EngineUnreachable(self.error, asked=True)
             await self._wait()
 
     async def next_piece(self) -> bytes:

@@ -11,7 +11,7 @@
     ├── ReplicaBusy          an unload was asked for while it answers
     ├── EngineUnavailable    no engine for this format is installed; carries the remedy
     ├── EngineFailed         an engine process died or never got ready
-    │   ├── EngineUnreachable     it gave no byte of an answer: the request may be asked elsewhere
+    │   ├── EngineUnreachable     it gave no byte of an answer; says whether it had been asked
     │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
     ├── BodyTooLarge         a request's body is over the limit
     ├── NodeStopping         the supervisor is shutting down
@@ -111,7 +111,15 @@ class EnrollmentRefused(RuntimeFault):
 
 
 class EngineUnreachable(EngineFailed):
-    """No connection to the engine could be made, or it died before a byte of the answer came."""
+    """No connection to the engine could be made, or it died before a byte of the answer came.
+
+    Attributes:
+        asked: The request had been sent, so it may be what the engine died of.
+    """
+
+    def __init__(self, message: str, *, asked: bool = False) -> None:
+        super().__init__(message)
+        self.asked = asked
 
 
 class EngineConnectionLost(EngineFailed):

@@ -103,8 +103,8 @@ class Forwarder:
     async def forward(self, job: Job, sink: Sink) -> Outcome:
         """Carry one request out; what the sink's `finish` got is returned too.
 
-        Cancelling aborts the engine's connection, which is what frees the engine's slot. An engine that dies
-        before it says a byte is tried once more, loaded anew: it may have been dead before it was asked.
+        Cancelling aborts the engine's connection, which is what frees the engine's slot. An engine that was
+        dead before it was asked is asked once more, loaded anew; one that dies of a request is not asked again.
 
         Raises:
             RuntimeFault: no engine could be leased, or it failed; see whether `head` was sent.
@@ -114,8 +114,8 @@ class Forwarder:
         give_up = self._clock() + job.budget_s
         try:
             last, outcome = await self._attempt(job, body, sink, job.budget_s)
-        except EngineUnreachable:
-            if not isinstance(body, bytes):
+        except EngineUnreachable as error:
+            if error.asked or not isinstance(body, bytes):
                 raise
             last, outcome = await self._attempt(job, body, sink, max(0.0, give_up - self._clock()))
         # The slot is free by now: a slow reader of the last bytes keeps nobody waiting.

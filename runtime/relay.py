@@ -195,8 +195,10 @@ def reset_code(fault: RuntimeFault) -> ResetCode:
     """What the Hub is told of a fault: whether another node may be tried, or the engine failed."""
     if isinstance(fault, Overloaded):
         return ResetCode.OVERLOADED
-    if isinstance(fault, EngineFailed | LoadFailed):
+    if isinstance(fault, EngineFailed):
         return ResetCode.ENGINE_ERROR
+    if isinstance(fault, LoadFailed):
+        return ResetCode.LOAD_FAILED
     if isinstance(fault, BodyTooLarge):
         return ResetCode.NODE_ERROR
     return ResetCode.REFUSED  # nothing was started here: unknown, does not fit, no engine, stopping

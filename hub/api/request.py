@@ -18,6 +18,7 @@ from starlette.types import Receive
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
 
+MAX_MODEL_CHARACTERS = 200
 BODY_SILENCE_S = 30.0
 """Seconds in which nothing comes of a body, after which it is not waited for any longer."""
 
@@ -80,8 +81,8 @@ def peek(body: bytes) -> Peek:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RequestFailed("invalid_json", "The body is not a JSON document.") from None
-    if not found.model:
-        raise RequestFailed("invalid_value", "`model` is empty.", param="model")
+    if not 0 < len(found.model) <= MAX_MODEL_CHARACTERS:
+        raise RequestFailed("invalid_value", "`model` is empty or too long.", param="model")
     return found
 
 

@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _LOG_ERRORS_ONLY = 1
+_BATCH_TOKENS = 256
 
 
 def die_with_parent(parent: int) -> None:
@@ -44,6 +46,8 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     # llama.cpp divides n_ctx among its slots: each is promised the whole context length.
     params.n_ctx = wanted["context_length"] * wanted["slots"]
     params.kv_unified = False
+    # A prompt is read in batches, and whoever left is noticed between two of them.
+    params.n_batch = params.n_ubatch = _BATCH_TOKENS
     params.cpuparams.n_threads = wanted["threads"]
     params.cpuparams_batch.n_threads = wanted["threads"]
     # Never shrink the context behind the scheduler's back to what happens to be free.
@@ -75,6 +79,8 @@ def close_log() -> None:
 
 def serve() -> None:
     """Start the server, announce it, and stay until the parent closes stdin."""
+    # A core file would hold prompts and answers.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     began = time.monotonic()
     wanted = json.loads(sys.stdin.buffer.readline())
     die_with_parent(wanted["parent_pid"])

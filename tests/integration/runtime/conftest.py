@@ -189,6 +189,7 @@ class FakeLeases:
     def __init__(self, engine: ScriptedEngine) -> None:
         self.endpoint = Endpoint("127.0.0.1", engine.port, headers=(("authorization", "Bearer engine-key"),))
         self.refuse: RuntimeFault | None = None
+        self.reloaded: Endpoint | None = None
         self.held = 0
         self.free = asyncio.Event()
         self.budgets: list[float] = []
@@ -219,6 +220,7 @@ class FakeLeases:
 
     async def examine(self, replica_id: str) -> None:
         self.failed.append(replica_id)
+        self.endpoint = self.reloaded or self.endpoint
 
 
 @pytest.fixture

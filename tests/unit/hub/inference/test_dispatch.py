@@ -62,7 +62,7 @@ async def test_answer_is_relayed_and_accounted_before_its_end(world, fakes):
         ResetCode.REFUSED,
         ResetCode.OVERLOADED,
         ResetCode.SESSION_LOST,
-        ResetCode.ENGINE_ERROR,
+        ResetCode.LOAD_FAILED,
         ResetCode.TICKET_REFUSED,
     ],
 )
@@ -125,6 +125,20 @@ async def test_once_told_the_node_stays_the_same(world, fakes):
     dispatch.pinned = True
 
     assert (await refusal_of(dispatch)).code == "node_lost"
+
+
+async def test_what_an_engine_may_have_died_of_is_handed_to_no_other(world, fakes):
+    await loaded(world, "n1", "n2")
+    tried = []
+
+    def answer(request):
+        tried.append(request.uid)
+        return fakes.stream(ResetCode.ENGINE_ERROR)
+
+    for node_id in ("n1", "n2"):
+        world.connect(node_id, answer=answer)
+    assert (await refusal_of(world.begin(await admitted(world)))).code == "engine_error"
+    assert len(tried) == 1
 
 
 async def test_after_the_first_byte_a_failure_is_final(world, fakes):
