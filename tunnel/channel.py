@@ -10,7 +10,9 @@ import socket
 from collections import deque
 from typing import Protocol
 
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from tunnel.errors import ChannelClosed, ProtocolViolation
@@ -21,6 +23,7 @@ CLOSE_TIMEOUT_S = 2.0
 MEMORY_MESSAGES = 16  # in flight in one direction of an in-memory pair
 WRITE_LIMIT_BYTES = 4 * 1024  # ours above the kernel's; a frame queued here cannot be overtaken
 NOTSENT_LOWAT_BYTES = 8 * 1024
+MAX_UNSENT_BYTES = 512 * 1024  # several times what we let wait there; the rest are answers to websocket pings
 
 
 class Channel(Protocol):
@@ -46,6 +49,23 @@ class Channel(Protocol):
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Close both directions; idempotent. ABNORMAL_CLOSURE hangs up at once."""
         ...
+
+
+class _Bounded(Connection):
+    """Hangs up on who asks by websocket pings and does not read the answers: the library queues them all."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.transport.abort()
+
+
+class BoundedServerConnection(_Bounded, ServerConnection):
+    """The Hub's end of a websocket."""
+
+
+class BoundedClientConnection(_Bounded, ClientConnection):
+    """The node's end of a websocket."""
 
 
 class WebSocketChannel:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
+from tunnel.channel import CLOSE_TIMEOUT_S, WRITE_LIMIT_BYTES, BoundedClientConnection, WebSocketChannel
 from tunnel.errors import DialFailed, HandshakeRefused, TunnelError
 from tunnel.frames import MAX_MESSAGE_BYTES
 from tunnel.handshake import NODE_HEADER, SUBPROTOCOL, introduce
@@ -132,6 +132,8 @@ class Dialler:
             open_timeout=DIAL_TIMEOUT_S,
             max_size=MAX_MESSAGE_BYTES,
             write_limit=WRITE_LIMIT_BYTES,
+            close_timeout=CLOSE_TIMEOUT_S,
+            create_connection=BoundedClientConnection,
             **tls,
         )
 

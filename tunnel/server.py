@@ -22,7 +22,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from tunnel.channel import WRITE_LIMIT_BYTES, WebSocketChannel
+from tunnel.channel import CLOSE_TIMEOUT_S, WRITE_LIMIT_BYTES, BoundedServerConnection, WebSocketChannel
 from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation, TunnelError
 from tunnel.flow import PROCESS_BUDGET, ByteBudget, TokenBucket
 from tunnel.frames import MAX_MESSAGE_BYTES
@@ -178,6 +178,8 @@ class TunnelServer:
             open_timeout=self._limits.handshake_timeout_s,
             max_size=MAX_MESSAGE_BYTES,
             write_limit=WRITE_LIMIT_BYTES,
+            close_timeout=CLOSE_TIMEOUT_S,
+            create_connection=BoundedServerConnection,
             server_header=None,
         )
 
@@ -280,6 +282,8 @@ class TunnelServer:
             host_names=self._host_names,
             public_keys=self._authenticator.public_keys,
         )
+        if self._draining:
+            raise HandshakeRefused(503, reason="going away")  # it would be left at once
         hello = proof.hello
         grant = await self._authenticator.admit(hello.node_id, hello.instance_id, proof.key)
         max_streams = max(1, min(self._limits.max_streams, hello.max_streams))
