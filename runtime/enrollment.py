@@ -6,7 +6,6 @@ one clear error.
 """
 
 import asyncio
-import hashlib
 import os
 import platform
 import socket
@@ -27,6 +26,7 @@ from runtime.errors import EnrollmentRefused, HubUnreachable, NodeRevoked
 from runtime.identity import HubFacts, Identity
 from runtime.signed_requests import leave_token, rotate_token
 from tunnel.identity import encode_public_key
+from tunnel.identity import fingerprint as key_fingerprint
 from tunnel.version import __version__
 
 AGENT = f"porten/{__version__}"
@@ -70,9 +70,8 @@ T = TypeVar("T")
 
 
 def fingerprint(key: Ed25519PrivateKey) -> str:
-    """Twenty hex digits of the node's key that a person can compare on two screens."""
-    text = hashlib.sha256(encode_public_key(key.public_key()).encode()).hexdigest()[:20]
-    return ":".join(text[start : start + 4] for start in range(0, 20, 4))
+    """What a person compares on two screens: of this node's own key."""
+    return key_fingerprint(encode_public_key(key.public_key()))
 
 
 def describe_machine(key: Ed25519PrivateKey, devices: Sequence[Device]) -> dict[str, Any]:

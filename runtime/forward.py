@@ -103,8 +103,8 @@ class Forwarder:
     async def forward(self, job: Job, sink: Sink) -> Outcome:
         """Carry one request out; what the sink's `finish` got is returned too.
 
-        Cancelling aborts the engine's connection, which is what frees the engine's slot. An engine that was
-        dead before it was asked is asked once more, loaded anew; one that dies of a request is not asked again.
+        Cancelling aborts the engine's connection, which is what frees the engine's slot. An engine that
+        was dead before it was asked is asked once more, loaded anew; one that dies of a request is not.
 
         Raises:
             RuntimeFault: no engine could be leased, or it failed; see whether `head` was sent.

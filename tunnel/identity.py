@@ -70,6 +70,12 @@ def encode_public_key(key: Ed25519PublicKey) -> str:
     return base64.urlsafe_b64encode(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).rstrip(b"=").decode()
 
 
+def fingerprint(public_key: str) -> str:
+    """Twenty hex digits of a key (as `encode_public_key` writes it) that people compare on two screens."""
+    digits = hashlib.sha256(public_key.encode()).hexdigest()[:20]
+    return ":".join(digits[start : start + 4] for start in range(0, 20, 4))
+
+
 def decode_public_key(text: str) -> Ed25519PublicKey:
     """Read what `encode_public_key` wrote.
 

@@ -129,7 +129,7 @@ async def _approval_page(request: Request, visitor: Visitor, waiting: _Waiting) 
         user_code=waiting.code,
         enrollment=waiting.enrollment,
         asked=ago_text(waiting.enrollment.created_at, hub.clock()),
-        machine=machine_view(waiting.enrollment.machine),
+        machine=machine_view(waiting.enrollment.machine, waiting.enrollment.public_key),
         form=waiting.form,
         errors=waiting.errors,
         may_change=visitor.may_change,

@@ -189,7 +189,7 @@ async def _node_page(
         visitor=visitor,
         here="/nodes",
         row=row,
-        machine=machine_view(found.machine),
+        machine=machine_view(found.machine, found.public_key),
         form=form,
         errors=errors,
         saved=_saved_words(request, row),

@@ -14,6 +14,7 @@ from hub.policy import RegionAuthority, RegionTree, Sharing, SharingKind, TrustC
 from hub.portal.forms import Form
 from hub.portal.presenting import bytes_text, trust_text
 from hub.storage.records import Node
+from tunnel.identity import fingerprint
 
 MAX_ORGANISATIONS = 100
 _BETWEEN = re.compile(r"[\s,]+")
@@ -134,8 +135,11 @@ class MachineView:
     agent: str
 
 
-def machine_view(machine: Mapping[str, Any]) -> MachineView:
-    """Describe a machine; anything missing or of the wrong kind is left out."""
+def machine_view(machine: Mapping[str, Any], public_key: str) -> MachineView:
+    """Describe a machine; anything missing or of the wrong kind is left out.
+
+    The fingerprint is of the key it sent, whatever it says of it: who phishes for an approval may claim any.
+    """
     devices = machine.get("devices")
     system = " on ".join(part for part in (_text(machine, "os"), _text(machine, "arch")) if part)
     return MachineView(
@@ -144,7 +148,7 @@ def machine_view(machine: Mapping[str, Any]) -> MachineView:
         devices=tuple(_device(device) for device in devices if isinstance(device, Mapping))
         if isinstance(devices, list | tuple)
         else (),
-        fingerprint=_text(machine, "fingerprint"),
+        fingerprint=fingerprint(public_key) if public_key else "",
         agent=_text(machine, "agent"),
     )
 

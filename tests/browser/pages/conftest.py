@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hub.policy import Sharing, TrustClass
 from hub.storage.records import Organisation, Role
 from tunnel.client import TunnelClient
-from tunnel.identity import NodeIdentity, encode_public_key
+from tunnel.identity import NodeIdentity, encode_public_key, fingerprint
 from tunnel.messages import DeviceStatus, Head, ModelStatus, ReplicaStatus, Status, Trailers, Usage, Welcome
 from tunnel.session import InboundStream
 
@@ -92,6 +92,10 @@ class Machine:
     running: asyncio.Task[None] | None = None
 
     @property
+    def fingerprint(self) -> str:
+        return fingerprint(encode_public_key(self.key.public_key()))
+
+    @property
     def about(self) -> dict[str, Any]:
         card = {"kind": "cuda", "name": "NVIDIA L40S", "memory_total": 48 * GIB}
         return {
@@ -99,7 +103,7 @@ class Machine:
             "os": "Debian GNU/Linux 12",
             "arch": "x86_64",
             "devices": [card],
-            "fingerprint": "SHA256:4e1f 93ab 07cd 5520",
+            "fingerprint": self.fingerprint,
             "agent": "porten/0.1.0",
         }
 

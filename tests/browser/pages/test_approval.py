@@ -18,7 +18,7 @@ async def test_a_typed_code_shows_the_machine_and_lets_it_in(portal, team) -> No
     await page.keyboard.press("Enter")
 
     facts = page.get_by_role("region", name="The machine that is asking")
-    for said in ("ber-gpu-1", "Debian GNU/Linux 12 on x86_64", machine.about["fingerprint"], "127.0.0.1"):
+    for said in ("ber-gpu-1", "Debian GNU/Linux 12 on x86_64", machine.fingerprint, "127.0.0.1"):
         await expect(facts).to_contain_text(said)
     await expect(page.get_by_text("If somebody sent you the code or a link, refuse.")).to_be_visible()
     await page.get_by_label("Region").select_option(label="Frankfurt (eu-de-fra)")

@@ -4,6 +4,7 @@ import pytest
 
 from hub.policy import Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
+from tunnel.identity import fingerprint
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 GOOD = {"action": "approve", "name": "attic", "region": "eu-de", "sharing": "private"}
@@ -36,11 +37,13 @@ async def test_the_machine_is_shown_before_it_is_let_in(portal, owner, ask, poll
     }
     grant = await ask("wanted", **machine)
     page = await owner.open("/device", params={"user_code": grant["user_code"]})
+    waiting = await portal.hub.enrollment.find_by_user_code(grant["user_code"], "192.0.2.7")
+    assert "ab:cd" not in page.text, "a machine's own word about its key counts for nothing"
     for shown in (
         "attic.example",
         "Linux on arm64",
         "NVIDIA GPU, H100, 80.0 GiB",
-        "ab:cd",
+        fingerprint(waiting.public_key),
         "192.0.2.1",
         "porten/9",
     ):
