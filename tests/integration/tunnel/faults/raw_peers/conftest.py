@@ -1,8 +1,9 @@
 """Peers that write their frames by hand: a node that was welcomed, a Hub that welcomes."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,16 +27,18 @@ class RawPeer:
     """The bare websocket of one end."""
 
     connection: ClientConnection | ServerConnection
+    _frames: deque[Frame] = field(default_factory=deque)
 
     async def send(self, message: bytes | str) -> None:
         await self.connection.send(message)
 
     async def next(self, kind: FrameType) -> Frame:
-        """Read until a frame of that kind has come."""
+        """Read until a frame of that kind has come; what came before it is dropped."""
         while True:
-            for frame in decode(await self.connection.recv()):
-                if frame.type == kind:
+            while self._frames:
+                if (frame := self._frames.popleft()).type == kind:
                     return frame
+            self._frames.extend(decode(await self.connection.recv()))
 
     async def closing_code(self) -> int | None:
         """Read until the other side closes."""
@@ -52,28 +55,27 @@ class RawHub:
     """A Hub that welcomes its node and leaves the rest to the test."""
 
     def __init__(self) -> None:
+        self.shake_hands = self._shake_hands
         self.identity = NodeIdentity("node_a", Ed25519PrivateKey.generate())
         self.peers: asyncio.Queue[RawPeer] = asyncio.Queue()
         self.url = ""
         self._generation = 0
 
     async def accept(self, connection: ServerConnection) -> None:
+        await self.shake_hands(WebSocketChannel(connection))
+        self.peers.put_nowait(RawPeer(connection))
+        await connection.wait_closed()
+
+    async def _shake_hands(self, channel: WebSocketChannel) -> None:
         async def public_keys(node_id: str) -> tuple[Any, ...]:
             return (self.identity.private_key.public_key(),)
 
-        channel = WebSocketChannel(connection)
         names = ("127.0.0.1",)
         node_id = self.identity.node_id
         await challenge(channel, hub_id="hub", node_id=node_id, host_names=names, public_keys=public_keys)
         self._generation += 1
-        await welcome(
-            channel,
-            Welcome(
-                generation=self._generation, hub_id="hub", heartbeat_s=15.0, max_streams=256, credential="c"
-            ),
-        )
-        self.peers.put_nowait(RawPeer(connection))
-        await connection.wait_closed()
+        granted = {"generation": self._generation, "heartbeat_s": 15.0, "max_streams": 256}
+        await welcome(channel, Welcome(hub_id="hub", credential="c", **granted))
 
 
 @pytest.fixture
