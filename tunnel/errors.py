@@ -32,6 +32,7 @@ class ResetCode(IntEnum):
     FLOW_CONTROL = 6
     OVERLOADED = 7
     WARMING = 8
+    LOAD_FAILED = 9  # nothing was asked of an engine: another node may be tried
     SESSION_LOST = 255  # never on the wire: the session died under the stream
 
     @classmethod
