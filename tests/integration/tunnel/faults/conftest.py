@@ -27,6 +27,7 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
 CHUNK_BYTES = 2 * 1024
 CHUNKS_IN_FLIGHT = 256
 NARROW_BUFFER_BYTES = 16 * 1024
+ETHERNET_SEGMENT_BYTES = 1448  # loopback's 64 KiB in a small window would wait for delayed acknowledgements
 SETTLING_S = 5.0
 
 
@@ -175,6 +176,7 @@ class Relay:
         made.setblocking(False)
         if self.mbit_s is not None:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BUFFER_BYTES)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, ETHERNET_SEGMENT_BYTES)
         return made
 
 
