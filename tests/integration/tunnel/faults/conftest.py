@@ -8,10 +8,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import psutil
@@ -56,8 +53,10 @@ class Line:
             await self.flowing.wait()
             try:
                 data = await loop.sock_recv(self._source, CHUNK_BYTES)
-            finally:
+            except OSError:
                 await self.flowing.wait()  # the end of a frozen connection is not heard of either
+                raise
+            await self.flowing.wait()
             await self._serialise(len(data))
             await self._flight.put((loop.time() + self._relay.latency_s, data))
 
@@ -180,32 +179,6 @@ class Relay:
         return made
 
 
-class Elsewhere:
-    """An event loop in a thread of its own, as the other machine has one."""
-
-    def __init__(self) -> None:
-        self._loop: Future[asyncio.AbstractEventLoop] = Future()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()))
-        self._thread.start()
-
-    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something there, and wait for it here."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop.result()))
-
-    def stall(self, seconds: float) -> None:
-        """Hold that loop up."""
-        self._loop.result().call_soon_threadsafe(time.sleep, seconds)
-
-    def close(self) -> None:
-        self._loop.result().call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _live(self) -> None:
-        self._loop.set_result(asyncio.get_running_loop())
-        await self._stop.wait()
-
-
 @pytest.fixture(autouse=True)
 async def nothing_leaks() -> AsyncIterator[None]:
     """No task and no file descriptor outlives a test."""
@@ -263,13 +236,6 @@ async def new_relay() -> AsyncIterator[Callable[..., Awaitable[Relay]]]:
     yield make
     for relay in relays:
         await relay.close()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Elsewhere]:
-    other = Elsewhere()
-    yield other
-    other.close()
 
 
 async def read_whole(stream: Stream) -> bytes:

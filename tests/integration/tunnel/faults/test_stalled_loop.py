@@ -1,7 +1,10 @@
 """Row "loop stalled on either side": the session ends cleanly and the next one serves; nothing is wedged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,6 +17,32 @@ from tunnel.messages import Head
 HEARTBEAT_S = 0.3
 TIMES = LivenessTimes.for_heartbeat(HEARTBEAT_S)  # dead after 0.8 s of silence or 0.4 s of a stalled write
 Run = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+
+
+class Elsewhere:
+    """An event loop in a thread of its own, as the other machine has one."""
+
+    def __init__(self) -> None:
+        self._loop: Future[asyncio.AbstractEventLoop] = Future()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()))
+        self._thread.start()
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something there, and wait for it here."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop.result()))
+
+    def stall(self, seconds: float) -> None:
+        """Hold that loop up."""
+        self._loop.result().call_soon_threadsafe(time.sleep, seconds)
+
+    def close(self) -> None:
+        self._loop.result().call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _live(self) -> None:
+        self._loop.set_result(asyncio.get_running_loop())
+        await self._stop.wait()
 
 
 async def here(work: Coroutine[Any, Any, Any]) -> Any:
@@ -40,6 +69,13 @@ async def begin_node(new_node, url: str, identity):
     side.handler = talk
     side.start()
     return side
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    other = Elsewhere()
+    yield other
+    other.close()
 
 
 @pytest.fixture(params=["hub", "node"])
