@@ -9,8 +9,8 @@ from tunnel.errors import ResetCode, StreamReset
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Head
 
-HEARTBEAT_S = 0.3
-TIMES = LivenessTimes.for_heartbeat(HEARTBEAT_S)  # dead after 0.8 s of silence
+HEARTBEAT_S = 0.6
+TIMES = LivenessTimes.for_heartbeat(HEARTBEAT_S)  # dead after 1.6 s of silence
 
 
 @pytest.mark.parametrize("frozen", [("up",), ("down",), ("up", "down")], ids="+".join)

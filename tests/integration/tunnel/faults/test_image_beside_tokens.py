@@ -16,7 +16,7 @@ from tunnel.messages import Head
 MBIT_S, ONE_WAY_S = 20.0, 0.02
 PICTURE = bytes(8 * 1024 * 1024)  # takes 3.4 s
 TOKENS, PACE_S = 120, 0.02
-GROWTH_S = 0.03  # of p90: the promise is 20 ms of p99, which is what else this machine does as well
+GROWTH_S = 0.02  # of the median: p99, of which it is promised, is also what else this machine does
 OK = Head(status=200, headers=())
 logger = logging.getLogger(__name__)
 
@@ -79,4 +79,4 @@ async def test_pictures_beside_tokens(session, request_open, transfer) -> None:
     for picture in pictures:
         with pytest.raises(StreamReset):
             await picture
-    assert beside[89] - alone[89] < GROWTH_S
+    assert beside[49] - alone[49] < GROWTH_S

@@ -1,6 +1,7 @@
 """Row "one slow reader": neighbours go on as before, and memory stays within the window."""
 
 import asyncio
+import logging
 from itertools import chain, pairwise
 from statistics import quantiles
 
@@ -13,7 +14,8 @@ BIG = bytes(8 * 1024 * 1024)
 OK = Head(status=200, headers=())
 TOKENS = 100
 PACE_S = 0.005
-GROWTH_S = 0.05  # of p99; a neighbour that had to wait for the slow one would wait for ever
+GROWTH_S = 0.05  # of the median: who had to wait for the slow one would wait for ever
+logger = logging.getLogger(__name__)
 
 
 @pytest.fixture
@@ -41,8 +43,8 @@ async def tunnel(start_hub, start_node):
     release.set()
 
 
-async def p99_gap_s(session, request_open) -> float:
-    """The 99th percentile of the time between tokens, over four streams at once."""
+async def gap_s(session, request_open) -> float:
+    """The usual time between tokens, over four streams at once."""
     clock = asyncio.get_running_loop().time
 
     async def listen(uid: str) -> list[float]:
@@ -56,15 +58,17 @@ async def p99_gap_s(session, request_open) -> float:
         return [later - earlier for earlier, later in pairwise(times)]
 
     gaps = await asyncio.gather(*(listen(f"tokens {number}") for number in range(4)))
-    return quantiles(chain.from_iterable(gaps), n=100)[98]
+    percentiles = quantiles(chain.from_iterable(gaps), n=100)
+    logger.info("between tokens: p50 %.1f ms, p99 %.1f ms", percentiles[49] * 1000, percentiles[98] * 1000)
+    return percentiles[49]
 
 
 async def test_a_client_that_does_not_read_slows_nobody_down(tunnel, request_open, read_all) -> None:
     hub_side, _, session = tunnel
-    before = await p99_gap_s(session, request_open)
+    before = await gap_s(session, request_open)
     slow = await session.open(request_open("sends much"))
     await slow.head()
-    assert await p99_gap_s(session, request_open) < before + GROWTH_S
+    assert await gap_s(session, request_open) < before + GROWTH_S
     window = slow._state.window
     assert window.received == window.granted == INITIAL_WINDOW, "it got what it may have, and no more"
     assert hub_side.server._budget.reserved == INITIAL_WINDOW
@@ -73,10 +77,10 @@ async def test_a_client_that_does_not_read_slows_nobody_down(tunnel, request_ope
 
 async def test_an_engine_that_does_not_read_slows_nobody_down(tunnel, request_open) -> None:
     _, node, session = tunnel
-    before = await p99_gap_s(session, request_open)
+    before = await gap_s(session, request_open)
     slow = await session.open(request_open("reads nothing"))
     sending = asyncio.create_task(slow.send(BIG, fin=True))
-    assert await p99_gap_s(session, request_open) < before + GROWTH_S
+    assert await gap_s(session, request_open) < before + GROWTH_S
     assert not sending.done()
     (held,) = node.client.session._protocol.streams.values()
     assert held.window.received == held.window.granted == INITIAL_WINDOW

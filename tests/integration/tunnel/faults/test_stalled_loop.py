@@ -14,8 +14,8 @@ from tunnel.errors import ResetCode, StreamReset
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Head
 
-HEARTBEAT_S = 0.3
-TIMES = LivenessTimes.for_heartbeat(HEARTBEAT_S)  # dead after 0.8 s of silence or 0.4 s of a stalled write
+HEARTBEAT_S = 0.6
+TIMES = LivenessTimes.for_heartbeat(HEARTBEAT_S)  # dead after 1.6 s of silence or 0.8 s of a stalled write
 Run = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
 
@@ -120,7 +120,7 @@ async def test_a_loop_stalled_for_longer_than_the_deadline(ends, elsewhere, requ
     listening = asyncio.ensure_future(on_hub(listen(session, request_open)))
     while not old.streams:
         await asyncio.sleep(0.01)
-    elsewhere.stall(3 * TIMES.silence_s)
+    elsewhere.stall(2 * TIMES.silence_s)
     assert await listening is ResetCode.SESSION_LOST
     await on_hub(session.closed.wait())
     await on_node(old.closed.wait())
