@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,12 @@ AT_ONCE: Final = 32
 _HEAD: Final = Head(status=200, headers=(("content-type", "text/event-stream"),))
 
 
+@cache
+def chance(size: int) -> bytes:
+    """So many random bytes, the same each time: a page of zeros would be nowhere in memory to copy from."""
+    return secrets.token_bytes(size)
+
+
 class Produce(msgspec.Struct, frozen=True):
     """Pieces of `piece_bytes`, one in each turn of the loop, for so many seconds; at least one."""
 
@@ -43,7 +50,7 @@ class Produce(msgspec.Struct, frozen=True):
 
     async def feed(self, send: Callable[[bytes], Awaitable[None]]) -> int:
         """Send them; the bytes that went."""
-        piece = secrets.token_bytes(self.piece_bytes)
+        piece = chance(self.piece_bytes)
         until, size = time.monotonic() + self.seconds, 0
         while True:
             await send(piece)
