@@ -58,6 +58,7 @@ class TunnelPlan:
         StreamLoad(16, 20, chunks=250),
     )
     latency: tuple[StreamLoad, ...] = (
+        StreamLoad(1, 1, chunks=1, answers=300),  # one after the other: the way itself, nothing gone cold
         StreamLoad(1, 20, chunks=8, answers=30),
         StreamLoad(16, 20, chunks=8, answers=8),
     )
