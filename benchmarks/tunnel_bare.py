@@ -26,6 +26,8 @@ from benchmarks.tunnel_stack import python_process
 PATIENCE_S: Final = 900.0
 _UNHURRIED: Final = 100_000.0  # handshakes a second: as many as come
 _NOBODY_LISTENED: Final = "ConnectionRefusedError"
+_NEVER: Final = r"(?!)"
+"""Matches no line: waiting for it is waiting for the process's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,13 @@ class BareTunnels:
         async with AsyncExitStack() as stack:
             task = Hold(counts=tuple(counts), handshakes_per_s=_UNHURRIED)
             server, url = await stack.enter_async_context(self._server(task))
-            before = (await self._held(server, 0)).memory
+            before = (await self._empty(server)).memory
+            nodes: list[ManagedProcess] = []
             standing = 0
             for count in counts:
-                await stack.enter_async_context(self._nodes(url, standing, count - standing))
-                held = await self._held(server, count, f"Idle sessions: {count}")
+                more = self._nodes(url, standing, count - standing)
+                nodes.append(await stack.enter_async_context(more))
+                held = await self._held(server, nodes, count, f"Idle sessions: {count}")
                 found.append(IdleSessions(count, before, held.memory))
                 standing = count
         return found
@@ -121,7 +125,7 @@ class BareTunnels:
                 self._server(Hold(counts=(nodes,), handshakes_per_s=_UNHURRIED))
             )
             dialling = await stack.enter_async_context(self._nodes(url, 0, nodes))
-            await self._held(first, nodes, f"Before the storm: {nodes} nodes")
+            await self._held(first, [dialling], nodes, f"Before the storm: {nodes} nodes")
             await first.kill()
             return [await self._storm(url, dialling, nodes, rate) for rate in rates]
 
@@ -129,8 +133,9 @@ class BareTunnels:
         said = dialling.lines_so_far()
         port = urlsplit(url).port or 0
         async with self._server(Hold(counts=(nodes,), port=port, handshakes_per_s=rate)) as (server, _):
-            before = await self._held(server, 0)
-            held = await self._held(server, nodes, f"Storm of {nodes} nodes at {rate:g} handshakes/s")
+            before = await self._empty(server)
+            label = f"Storm of {nodes} nodes at {rate:g} handshakes/s"
+            held = await self._held(server, [dialling], nodes, label)
             told = await dialling.wait_for_line(r"^result (.*)$", after=said, timeout_s=PATIENCE_S)
             await server.kill()
         dials = msgspec.json.decode(told[1], type=Dials)
@@ -147,16 +152,27 @@ class BareTunnels:
             lost=dials.unanswered,
         )
 
-    async def _held(self, server: ManagedProcess, count: int, label: str = "") -> Held:
-        """The server's reading at this count, once it has come to it."""
-        if label:
-            self._progress.phase(label, Limit(requests=count))
+    async def _empty(self, server: ManagedProcess) -> Held:
+        return msgspec.json.decode((await server.wait_for_line(_reading(0)))[1], type=Held)
+
+    async def _held(
+        self, server: ManagedProcess, nodes: Sequence[ManagedProcess], count: int, label: str
+    ) -> Held:
+        """The server's reading at this count, once its nodes have brought it there."""
+        self._progress.phase(label, Limit(requests=count))
+        said = asyncio.create_task(server.wait_for_line(_reading(count), timeout_s=PATIENCE_S))
+        ends = [asyncio.create_task(each.wait_for_line(_NEVER, timeout_s=PATIENCE_S)) for each in nodes]
         watching = asyncio.create_task(self._watch(server, count))
         try:
-            said = await server.wait_for_line(rf'^result (\{{"count":{count},.*)$', timeout_s=PATIENCE_S)
+            await asyncio.wait({said, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                if end.done():
+                    await end  # raises: a process of nodes has ended, and its last lines say why
+            return msgspec.json.decode((await said)[1], type=Held)
         finally:
-            watching.cancel()
-        return msgspec.json.decode(said[1], type=Held)
+            for task in (said, *ends, watching):
+                task.cancel()
+            await asyncio.gather(said, *ends, watching, return_exceptions=True)
 
     async def _watch(self, server: ManagedProcess, count: int) -> None:
         while True:
@@ -174,3 +190,7 @@ class BareTunnels:
     def _nodes(self, url: str, first: int, count: int) -> ManagedProcess:
         arguments = (str(self._key_file), url, str(first), str(count))
         return python_process("nodes", "benchmarks.tunnel_nodes", *arguments, directory=self._directory)
+
+
+def _reading(count: int) -> str:
+    return rf'^result (\{{"count":{count},.*)$'

@@ -98,6 +98,7 @@ class Nodes:
         self._count = count
         self._standing = 0
         self._first_dials = asyncio.Semaphore(AT_ONCE)
+        self._started: list[TunnelClient] = []
         self._counter = DialCounter()
         for name in ("tunnel.client", "tunnel.dial"):
             logger = logging.getLogger(name)
@@ -120,18 +121,22 @@ class Nodes:
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Dial in a few at a time, and keep all of them dialled in until `stop` is set."""
-        running: list[asyncio.Task[None]] = []
-        starting = asyncio.create_task(self._start(running))
-        await stop.wait()
-        starting.cancel()
-        await asyncio.gather(*(client.stop() for client in self._clients[: len(running)]))
-        await asyncio.gather(*running)
+        """Dial in a few at a time, and keep all of them dialled in until `stop` is set.
 
-    async def _start(self, running: list[asyncio.Task[None]]) -> None:
+        Raises:
+            ExceptionGroup: a node gave up, which none ever should.
+        """
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(self._start(group))
+            await stop.wait()
+            starting.cancel()
+            await asyncio.gather(*(client.stop() for client in self._started))
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
         for client in self._clients:
             await self._first_dials.acquire()
-            running.append(asyncio.create_task(client.run()))
+            group.create_task(client.run())
+            self._started.append(client)
 
     def _moved(self, change: int) -> None:
         self._standing += change

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -107,6 +108,23 @@ async def test_a_process_that_cannot_start_is_told(tmp_path: Path, progress: Pro
     (tmp_path / "tunnel-key").write_bytes(b"short")
     with pytest.raises(ProcessFailed, match="hub end ended"):
         await bare.carry(Carry(seconds=0.1))
+
+
+async def test_a_node_that_ends_by_itself_is_told_and_not_waited_for(
+    tmp_path: Path, progress: Progress
+) -> None:
+    class KillsTheNodes(Progress):
+        def phase(self, label: str, limit: object) -> None:
+            if label.startswith("Storm"):
+                (nodes,) = (
+                    child
+                    for child in psutil.Process().children()
+                    if "benchmarks.tunnel_nodes" in child.cmdline()
+                )
+                nodes.kill()
+
+    with pytest.raises(ProcessFailed, match="nodes ended"):
+        await BareTunnels(tmp_path, KillsTheNodes(Console(), quiet=True)).storms(3, (50.0,))
 
 
 async def test_stopping_keeps_what_was_complete(progress: Progress) -> None:
