@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from tunnel.channel import CLOSE_TIMEOUT_S, WRITE_LIMIT_BYTES, BoundedClientConnection, WebSocketChannel
@@ -147,7 +147,7 @@ def _explained() -> Iterator[None]:
         raise _refusal(answer) from answer
     except HandshakeRefused:
         raise
-    except (OSError, TimeoutError, InvalidHandshake, TunnelError) as error:
+    except (OSError, TimeoutError, UnicodeError, WebSocketException, TunnelError) as error:
         detail = f"{type(error).__name__}: {error}"
         logger.info("dial failed", extra={"event": "dial_failed", "error": detail})
         raise DialFailed(detail) from error

@@ -43,6 +43,8 @@ from tunnel.roles import HubProtocol
 from tunnel.session import HubSession
 from tunnel.stats import TunnelLoad, TunnelStats, load_of
 
+BACKLOG = 4096  # connections that wait to be accepted: a Hub that comes back is dialled by all at once
+
 logger = logging.getLogger(__name__)
 
 
@@ -171,6 +173,7 @@ class TunnelServer:
             self._accept,
             **where,
             process_request=self._screen,
+            backlog=BACKLOG,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             ssl=self._ssl_context,
             compression=None,

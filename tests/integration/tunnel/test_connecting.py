@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import select
+import socket
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tunnel.backoff import Backoff
@@ -438,3 +440,36 @@ async def test_introducing_oneself_to_a_hub_that_hangs_up(hub_side) -> None:
 )
 def test_host_names(host: str, names: tuple[str, ...], matches: bool) -> None:
     assert host_matches(host, names) is matches
+
+
+async def test_many_nodes_may_knock_at_the_same_moment(new_hub) -> None:
+    hub = new_hub()
+    await hub.server.start_on(socket.create_server(("127.0.0.1", 0)))
+    with contextlib.ExitStack() as stack:
+        poll = select.poll()
+        for _ in range(300):
+            knocking = stack.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(("127.0.0.1", hub.server.port))  # it is our turn: nobody accepts meanwhile
+            poll.register(knocking, select.POLLOUT)
+        assert len(poll.poll(1000)) == 300
+    await hub.server.close()
+
+
+async def test_a_connection_lost_before_the_first_byte_is_a_dial_that_failed(
+    hub_side, new_node, monkeypatch
+) -> None:
+    connected = ClientConnection.connection_made
+
+    def lost_at_once(self, transport) -> None:
+        connected(self, transport)
+        transport.abort()
+        self.connection_lost(None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClientConnection, "connection_made", lost_at_once)
+        node = new_node(hub_side.url, hub_side.know(), backoff=Backoff(lambda: 0.01))
+        node.start()
+        await node.reach("waiting")
+    await node.reach("connected")
+    await node.stop()
