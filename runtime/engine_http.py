@@ -7,7 +7,7 @@ without a copy and says, with the piece itself, whether it was the last.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -62,6 +62,8 @@ class _Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self._read_paused = False
+        self._loop = asyncio.get_running_loop()
+        self._take: Callable[[bytes], bool] | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -74,6 +76,7 @@ class _Connection(asyncio.Protocol):
         self._framed = False
         self.answered = False  # a byte of the answer has come: the request may not be sent again
         self.headers: list[tuple[str, str]] = []
+        self._take = None
         self.head_done = False
         self.complete = False
         self._keep_alive = False
@@ -98,7 +101,8 @@ class _Connection(asyncio.Protocol):
             self._fail("the engine's answer is not valid HTTP")
         if not self.head_done and self._header_bytes > MAX_HEADER_BYTES:
             self._fail("the engine's headers are too large")
-        self._wake()
+        if not self._handed_on():
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -166,8 +170,21 @@ class _Connection(asyncio.Protocol):
             return  # what matters is what the engine said before it closed; the reader finds out
         self.transport.write(data)
         if self._write_paused:
-            self._writable = asyncio.get_running_loop().create_future()
+            self._writable = self._loop.create_future()
             await self._writable
+
+    def hand_on(self, take: Callable[[bytes], bool]) -> None:
+        self._take = take
+
+    def _handed_on(self) -> bool:
+        """Whether what is here went on without waking its reader, who has to wait for it; never the last."""
+        take, waiter = self._take, self._waiter
+        if take is None or waiter is None or waiter.done() or self.complete or self.error is not None:
+            return False
+        if not self._pieces or not take(b"".join(self._pieces)):
+            return False
+        self._emptied()
+        return True
 
     async def wait_head(self) -> None:
         while not self.head_done:
@@ -189,11 +206,16 @@ class _Connection(asyncio.Protocol):
             if self.error is not None:
                 raise EngineConnectionLost(self.error)
             await self._wait()
-        pieces, self._pieces, self._buffered = self._pieces, deque(), 0
+        data = b"".join(self._pieces)
+        self._emptied()
+        return data
+
+    def _emptied(self) -> None:
+        self._pieces.clear()
+        self._buffered = 0
         if self._read_paused and self.transport is not None:
             self._read_paused = False
             self.transport.resume_reading()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def abort(self) -> None:
         self.closed = True
@@ -205,7 +227,7 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -243,6 +265,13 @@ class EngineResponse:
             EngineConnectionLost: the connection died within the body.
         """
         return await self._connection.next_piece()
+
+    def hand_on(self, take: Callable[[bytes], bool]) -> None:
+        """Offer what comes while `read` waits to `take` first, in the turn of the loop in which it comes.
+
+        What it does not take, answering False, `read` gives. The last piece always comes from `read`.
+        """
+        self._connection.hand_on(take)
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body, or its first `limit` bytes."""

@@ -140,6 +140,11 @@ class _AsgiSink:
     async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def offer(self, data: bytes) -> bool:
+        """A server's `send` may always wait."""
+        del data
+        return False
+
     async def finish(self, data: bytes, outcome: Outcome) -> None:
         del outcome
         await self._send({"type": "http.response.body", "body": data, "more_body": False})

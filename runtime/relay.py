@@ -171,6 +171,9 @@ class _StreamSink:
     async def send(self, data: bytes) -> None:
         await self._stream.send(data)
 
+    def offer(self, data: bytes) -> bool:
+        return self._stream.offer(data)
+
     async def finish(self, data: bytes, outcome: Outcome) -> None:
         """One frame: the Hub writes the usage down before it passes the last bytes on."""
         await self._stream.send(data, fin=True, trailers=trailers(outcome))

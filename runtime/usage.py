@@ -54,7 +54,11 @@ class BodyEnds:
     @property
     def says_done(self) -> bool:
         """The body so far ends with the event that ends OpenAI's streams, however it was cut into pieces."""
-        return self._last[-1:] in (b"\n", b"]") and self._last.rstrip().endswith(_DONE)
+        return _says_done(self._last)
+
+    def would_say_done(self, piece: bytes) -> bool:
+        """Whether it does with this piece at its end."""
+        return _says_done(piece[-_DONE_WINDOW:] if len(piece) >= _DONE_WINDOW else self._last + piece)
 
     @property
     def head(self) -> bytes:
@@ -65,6 +69,10 @@ class BodyEnds:
     def tail(self) -> bytes:
         """The last bytes: at least TAIL_BYTES of them where there are so many, else all."""
         return b"".join(self._pieces)
+
+
+def _says_done(end: bytes) -> bool:
+    return _DONE in end and end.rstrip().endswith(_DONE)
 
 
 def find_usage(ends: BodyEnds, *, streamed: bool) -> TokenUsage | None:

@@ -69,7 +69,6 @@ class Session:
         self._parked: asyncio.Future[None] | None = None  # the writer, when it has nothing to send
         self._idle: asyncio.Event | None = None  # set when `drain` may go on
         self._on: dict[type, Callable[[Any], None]] = {
-            DataReceived: self._on_data,
             CreditReceived: lambda event: event.stream.user.unblock(),
             ResetReceived: self._on_reset,
             GoawayReceived: self._on_goaway,
@@ -166,9 +165,13 @@ class Session:
 
     def _deliver(self, events: Iterator[TunnelEvent]) -> None:
         """Tell of each event, even where telling of one fails: somebody may wait for every one."""
+        handlers = self._on
         try:
             for event in events:
-                self._on[type(event)](event)
+                if type(event) is DataReceived:
+                    event.stream.user.feed(event.data, fin=event.fin)
+                else:
+                    handlers[type(event)](event)
         except Exception:
             self._deliver(events)
             raise
@@ -251,9 +254,6 @@ class Session:
         self._log(logging.INFO, "session_closed", detail=self.close_reason)
 
     # -- events -------------------------------------------------------------------------------------
-
-    def _on_data(self, event: DataReceived) -> None:
-        event.stream.user.feed(event.data, fin=event.fin)
 
     def _on_reset(self, event: ResetReceived) -> None:
         event.stream.user.fail(StreamReset(event.code, event.reason))

@@ -38,6 +38,7 @@ class Stream:
         self._error: StreamReset | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
         state.user = self
 
     @property
@@ -64,6 +65,14 @@ class Stream:
         self._protocol.send_data(self._state, rest, fin=fin, trailers=trailers)
         self._wake()
 
+    def offer(self, data: bytes) -> bool:
+        """Queue bytes if that needs no waiting. False queues nothing: `send` waits, or says why it cannot."""
+        if self._error is not None or len(data) > self._protocol.room(self._state):
+            return False
+        self._protocol.send_data(self._state, data)
+        self._wake()
+        return True
+
     async def receive(self) -> bytes | None:
         """Give all bytes that wait, at least one; None after FIN.
 
@@ -77,7 +86,11 @@ class Stream:
                 self.finished = True
                 return None
             self._require_alive()
-            await self._readable()
+            reader = self._new_reader()
+            try:
+                await reader
+            finally:
+                self._reader = None
         inbox = self._inbox
         data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
         inbox.clear()
@@ -155,7 +168,7 @@ class Stream:
     async def _writable(self) -> None:
         if self._writer is not None:
             raise ProtocolViolation(f"two tasks send on stream {self.id}", local=True)
-        loop, credit = asyncio.get_running_loop(), self._state.credit
+        loop, credit = self._loop, self._state.credit
         stalled_at = loop.time() if credit.used == credit.granted else None
         self._state.blocked = True
         self._writer = loop.create_future()
@@ -166,14 +179,12 @@ class Stream:
             if stalled_at is not None:
                 self._protocol.stats.credit_stall_s += loop.time() - stalled_at
 
-    async def _readable(self) -> None:
+    def _new_reader(self) -> "asyncio.Future[None]":
+        """Set when there is something to read. To be awaited by the caller: a coroutine costs each chunk."""
         if self._reader is not None:
             raise ProtocolViolation(f"two tasks receive on stream {self.id}", local=True)
-        self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
+        self._reader = self._loop.create_future()
+        return self._reader
 
     def _notify_reader(self) -> None:
         reader = self._reader
@@ -197,7 +208,11 @@ class OutboundStream(Stream):
         """
         while self._head is None:
             self._require_alive()
-            await self._readable()
+            reader = self._new_reader()
+            try:
+                await reader
+            finally:
+                self._reader = None
         return self._head
 
     def feed_head(self, head: Head) -> None:

@@ -17,6 +17,8 @@ HEAD_BYTES = 64 * 1024
 """Bytes of a request's head, and again of what comes after it and is no body."""
 HEAD_TIMEOUT_S = 30.0
 """Seconds from the connection's start, or a later request's first byte, until a head is complete."""
+LAST_HEAD_TIMEOUT_S = 1.0
+"""Seconds in which a connection that was let in just before the end may still say what it came for."""
 _BETWEEN = len(b": \r\n")
 
 _TOO_LARGE = (
@@ -36,6 +38,7 @@ class GuardedHttp(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _in_head = True
     _refused = False
+    _ending = False
     _field_bytes = 0
     _fed = 0
     _barren = 0
@@ -53,7 +56,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._refused = True
             self.send_400_response("")
         elif self._in_head and self._timer is None:
-            self._await_head()
+            self._await_head(HEAD_TIMEOUT_S)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -81,6 +84,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._barren = 0
         self._forget_timer()
         super().on_headers_complete()
+        if self._ending and self._exchange is not None:
+            self._exchange.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -123,15 +128,24 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A peer is there, and may now ask."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_head(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
         self._forget_timer()
         super().connection_lost(exc)
 
-    def _await_head(self) -> None:
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._late)
+    def shutdown(self) -> None:
+        """Close after what is being answered. Whoever has just come is heard once, not hung up on."""
+        if self._exchange is not None or self.transport.is_closing():
+            super().shutdown()
+            return
+        self._ending = True
+        self._forget_timer()
+        self._await_head(LAST_HEAD_TIMEOUT_S)
+
+    def _await_head(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._late)
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -141,7 +155,7 @@ class GuardedHttp(HttpToolsProtocol):
     def _late(self) -> None:
         """The time is up. Whoever is still being answered may take that long to ask again."""
         if self._answering():
-            self._await_head()
+            self._await_head(HEAD_TIMEOUT_S)
         else:
             self._timer = None
             self.transport.close()

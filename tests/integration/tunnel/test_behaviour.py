@@ -417,3 +417,45 @@ async def test_close_says_why(link) -> None:
     assert link.node.close_reason == "superseded"
     await link.hub.close("again")
     assert link.hub.close_reason == "superseded"
+
+
+async def test_what_is_offered_is_sent_or_left(link, request_open) -> None:
+    offered: list[bool] = []
+    full = asyncio.Event()
+
+    async def handler(stream) -> None:
+        await stream.send_head(Head(status=200, headers=()))
+        offered.append(stream.offer(b"one "))
+        await stream.send(b"two ")
+        while stream.offer(b"x" * 16_000):
+            offered.append(True)
+        offered.append(False)
+        full.set()
+        await stream.send(b" end", fin=True)
+
+    link.handler = handler
+    stream = await link.hub.open(request_open())
+    await stream.send(b"", fin=True)
+    await full.wait()
+    body = b""
+    while (piece := await stream.receive()) is not None:
+        body += piece
+    assert body == b"one two " + b"x" * 16_000 * (len(offered) - 2) + b" end"
+    assert offered[0]
+    assert not offered[-1]
+    assert len(offered) > 2
+
+
+async def test_nothing_can_be_offered_to_a_stream_that_is_over(link, request_open) -> None:
+    refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def handler(stream) -> None:
+        await stream.send_head(Head(status=200, headers=()))
+        stream.reset(ResetCode.ENGINE_ERROR)
+        refused.set_result(stream.offer(b"late"))
+
+    link.handler = handler
+    stream = await link.hub.open(request_open())
+    assert not await refused
+    with pytest.raises(StreamReset):
+        await stream.receive()

@@ -123,3 +123,12 @@ def test_what_is_kept_is_bounded_and_is_the_end(sizes: list[int]) -> None:
     assert whole.endswith(ends.tail)
     assert min(len(whole), TAIL_BYTES) <= len(ends.tail) < 2 * TAIL_BYTES
     assert ends.head == whole[:HEAD_BYTES]
+
+
+@given(st.lists(st.sampled_from([b"data: x\n\n", b"data: [DO", b"NE]", b"[DONE]", b"\n", b" "]), max_size=8))
+def test_whether_a_piece_would_say_done_is_known_before_it_is_added(pieces: list[bytes]) -> None:
+    ends = BodyEnds()
+    for piece in pieces:
+        foreseen = ends.would_say_done(piece)
+        ends.add(piece)
+        assert foreseen == ends.says_done

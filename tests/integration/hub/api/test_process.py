@@ -110,6 +110,32 @@ async def test_sigterm_lets_a_stream_finish_and_takes_nothing_new(started, askin
     assert await started.ends() == 0
 
 
+async def test_whoever_came_just_before_the_end_is_still_answered(started):
+    host, _, port = started.api.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /readyz HTTP/1.1\r\n")
+    async with httpx.AsyncClient(base_url=started.api, trust_env=False) as later:
+        await later.get("/healthz")  # so the one before it has been let in
+    started.process.send_signal(signal.SIGTERM)
+    await refused(started.api)
+    writer.write(b"Host: hub\r\n\r\n")
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"connection: close" in answer
+    assert await started.ends() == 0
+
+
+async def test_whoever_says_nothing_does_not_keep_the_hub(started):
+    host, _, port = started.api.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with httpx.AsyncClient(base_url=started.api, trust_env=False) as later:
+        await later.get("/healthz")
+    started.process.send_signal(signal.SIGTERM)
+    assert await reader.read() == b""
+    assert await started.ends() == 0
+    writer.close()
+
+
 @pytest.mark.parametrize("started", [60], indirect=True)
 async def test_a_restart_under_64_streams_truncates_none_and_the_successor_has_the_node(
     started, asking, config, script
@@ -169,6 +195,8 @@ async def refused(url):
                     await fresh.get(f"{url}/readyz")
             except httpx.ConnectError:
                 return
+            except httpx.ReadError:  # it knocked in the moment in which the door was closed
+                pass
             await asyncio.sleep(0.02)
 
 
