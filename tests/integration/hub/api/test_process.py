@@ -123,6 +123,7 @@ async def test_whoever_came_just_before_the_end_is_still_answered(started):
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"connection: close" in answer
     assert await started.ends() == 0
+    writer.close()
 
 
 async def test_whoever_says_nothing_does_not_keep_the_hub(started):
