@@ -3,6 +3,7 @@
 #   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
 #   make test           every test; needs no root, says what it skips and how to get it
 #   make check          format, lint, types, layering, shell
+#   make soak           a line that keeps breaking, for ten minutes; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
@@ -16,7 +17,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format fuzz bench fixtures clean
+.PHONY: help demo test soak check format fuzz bench fixtures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,7 +44,10 @@ demo: $(VENV)/.ready-bench
 	@$(BIN)/python -m benchmarks.demo --shared-data $(DATA) $(if $(KEEP),--keep)
 
 test: $(VENV)/.ready-dev fixtures
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
+
+soak: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

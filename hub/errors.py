@@ -11,6 +11,8 @@
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
+    ├── NodeNotConnected        a job for a node that is not here
+    ├── TooManyJobs             a node has as many jobs as it may have
     ├── SignatureRefused        a request in a node's own name that its key did not sign
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
@@ -102,6 +104,20 @@ class JoinTokenInvalid(HubError):
 
     def __init__(self) -> None:
         super().__init__("the join token is not valid: it is mistyped, used up, revoked or expired")
+
+
+class NodeNotConnected(HubError):
+    """The node has no tunnel to this Hub now."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} is not connected: a job can be given when it is back")
+
+
+class TooManyJobs(HubError):
+    """The node has as many jobs as it may have."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} has too many jobs: wait until one has ended")
 
 
 class SignatureRefused(HubError):

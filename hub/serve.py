@@ -37,6 +37,7 @@ from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.errors import AddressUnavailable
 from hub.identity import load_hub_key
+from hub.jobs import Jobs
 from hub.last_seen import LastSeen
 from hub.limits import Limits
 from hub.metering import Meter
@@ -223,6 +224,7 @@ async def _compose(
         enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
         meter=meter,
         registry=registry,
+        jobs=Jobs(registry.session, clock),
         admission=admission,
         limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
         dispatcher=Dispatcher(
@@ -296,6 +298,7 @@ async def _tunnels(hub: Hub, listener: socket.socket, seen: LastSeen) -> AsyncIt
         on_session=hub.registry.connected,
         on_status=hub.registry.reported,
         on_closed=closed,
+        on_event=hub.jobs.told,
         stats=hub.metrics.tunnel.stats,
     )
     hub.metrics.tunnel.watch(server.load)

@@ -169,11 +169,11 @@ class Command(Message, kw_only=True, frozen=True):
 class Event(Message, kw_only=True, frozen=True):
     """Node to Hub: how a Command goes on."""
 
-    job: str
-    phase: str
-    done: int
-    total: int
-    error: str | None = None
+    job: Name
+    phase: Name
+    done: Bytes
+    total: Bytes
+    error: Text | None = None
 
 
 class Reset(Message, kw_only=True, frozen=True):

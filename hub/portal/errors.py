@@ -3,6 +3,7 @@
     PortalError
     ├── SignInRequired     nobody is signed in: go to the sign-in page and come back
     ├── FormRefused        the form cannot be trusted or read: foreign token, too long, not a form
+    ├── JobRefused         the node cannot be given work now
     ├── NotAllowed         the signed-in account's role may not do this
     └── PageNotFound       no such page, or not one this organisation may see
 
@@ -26,6 +27,12 @@ class FormRefused(PortalError):
     """The posted form was not one of ours, too large, or not a form at all."""
 
     status = 400
+
+
+class JobRefused(PortalError):
+    """The node is not connected, or has enough to do."""
+
+    status = 409
 
 
 class NotAllowed(PortalError):

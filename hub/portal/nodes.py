@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from hub.errors import InvalidInput, NotFound
+from hub.portal.node_models import model_rows
 from hub.portal.node_view import NodeView, node_view, node_views
 from hub.portal.pages import PortalRoute, field_problem, hub_of, install_command, page, see_other
 from hub.portal.placement import PlacementForm, machine_view, read_placement, region_hint
@@ -189,6 +190,10 @@ async def _node_page(
         visitor=visitor,
         here="/nodes",
         row=row,
+        models=model_rows(
+            session.models if session and view.is_online else (), view, hub.jobs.latest(found.id)
+        ),
+        may_give_jobs=visitor.may_change and found.organisation_id == visitor.organisation.id,
         machine=machine_view(found.machine, found.public_key),
         form=form,
         errors=errors,

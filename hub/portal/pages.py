@@ -22,7 +22,7 @@ from hub.errors import InvalidInput, NotFound, TooManyAttempts
 from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
-from hub.portal.errors import FormRefused, NotAllowed, PageNotFound, PortalError, SignInRequired
+from hub.portal.errors import FormRefused, JobRefused, NotAllowed, PageNotFound, PortalError, SignInRequired
 from hub.portal.security import PAGE_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _HEADINGS: dict[type[PortalError], str] = {
     FormRefused: "That form was not accepted",
+    JobRefused: "The node takes no work now",
     NotAllowed: "Your role does not reach this far",
     PageNotFound: "There is no such page",
 }

@@ -63,6 +63,7 @@ image beside tokens: they hardly notice
     faults/test_image_beside_tokens.py::test_pictures_beside_tokens
 random flaps under load: every request ends, in one way, once; nothing is left over
     faults/test_flaps.py::test_random_flaps_under_load
+    faults/test_flaps.py::test_long_flaps_under_load
 """
 
 import re

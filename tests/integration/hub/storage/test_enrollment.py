@@ -313,6 +313,7 @@ async def test_a_join_token_that_makes_no_sense_is_not_made(enrollment, organisa
 @pytest.mark.parametrize(
     ("field", "key", "machine"),
     [("public_key", "AAAA", MACHINE), ("public_key", "é", MACHINE), ("machine", PUBLIC, {"x": "y" * 9000})],
+    ids=["short", "letters", "talkative"],
 )
 async def test_a_machine_that_talks_nonsense_is_refused(enrollment, field, key, machine):
     with pytest.raises(InvalidInput) as refused:

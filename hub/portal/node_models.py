@@ -1,0 +1,93 @@
+"""A node's models on its page, and the buttons that load, unload and download them.
+
+Owns that part of the page. Only the owner's own people give a node work by hand; an operator does not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from hub.errors import NodeNotConnected, TooManyJobs
+from hub.jobs import Action, NodeJob
+from hub.portal.errors import FormRefused, JobRefused, PageNotFound
+from hub.portal.node_view import NodeView, WarmingView
+from hub.portal.pages import PortalRoute, hub_of, see_other
+from hub.portal.presenting import bytes_text
+from hub.portal.sessions import MayChange, Posted
+from tunnel.messages import ModelStatus
+
+router = APIRouter(route_class=PortalRoute, include_in_schema=False)
+
+ACTIONS: Mapping[Action, str] = {"load": "Load", "unload": "Unload", "pull": "Download"}
+_STATES = {"cold": ("Loads on demand", "off"), "warming": ("Warming", "warn"), "ready": ("Ready", "good")}
+_UNFIT = ("Does not fit", "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model of a node; `actions` are what may be asked for now."""
+
+    name: str
+    state: str
+    tone: str
+    size: str
+    phase: str | None
+    percent: int | None
+    failed: str | None
+    actions: tuple[tuple[Action, str], ...]
+
+
+def model_rows(
+    models: Sequence[ModelStatus], view: NodeView, jobs: Mapping[str, NodeJob]
+) -> tuple[ModelRow, ...]:
+    """Return what a node's page says of its models, those that do something first."""
+    warming = {each.model: each for each in view.warming}
+    order = {"ready": 0, "warming": 1, "cold": 2}
+    return tuple(
+        _row(model, warming.get(model.model), jobs.get(model.model))
+        for model in sorted(models, key=lambda model: (order[model.state], model.model))
+    )
+
+
+def _row(model: ModelStatus, warming: WarmingView | None, job: NodeJob | None) -> ModelRow:
+    state, tone = _STATES[model.state] if model.fits or model.state != "cold" else _UNFIT
+    busy = job if job is not None and not job.over else None
+    return ModelRow(
+        name=model.model,
+        state=state,
+        tone=tone,
+        size=f"{bytes_text(model.size_bytes)}{'' if model.on_disk else ', not downloaded'}",
+        phase=warming.phase if warming else busy.phase if busy else None,
+        percent=warming.percent if warming else None,
+        failed=job.error or "it failed" if job is not None and job.phase == "failed" else None,
+        actions=() if busy else _actions(model),
+    )
+
+
+def _actions(model: ModelStatus) -> tuple[tuple[Action, str], ...]:
+    wanted: list[Action] = []
+    if model.state == "ready":
+        wanted.append("unload")
+    elif model.state == "cold":
+        wanted += [] if model.on_disk else ["pull"]
+        wanted += ["load"] if model.fits else []
+    return tuple((action, ACTIONS[action]) for action in wanted)
+
+
+@router.post("/nodes/{node_id}/models")
+async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: str) -> Response:
+    """Give a node a job with one of the models it offers."""
+    hub = hub_of(request)
+    node = await hub.storage.nodes.get(node_id)
+    if node is None or node.organisation_id != visitor.organisation.id or node.revoked_at is not None:
+        raise PageNotFound("There is no such node, or it belongs to another organisation.")
+    model = form.text("model")
+    action: Action | None = next((each for each in ACTIONS if each == form.text("action")), None)
+    if action is None or hub.registry.model_status(node.id, model) is None:
+        raise FormRefused("The node does not offer that model any more. Open its page again.")
+    try:
+        await hub.jobs.give(node.id, action, model)
+    except (NodeNotConnected, TooManyJobs) as error:
+        raise JobRefused(f"{str(error).capitalize()}.") from error
+    return see_other(f"/nodes/{node.id}#models")
