@@ -69,16 +69,17 @@ async def test_a_node_s_page_follows_a_model_that_loads(team, pieces) -> None:
     machine = await team.machine("fra-1")
     await machine.connect()
     page = await team.visit(f"/nodes/{machine.node_id}", clock=True)
-    now = page.get_by_role("region", name="Now")
+    now, models = (page.get_by_role("region", name=name) for name in ("Now", "Models"))
     for done in (20, 80):
         loading = pieces.model("qwen-32b", "warming", phase="downloading", done_bytes=done, total_bytes=100)
         await machine.report(models=(loading,))
         await page.clock.run_for(NEXT_REFRESH_MS)
-        await expect(now).to_contain_text(f"downloading {done} %")
-        await expect(now.get_by_role("progressbar")).to_have_js_property("value", done)
+        await expect(models).to_contain_text(f"downloading {done} %")
+        await expect(models.get_by_role("progressbar")).to_have_js_property("value", done)
     await machine.leave()
     await page.clock.run_for(NEXT_REFRESH_MS)
     await expect(now).to_contain_text("It is not connected.")
+    await expect(models).to_contain_text("They are shown while the node is connected.")
     await expect(page.locator("#state")).to_contain_text("Offline")
 
 
