@@ -19,7 +19,7 @@ from benchmarks.tunnel_bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel_relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel_server import Carried, Carry
 from benchmarks.tunnel_stack import run_relay_stack
-from tunnel.server import DEFAULT_LIMITS
+from tunnel.gate import DEFAULT_LIMITS
 
 
 class Part(StrEnum):

@@ -21,8 +21,9 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from benchmarks.tunnel_nodes import CPU, PRODUCE, SINK, Produce, chance
+from tunnel.gate import DEFAULT_LIMITS, Grant, TunnelLimits
 from tunnel.messages import Open, Status
-from tunnel.server import DEFAULT_LIMITS, Grant, TunnelLimits, TunnelServer
+from tunnel.server import TunnelServer
 from tunnel.session import HubSession, OutboundStream
 
 BODY_BYTES: Final = 8 * 1024 * 1024

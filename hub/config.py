@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,9 +48,15 @@ def _url_of(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _network(text: str) -> str:
+    ip_network(text)  # says itself what is wrong
+    return text
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_expand)]
 TunnelUrl = Annotated[str, _url_of("ws", "wss")]
 HttpUrl = Annotated[str, _url_of("http", "https")]
+Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -92,6 +99,10 @@ class HubConfig(BaseSettings):
     )
     tunnel_urls: Annotated[tuple[TunnelUrl, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="URLs that nodes are told to dial; `tunnel_host` and `tunnel_port` where empty."
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses and networks of proxies whose `X-Forwarded-For` and `-Proto` are believed.",
     )
     region_authority: RegionAuthority = Field(
         RegionAuthority.OPERATOR,

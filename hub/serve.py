@@ -300,6 +300,7 @@ async def _tunnels(hub: Hub, listener: socket.socket, seen: LastSeen) -> AsyncIt
         on_closed=closed,
         on_event=hub.jobs.told,
         stats=hub.metrics.tunnel.stats,
+        trusted_proxies=config.trusted_proxies,
     )
     hub.metrics.tunnel.watch(server.load)
     await server.start_on(listener)
@@ -335,6 +336,7 @@ async def _api(
             log_config=None,
             access_log=False,
             server_header=False,
+            forwarded_allow_ips=list(config.trusted_proxies),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, math.ceil(config.drain_s)),
         )

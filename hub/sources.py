@@ -19,9 +19,9 @@ from hub.policy import NodeFacts, RegionAuthority, RegionTree
 from hub.storage.records import ApiKey, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid, HandshakeRefused
+from tunnel.gate import Grant
 from tunnel.handshake import QUARANTINED_STATUS
 from tunnel.identity import decode_public_key, encode_public_key
-from tunnel.server import Grant
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""The Hub's listener for tunnels: who may come in, and the sessions that stand.
+"""The Hub's listener for tunnels: from an accepted connection to the end of its session.
 
-Owns the listening socket, the limits before authentication and the set of live sessions. Must not
-know accounts, policies or storage: it asks a `NodeAuthenticator`. It is its own listener, not an
+Owns the listening socket, the handshake's course and the set of live sessions. Must not know who may
+come in, which is the gate's matter, nor accounts, policies or storage. It is its own listener, not an
 ASGI application: an ASGI server closes every websocket on SIGTERM before anything could drain.
 """
 
@@ -10,25 +10,20 @@ import logging
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
 from random import random
-from typing import Any, Protocol
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from tunnel.channel import CLOSE_TIMEOUT_S, WRITE_LIMIT_BYTES, BoundedServerConnection, WebSocketChannel
 from tunnel.errors import ChannelClosed, HandshakeRefused, ProtocolViolation, TunnelError
-from tunnel.flow import PROCESS_BUDGET, ByteBudget, TokenBucket
+from tunnel.flow import ByteBudget
 from tunnel.frames import MAX_MESSAGE_BYTES
+from tunnel.gate import DEFAULT_LIMITS, LOOPBACK, Gate, Grant, NodeAuthenticator, TunnelLimits, named
 from tunnel.handshake import (
     BUSY_CLOSURE,
-    NODE_HEADER,
     QUARANTINED_CLOSURE,
     QUARANTINED_STATUS,
     REFUSED_CLOSURE,
@@ -38,7 +33,6 @@ from tunnel.handshake import (
 )
 from tunnel.liveness import LivenessTimes
 from tunnel.messages import Event, Hello, Status, Welcome
-from tunnel.protocol import MAX_STREAMS
 from tunnel.roles import HubProtocol
 from tunnel.session import HubSession
 from tunnel.stats import TunnelLoad, TunnelStats, load_of
@@ -46,53 +40,6 @@ from tunnel.stats import TunnelLoad, TunnelStats, load_of
 BACKLOG = 4096  # connections that wait to be accepted: a Hub that comes back is dialled by all at once
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What an admitted node gets: its session's generation and its current credential."""
-
-    generation: int
-    credential: str
-
-
-class NodeAuthenticator(Protocol):
-    """What the server asks of the Hub about nodes."""
-
-    async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
-        """Give the node's active keys; none means unknown or revoked."""
-        ...
-
-    async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
-        """Give leave, after the signature was verified.
-
-        Args:
-            node_id: Who it is.
-            instance_id: Which run of it.
-            key: The one of its keys that made the signature.
-
-        Raises:
-            HandshakeRefused: not now, or not ever.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TunnelLimits:
-    """What a server allows. Rates are per second, times in seconds."""
-
-    handshakes_per_s: float = 50.0
-    handshake_burst: int = 100
-    handshakes_per_address: int = 64  # unfinished at once; many nodes may share one address
-    handshake_timeout_s: float = 5.0
-    retry_after_s: float = 5.0  # told to who comes too fast, plus as much again at random
-    max_streams: int = MAX_STREAMS
-    buffered_bytes: int = PROCESS_BUDGET  # of answers that wait for their readers, all sessions together
-    least_smear_s: float = 2.0  # over which nodes are asked to come back; longer where they are many
-    heartbeat_s: float = 15.0
-
-
-DEFAULT_LIMITS = TunnelLimits()
 
 
 class TunnelServer:
@@ -110,6 +57,7 @@ class TunnelServer:
         limits: What is allowed.
         ssl_context: To serve wss:// without a proxy.
         stats: Where things are counted.
+        trusted_proxies: Addresses or networks whose X-Forwarded-For is believed.
     """
 
     def __init__(
@@ -125,10 +73,10 @@ class TunnelServer:
         limits: TunnelLimits = DEFAULT_LIMITS,
         ssl_context: ssl.SSLContext | None = None,
         stats: TunnelStats | None = None,
+        trusted_proxies: Sequence[str] = LOOPBACK,
     ) -> None:
         self._hub_id = hub_id
         self._host_names = tuple(host_names)
-        self._authenticator = authenticator
         self._on_session = on_session
         self._on_status = on_status
         self._on_closed = on_closed
@@ -137,11 +85,9 @@ class TunnelServer:
         self._ssl_context = ssl_context
         self._stats = stats or TunnelStats()
         self._budget = ByteBudget(limits.buffered_bytes)
-        self._rate = TokenBucket(rate=limits.handshakes_per_s, burst=limits.handshake_burst)
-        self._unfinished: Counter[str] = Counter()  # handshakes by address
+        self._gate = Gate(authenticator, limits, self._stats, trusted_proxies)
         self._sessions: set[HubSession] = set()
         self._server: Server | None = None
-        self._draining = False
 
     @property
     def port(self) -> int:
@@ -172,7 +118,7 @@ class TunnelServer:
         self._server = await serve(
             self._accept,
             **where,
-            process_request=self._screen,
+            process_request=self._gate.screen,
             backlog=BACKLOG,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             ssl=self._ssl_context,
@@ -192,9 +138,9 @@ class TunnelServer:
         Sessions go on until their nodes leave, `close`, or `deadline_s` seconds from now: streams that run
         finish, and new ones may still be opened for as long as a node has nowhere else to go.
         """
-        if self._server is None or self._draining:
+        if self._server is None or self._gate.closed:
             return
-        self._draining = True
+        self._gate.closed = True
         self._server.close(close_connections=False)
         limits, count = self._limits, len(self._sessions)
         smear_s = min(deadline_s, max(limits.least_smear_s, count / max(limits.handshakes_per_s, 1.0)))
@@ -215,32 +161,6 @@ class TunnelServer:
         await asyncio.gather(*(session.close("going away") for session in self._sessions))
         self._server.close()
         await self._server.wait_closed()
-
-    # -- before the upgrade -----------------------------------------------------------------------
-
-    async def _screen(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer what may not even become a websocket; None lets it through."""
-        if self._draining:
-            self._stats.handshakes["draining"] += 1
-            return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
-        if self._unfinished[_address(connection)] >= self._limits.handshakes_per_address:
-            self._stats.handshakes["too_many"] += 1
-            return self._later(connection, HTTPStatus.TOO_MANY_REQUESTS)
-        node_id = _named(request)
-        if not node_id or not await self._authenticator.public_keys(node_id):
-            self._stats.handshakes["unknown"] += 1
-            return connection.respond(HTTPStatus.UNAUTHORIZED, "unknown node\n")
-        # Asked last, so that strangers use up nothing of what nodes need to come back.
-        if not self._rate.take(time.monotonic()):
-            self._stats.handshakes["too_fast"] += 1
-            return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
-        return None
-
-    def _later(self, connection: ServerConnection, status: HTTPStatus) -> Response:
-        response = connection.respond(status, "come back later\n")
-        seconds = self._limits.retry_after_s * (1 + random())  # noqa: S311 - as in _drain
-        response.headers["Retry-After"] = str(round(seconds))
-        return response
 
     # -- one connection ---------------------------------------------------------------------------
 
@@ -264,31 +184,26 @@ class TunnelServer:
             self._on_closed(session)
 
     async def _shake_hands(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
-        address = _address(connection)
-        if self._unfinished[address] >= self._limits.handshakes_per_address:
-            raise HandshakeRefused(429, reason="too many handshakes")  # all were let through at once
-        self._unfinished[address] += 1
-        try:
+        with self._gate.handshake(self._address(connection)):
             async with asyncio.timeout(self._limits.handshake_timeout_s):
                 return await self._authenticate(connection, channel)
-        finally:
-            self._unfinished[address] -= 1
-            if not self._unfinished[address]:
-                del self._unfinished[address]
+
+    def _address(self, connection: ServerConnection) -> str:
+        return self._gate.address(connection, connection.request)
 
     async def _authenticate(self, connection: ServerConnection, channel: WebSocketChannel) -> HubSession:
         request = connection.request
         proof = await challenge(
             channel,
             hub_id=self._hub_id,
-            node_id=_named(request) if request else "",
+            node_id=named(request) if request else "",
             host_names=self._host_names,
-            public_keys=self._authenticator.public_keys,
+            public_keys=self._gate.authenticator.public_keys,
         )
-        if self._draining:
+        if self._gate.closed:
             raise HandshakeRefused(503, reason="going away")  # it would be left at once
         hello = proof.hello
-        grant = await self._authenticator.admit(hello.node_id, hello.instance_id, proof.key)
+        grant = await self._gate.authenticator.admit(hello.node_id, hello.instance_id, proof.key)
         max_streams = max(1, min(self._limits.max_streams, hello.max_streams))
         await welcome(channel, self._welcome(grant, max_streams))
         return self._session(connection, channel, hello, grant, max_streams)
@@ -324,7 +239,7 @@ class TunnelServer:
             node_id=hello.node_id,
             instance_id=hello.instance_id,
             hub_id=self._hub_id,
-            remote_address=_address(connection),
+            remote_address=self._address(connection),
             connected_at=time.time(),
             agent=hello.agent,
             replaces=hello.replaces,
@@ -341,17 +256,6 @@ async def _finished(session: HubSession) -> None:
     finally:
         idle.cancel()
         closed.cancel()
-
-
-def _named(request: Request) -> str:
-    """The node that a request names; nothing where it names none, or several."""
-    names = request.headers.get_all(NODE_HEADER)
-    return names[0] if len(names) == 1 else ""
-
-
-def _address(connection: ServerConnection) -> str:
-    peer = connection.remote_address
-    return str(peer[0]) if peer else ""
 
 
 def _result(error: Exception) -> str:

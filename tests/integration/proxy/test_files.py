@@ -9,9 +9,9 @@ import pytest
 from hub import serve
 from hub.addresses import dialled_names
 from hub.config import HubConfig
+from tunnel.gate import DEFAULT_LIMITS
 from tunnel.handshake import host_matches
 from tunnel.liveness import PING_JITTER, LivenessTimes
-from tunnel.server import DEFAULT_LIMITS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "proxy.md").read_text()

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from runtime.control_client import ControlClient
 from tunnel.errors import HandshakeRefused
+from tunnel.gate import Grant
 from tunnel.identity import decode_public_key
 from tunnel.messages import Command, Event, Status
-from tunnel.server import Grant, TunnelServer
+from tunnel.server import TunnelServer
 from tunnel.session import HubSession
 
 # without a Hub

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from tunnel.channel import memory_pair
 from tunnel.client import TunnelClient
+from tunnel.gate import Grant, TunnelLimits
 from tunnel.identity import NodeIdentity
 from tunnel.messages import Command, Event, Open, Status, Welcome
 from tunnel.roles import HubProtocol, NodeProtocol
-from tunnel.server import Grant, TunnelLimits, TunnelServer
+from tunnel.server import TunnelServer
 from tunnel.session import HubSession, InboundStream, NodeSession
 
 Handler = Callable[[InboundStream], Awaitable[None]]

@@ -247,7 +247,7 @@ async def test_a_node_comes_back_by_itself_when_the_hub_does(new_hub, new_node) 
     await node.reach("waiting")
     second = new_hub()
     second.accounts = first.accounts
-    second.server._authenticator = first.accounts
+    second.server._gate.authenticator = first.accounts
     await second.server.start("127.0.0.1", port)
     session = await second.sessions.get()
     assert session.generation == 2
@@ -299,7 +299,7 @@ async def test_a_hub_that_drains_truncates_no_stream(new_hub, new_node, request_
 async def test_a_node_moves_to_another_hub_before_the_first_closes(new_hub, new_node, request_open) -> None:
     """Two Hubs with the same nodes; the first drains with a stream under way."""
     first, second = new_hub(least_smear_s=0.0), new_hub()
-    second.accounts = second.server._authenticator = first.accounts
+    second.accounts = second.server._gate.authenticator = first.accounts
     for side in (first, second):
         await side.server.start("127.0.0.1", 0)
     release, began = asyncio.Event(), asyncio.Event()

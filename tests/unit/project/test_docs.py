@@ -28,8 +28,8 @@ from hub.router import Reason, Refusal, RefusalCode
 from hub.storage.records import Account, Organisation, Role, UsageRecord
 from tunnel import identity
 from tunnel.errors import TicketRefused
+from tunnel.gate import DEFAULT_LIMITS
 from tunnel.identity import NodeCredential, Ticket, TicketVerifier, issue_ticket
-from tunnel.server import DEFAULT_LIMITS
 from tunnel.stats import load_of
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -171,6 +171,8 @@ def shown(name: str, value: object) -> str:
             return "unset"
         case ():
             return "none"
+        case tuple():
+            return f"`{','.join(value)}`"
         case Path():
             return f"`~/{value.relative_to(Path.home())}`"
         case float():

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from websockets.asyncio.client import connect
 
 from benchmarks.portal_client import read_forms
 from runtime.enrollment import HubApi, describe_machine, tls_context
@@ -27,8 +28,8 @@ async def test_a_node_enrolls_dials_and_leaves_by_the_one_name(site: Any, until:
     await until(lambda: site.here(identity.hub.node_id) is None, "it is let go")
 
 
-async def test_the_hub_sees_an_app_by_its_address_and_a_node_by_the_proxys(site: Any) -> None:
-    """An address that the app invents counts for nothing. The tunnel's port reads no header."""
+async def test_the_hub_sees_apps_and_nodes_by_their_own_address(site: Any, monkeypatch: Any) -> None:
+    """Addresses that they invent count for nothing."""
     invented = {"x-forwarded-for": "192.0.2.66", "forwarded": "for=192.0.2.66", "x-real-ip": "192.0.2.66"}
     asked = {"public_key": encode_public_key(KEY.public_key()), "name": "attic", "machine": {}}
     async with site.client(local_address="127.0.0.2") as app:
@@ -38,8 +39,14 @@ async def test_the_hub_sees_an_app_by_its_address_and_a_node_by_the_proxys(site:
     waiting = site.hub.storage.enrollments.count_pending
     now = site.hub.clock()
     assert [await waiting(address, now=now) for address in ("127.0.0.2", "192.0.2.66")] == [1, 0]
+
+    def connect_from_elsewhere(url: str, **options: Any) -> Any:
+        headers = dict(options.pop("additional_headers")) | {"X-Forwarded-For": "192.0.2.66"}
+        return connect(url, additional_headers=headers, local_addr=("127.0.0.3", 0), **options)
+
+    monkeypatch.setattr("tunnel.dial.connect", connect_from_elsewhere)
     node = await site.joined()
-    assert site.here(node.identity.node_id).remote_address == "127.0.0.1"
+    assert site.here(node.identity.node_id).remote_address == "127.0.0.3"
 
 
 async def test_the_portal_signs_in_with_cookies_that_never_leave_tls(site: Any, password: str) -> None:

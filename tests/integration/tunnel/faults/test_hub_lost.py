@@ -30,7 +30,7 @@ async def test_a_hub_that_drains_under_load_truncates_nothing_and_refuses_nothin
         await stream.send(b"last", fin=True)
 
     first, second = await start_hub(least_smear_s=0.0), await start_hub()
-    second.accounts = second.server._authenticator = first.accounts
+    second.accounts = second.server._gate.authenticator = first.accounts
     node = start_node(first.url, first.know(), handler, more=(second.url,))
     old = await first.sessions.get()
     streams = [await old.open(request_open(f"long {number}")) for number in range(STREAMS)]
@@ -96,7 +96,7 @@ async def test_a_hub_that_is_killed_has_its_nodes_back_one_after_the_other(
         await node.reach("waiting")
         await node.reach("waiting")
     restarted = await start_hub(handshake_burst=ADMITTED_AT_ONCE, handshakes_per_s=20.0, retry_after_s=1.0)
-    restarted.accounts = restarted.server._authenticator = killed.accounts
+    restarted.accounts = restarted.server._gate.authenticator = killed.accounts
     relay.target = restarted.server.port
     clock = asyncio.get_running_loop().time
     back, moments = {}, []

@@ -78,7 +78,7 @@ async def say(hub_side, words: bytes) -> int:
         connection = await dial(hub_side)
     except InvalidStatus as refusal:
         return refusal.response.status_code
-    assert hub_side.server._unfinished["127.0.0.1"] <= UNFINISHED
+    assert hub_side.server._gate._unfinished["127.0.0.1"] <= UNFINISHED
     with contextlib.suppress(ConnectionClosed):
         if words:
             await connection.send(words)
@@ -123,7 +123,7 @@ async def test_a_flood_before_authentication_is_bounded_and_keeps_nobody_else_ou
     assert set(ends) <= {429, BUSY_CLOSURE, code}
     assert session.close_reason is None
     assert hub_side.accounts.admitted == [("node_a", "inst_1")]
-    assert not hub_side.server._unfinished
+    assert not hub_side.server._gate._unfinished
 
 
 async def test_connections_that_never_ask_are_hung_up_on(start_hub, start_node, ask, answer) -> None:
