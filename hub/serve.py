@@ -18,44 +18,28 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 import uvloop
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from hub import logs
-from hub.accounts import AccountService
 from hub.addresses import Addresses, dialled_names, local, outside
-from hub.admission import Admission
-from hub.api import openai_errors
 from hub.api.guarded_http import GuardedHttp, allow_connections
 from hub.app import create_app
-from hub.changes import Changes
-from hub.clones import CloneWatch
+from hub.assembly import Copies, compose
 from hub.cluster.local import RevisionWatch
 from hub.composition import Hub
 from hub.config import HubConfig
-from hub.dispatch import Dispatcher
-from hub.enrollment import EnrollmentService
-from hub.errors import AddressUnavailable
 from hub.identity import load_hub_key
-from hub.jobs import Jobs
 from hub.last_seen import LastSeen
-from hub.limits import Limits
-from hub.metering import Meter
-from hub.metrics import Metrics
+from hub.listening import listen
 from hub.operations import read_catalog
-from hub.registry import Registry
-from hub.sources import StoredFacts, StoredNodes
+from hub.sources import StoredNodes
 from hub.storage.repositories import Storage
-from models.catalog import Catalog
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
 from tunnel.session import HubSession
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
-DEAD_PEER_MS = 120_000
-"""Milliseconds a peer may leave what was sent to it unacknowledged, or its window shut."""
 KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
 
@@ -75,25 +59,6 @@ class _ApiServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: the process stops in an order that uvicorn does not know."""
         yield
-
-
-class _Copies:
-    """Everything copied from the database, for the watch on its revision."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    @property
-    def incomplete(self) -> bool:
-        return self._hub.registry.facts.incomplete
-
-    async def reload(self) -> None:
-        self._hub.admission.forget()
-        await self._hub.registry.facts.load()
-
-    def forget(self) -> None:
-        self._hub.admission.forget()
-        self._hub.registry.facts.forget()
 
 
 class Server:
@@ -177,11 +142,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     key = load_hub_key(config.key_file, config.database_file)
     catalog = read_catalog(config)
     async with AsyncExitStack() as stack:
-        api_listener = stack.enter_context(_listener(config.host, config.port))
-        tunnel_listener = stack.enter_context(_listener(config.tunnel_host, config.tunnel_port))
+        api_listener = stack.enter_context(listen(config.host, config.port))
+        tunnel_listener = stack.enter_context(listen(config.tunnel_host, config.tunnel_port))
         storage = await stack.enter_async_context(await Storage.open(config.database))
         await storage.migrate()
-        hub, source = await _compose(config, catalog, storage, key, clock)
+        hub, source = await compose(config, catalog, storage, key, clock)
         await stack.enter_async_context(hub.meter)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
@@ -189,86 +154,10 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         seen = LastSeen(source, hub.registry.snapshot, clock)
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
-        watch = RevisionWatch(source.revision, _Copies(hub))
+        watch = RevisionWatch(source.revision, Copies(hub))
         for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
-
-
-async def _compose(
-    config: HubConfig,
-    catalog: Catalog,
-    storage: Storage,
-    key: Ed25519PrivateKey,
-    clock: Callable[[], float],
-) -> tuple[Hub, StoredFacts]:
-    """Build the parts and let those that keep copies hear of changes."""
-    hub_id = await storage.settings.hub_id()
-    changes = Changes()
-    source = StoredFacts(storage, config.region_authority)
-    registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
-    admission = Admission(source, clock)
-    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
-    meter = Meter(storage, config.spool_dir)
-    changes.subscribe(registry.facts.obey)
-    changes.subscribe(admission.obey)
-    hub = Hub(
-        config=config,
-        hub_id=hub_id,
-        key=key,
-        storage=storage,
-        accounts=AccountService(storage, clock),
-        changes=changes,
-        clones=CloneWatch(),
-        catalog=catalog,
-        enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
-        meter=meter,
-        registry=registry,
-        jobs=Jobs(registry.session, clock),
-        admission=admission,
-        limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
-        dispatcher=Dispatcher(
-            registry=registry,
-            admission=admission,
-            catalog=catalog,
-            usage=meter,
-            hub_key=key,
-            clock=clock,
-            queue_timeout_s=config.queue_timeout_s,
-            read_error=openai_errors.from_upstream,
-            on_record=metrics.used,
-        ),
-        metrics=metrics,
-        addresses=Addresses(),
-        clock=clock,
-    )
-    return hub, source
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise AddressUnavailable(
-            f"cannot listen on {local(host, port)}: {error.strerror or error}. Is a Hub running already? "
-            "Other ports: `port` and `tunnel_port`"
-        ) from error
-    # Accepted connections inherit it. asyncio sets it by itself only on sockets that name their protocol.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _give_up_dead_peers(listener)
-    return listener
-
-
-def _give_up_dead_peers(listener: socket.socket) -> None:
-    """Let the kernel drop connections whose peer has taken nothing for a while (RFC 5482), where it can."""
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-
-
-def _slots(catalog: Catalog, model: str) -> int:
-    spec = catalog.get(model)
-    return 1 if spec is None else spec.slots
 
 
 @asynccontextmanager

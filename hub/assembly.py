@@ -1,0 +1,107 @@
+"""The Hub's parts made from its settings, and those told of changes that keep copies.
+
+Owns which setting goes where. Must not know sockets or in what order things start and stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hub.accounts import AccountService
+from hub.addresses import Addresses
+from hub.admission import Admission
+from hub.api import openai_errors
+from hub.changes import Changes
+from hub.clones import CloneWatch
+from hub.composition import Hub
+from hub.config import HubConfig
+from hub.dispatch import Dispatcher
+from hub.enrollment import EnrollmentService
+from hub.jobs import Jobs
+from hub.limits import Limits
+from hub.metering import Meter
+from hub.metrics import Metrics
+from hub.registry import Registry
+from hub.sources import StoredFacts
+from hub.storage.repositories import Storage
+from models.catalog import Catalog
+
+
+class Copies:
+    """Everything copied from the database, for the watch on its revision."""
+
+    def __init__(self, hub: Hub) -> None:
+        """Watch over a Hub's copies."""
+        self._hub = hub
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something could not be read and must be asked for again."""
+        return self._hub.registry.facts.incomplete
+
+    async def reload(self) -> None:
+        """Read all of it anew."""
+        self._hub.admission.forget()
+        await self._hub.registry.facts.load()
+
+    def forget(self) -> None:
+        """Trust none of it any more: the database cannot be asked."""
+        self._hub.admission.forget()
+        self._hub.registry.facts.forget()
+
+
+async def compose(
+    config: HubConfig,
+    catalog: Catalog,
+    storage: Storage,
+    key: Ed25519PrivateKey,
+    clock: Callable[[], float],
+) -> tuple[Hub, StoredFacts]:
+    """Build the parts and let those that keep copies hear of changes."""
+    hub_id = await storage.settings.hub_id()
+    changes = Changes()
+    source = StoredFacts(storage, config.region_authority)
+    registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
+    admission = Admission(source, clock)
+    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
+    meter = Meter(storage, config.spool_dir)
+    changes.subscribe(registry.facts.obey)
+    changes.subscribe(admission.obey)
+    hub = Hub(
+        config=config,
+        hub_id=hub_id,
+        key=key,
+        storage=storage,
+        accounts=AccountService(storage, clock),
+        changes=changes,
+        clones=CloneWatch(),
+        catalog=catalog,
+        enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
+        meter=meter,
+        registry=registry,
+        jobs=Jobs(registry.session, clock),
+        admission=admission,
+        limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
+        dispatcher=Dispatcher(
+            registry=registry,
+            admission=admission,
+            catalog=catalog,
+            usage=meter,
+            hub_key=key,
+            clock=clock,
+            queue_timeout_s=config.queue_timeout_s,
+            read_error=openai_errors.from_upstream,
+            on_record=metrics.used,
+        ),
+        metrics=metrics,
+        addresses=Addresses(),
+        clock=clock,
+    )
+    return hub, source
+
+
+def _slots(catalog: Catalog, model: str) -> int:
+    spec = catalog.get(model)
+    return 1 if spec is None else spec.slots
