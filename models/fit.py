@@ -10,7 +10,7 @@ nearly empty): the estimate lay 1 to 10 % above what was taken, never below.
 
 from dataclasses import dataclass
 
-from models.header import GgufHeader
+from models.header import ModelHeader
 
 MIB = 1024 * 1024
 F16_BYTES = 2.0
@@ -43,7 +43,7 @@ class MemoryEstimate:
 
 
 def estimate(
-    header: GgufHeader,
+    header: ModelHeader,
     *,
     size_bytes: int,
     context: int,
@@ -55,8 +55,8 @@ def estimate(
     """Estimate the memory one replica takes.
 
     Args:
-        header: Of the weights file.
-        size_bytes: Of the weights file.
+        header: Of the weights.
+        size_bytes: Of the weights, all files together.
         context: Tokens in ONE slot. The engine's own context size is `context * slots`.
         slots: Requests answered at the same time.
         kv_element_bytes: Of one cached number: 2 for f16, 34/32 for q8_0.
@@ -77,7 +77,7 @@ def fits(estimate: MemoryEstimate, free_bytes: int) -> bool:
     return estimate.total <= free_bytes
 
 
-def _kv_cache(header: GgufHeader, context: int, element_bytes: float) -> int:
+def _kv_cache(header: ModelHeader, context: int, element_bytes: float) -> int:
     """Return the bytes of one slot's cache."""
     elements = sum(
         heads * _cached_tokens(header, context, sliding=sliding)
@@ -86,7 +86,7 @@ def _kv_cache(header: GgufHeader, context: int, element_bytes: float) -> int:
     return int(elements * (header.key_length + header.value_length) * element_bytes)
 
 
-def _cached_tokens(header: GgufHeader, context: int, *, sliding: bool) -> int:
+def _cached_tokens(header: ModelHeader, context: int, *, sliding: bool) -> int:
     """A sliding layer keeps its window and one batch, in whole paddings; any other keeps everything."""
     if not sliding or header.sliding_window is None:
         return context
@@ -94,7 +94,7 @@ def _cached_tokens(header: GgufHeader, context: int, *, sliding: bool) -> int:
     return min(context, -(-window // CACHE_PADDING) * CACHE_PADDING)
 
 
-def _compute(header: GgufHeader, context: int, slots: int, *, accelerated: bool) -> int:
+def _compute(header: ModelHeader, context: int, slots: int, *, accelerated: bool) -> int:
     batch = min(BATCH_TOKENS, context * slots)
     activations = HIDDEN_COPIES * header.embedding_length + FEED_FORWARD_COPIES * header.feed_forward_length
     logits = header.vocabulary_size * (batch if accelerated else slots)

@@ -154,24 +154,24 @@ def _header(scan: _Scan) -> GgufHeader:
         raise _Malformed(f"its version is {version}, not one of {SUPPORTED_VERSIONS}")
     tensors, entries = scan.count(), scan.count()
     fields = {scan.text(): scan.value() for _ in range(entries)}
-    return _describe(fields, _tensor_bytes(scan, tensors, fields))
+    return _describe(fields, *_tensors(scan, tensors, fields))
 
 
-def _tensor_bytes(scan: _Scan, count: int, fields: Mapping[str, Value]) -> int:
-    """Add up the tensors and make sure that the file holds them all."""
-    total = end = 0
+def _tensors(scan: _Scan, count: int, fields: Mapping[str, Value]) -> tuple[int, int]:
+    """Add up the tensors' bytes and elements, and make sure that the file holds them all."""
+    total = end = parameters = 0
     for _ in range(count):
         scan.text()
         elements = 1
         for length in scan.numbers("Q", scan.dimensions()):
             elements *= int(length)
         size, offset = _bytes_of(elements, scan.unsigned("I")), scan.unsigned()
-        total, end = total + size, max(end, offset + size)
+        total, end, parameters = total + size, max(end, offset + size), parameters + elements
     alignment = _integer(fields, "general.alignment", GGUF_DEFAULT_ALIGNMENT) or GGUF_DEFAULT_ALIGNMENT
     start = -(-scan.at // alignment) * alignment
     if count and start + end > scan.size:
         raise _Malformed(f"it has {scan.size} bytes, its tensors need {start + end}: truncated?")
-    return total
+    return total, parameters
 
 
 def _bytes_of(elements: int, kind: int) -> int:
@@ -182,7 +182,7 @@ def _bytes_of(elements: int, kind: int) -> int:
     raise _Malformed(f"it has tensors of unknown type {kind}")
 
 
-def _describe(fields: Mapping[str, Value], tensor_bytes: int) -> GgufHeader:
+def _describe(fields: Mapping[str, Value], tensor_bytes: int, parameters: int) -> GgufHeader:
     architecture = str(fields.get("general.architecture", ""))
     if not architecture:
         raise _Malformed("it does not say its architecture")
@@ -213,6 +213,7 @@ def _describe(fields: Mapping[str, Value], tensor_bytes: int) -> GgufHeader:
         sliding_layers=_sliding(fields, architecture, layers) if window else (False,) * layers,
         file_type=_integer(fields, "general.file_type", 0) if "general.file_type" in fields else None,
         tensor_bytes=tensor_bytes,
+        parameters=parameters,
         has_chat_template="tokenizer.chat_template" in fields,
     )
 

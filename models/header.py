@@ -1,11 +1,11 @@
-"""What a weights file says about itself. Pure data: reading it from a file is `models.formats`' business."""
+"""What weights say about themselves. Pure data: reading it from files is `models.formats`' business."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GgufHeader:
-    """The part of a GGUF file's metadata that memory and capabilities depend on.
+class ModelHeader:
+    """The part of a model's description that memory and capabilities depend on, whatever the format.
 
     Attributes:
         context_length: Tokens the model was trained for.
@@ -14,8 +14,8 @@ class GgufHeader:
         key_length: Elements of one key head; `value_length` of one value head.
         sliding_window: Tokens a sliding layer looks back, or None.
         sliding_layers: For each layer, whether it only looks back `sliding_window` tokens.
-        file_type: llama.cpp's number for the main quantisation, or None where the file does not say.
         tensor_bytes: Of all weights together.
+        parameters: Numbers in all weights together, where the files at hand tell.
     """
 
     architecture: str
@@ -31,6 +31,30 @@ class GgufHeader:
     value_length: int
     sliding_window: int | None
     sliding_layers: tuple[bool, ...]
-    file_type: int | None
     tensor_bytes: int
     has_chat_template: bool
+    parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GgufHeader(ModelHeader):
+    """A GGUF file's metadata.
+
+    Attributes:
+        file_type: llama.cpp's number for the main quantisation, or None where the file does not say.
+    """
+
+    file_type: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SafetensorsHeader(ModelHeader):
+    """A folder's `config.json`, and the headers of its safetensors files.
+
+    Attributes:
+        dtype: What most of the weights' bytes are kept in, as safetensors spells it (`BF16`).
+        quantisation: The method that `config.json` names, or None.
+    """
+
+    dtype: str
+    quantisation: str | None

@@ -1,5 +1,6 @@
 """Small real weights files, written by the gguf package itself."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,21 @@ import pytest
 from models.header import GgufHeader
 
 GgufFactory = Callable[..., Path]
+CONFIG = {
+    "model_type": "llama",
+    "max_position_embeddings": 256,
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "vocab_size": 100,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+TENSORS = {
+    "__metadata__": {"format": "pt"},
+    "embed": {"dtype": "BF16", "shape": [100, 64], "data_offsets": [0, 12800]},
+    "up": {"dtype": "F32", "shape": [8, 32], "data_offsets": [12800, 13824]},
+}
 
 
 @pytest.fixture
@@ -52,6 +68,26 @@ def write_gguf(tmp_path: Path) -> GgufFactory:
         writer.write_tensors_to_file()
         writer.close()
         return path
+
+    return write
+
+
+@pytest.fixture
+def write_safetensors(tmp_path: Path) -> Callable[..., Path]:
+    """A folder with a model in it, small and complete."""
+
+    def write(
+        *,
+        config: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Any] | None = None,
+        data: bytes = bytes(13824),
+    ) -> Path:
+        folder = tmp_path / "model"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
+        header = json.dumps(TENSORS if tensors is None else tensors).encode()
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+        return folder
 
     return write
 

@@ -26,6 +26,7 @@ def test_says_what_the_gguf_package_wrote(write_gguf: Write) -> None:
     assert header.file_type == 1
     assert header.has_chat_template
     assert header.tensor_bytes == sum(int(tensor.n_bytes) for tensor in reader.tensors)
+    assert header.parameters == sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
 def test_a_stated_head_length_wins_over_the_computed_one(write_gguf: Write) -> None:
