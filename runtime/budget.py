@@ -42,9 +42,9 @@ class Budgets:
         """Every device now. Asks the system and the driver: call it in a thread."""
         return tuple(self._read(device, own_pids) for device in self._devices.values())
 
-    def used_by(self, device_id: str, pids: Collection[int]) -> int:
-        """Bytes of the device that these processes hold now. Blocks like `read`."""
-        return self._devices[device_id].memory_use(pids).ours
+    def used_by(self, devices: Sequence[str], pids: Collection[int]) -> int:
+        """The most that these processes hold of any of the devices now, in bytes. Blocks like `read`."""
+        return max(self._devices[device_id].memory_use(pids).ours for device_id in devices)
 
     def _read(self, device: Device, own_pids: Collection[int]) -> DeviceReading:
         others = device.memory_use(own_pids).others

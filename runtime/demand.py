@@ -27,6 +27,8 @@ class Waiter:
     id: str
     deadline: float
     need: Need
+    share: str = ""
+    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -41,7 +43,6 @@ class Load:
     id: str
     number: int
     stage: Stage = Stage.PREPARING
-    offers: tuple[Offer, ...] = ()
     replica_id: str | None = None
     progress: LoadProgress = QUEUED
     wanted_until: float = 0.0
@@ -65,15 +66,29 @@ class CooldownRule:
 
 @dataclass(slots=True)
 class ModelDemand:
-    """Everything the scheduler remembers about one model; `waiters` is in order of arrival."""
+    """Everything the scheduler remembers about one model; `waiters` is in order of arrival.
+
+    `serving` has the ids of the replicas that take requests; `offers` what was last found of ways to run it.
+    """
 
     model_id: str
     waiters: dict[str, Waiter] = field(default_factory=dict)
     load: Load | None = None
-    replica_id: str | None = None
+    serving: list[str] = field(default_factory=list)
+    offers: tuple[Offer, ...] = ()
     failures: int = 0
     cool_until: float = 0.0
     error: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a replica takes requests."""
+        return bool(self.serving)
+
+    def no_longer(self, replica_id: str) -> None:
+        """That replica takes no more requests, if it did."""
+        if replica_id in self.serving:
+            self.serving.remove(replica_id)
 
     def waiting_for_slots(self) -> int:
         """How many stand in line to be answered."""
@@ -85,9 +100,7 @@ class ModelDemand:
 
     def on_disk(self) -> bool:
         """Whether a load or a replica proves that the weights are on the disk."""
-        return self.replica_id is not None or (
-            self.load is not None and self.load.stage is not Stage.PREPARING
-        )
+        return self.is_ready or (self.load is not None and self.load.stage is not Stage.PREPARING)
 
     def load_is_wanted(self, now: float) -> bool:
         """Whether the load has anybody to be done for."""

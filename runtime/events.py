@@ -21,12 +21,16 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Somebody waits for a model until `deadline`. Answered by one Grant or Refuse, unless it left."""
+    """Somebody waits for a model until `deadline`. Answered by one Grant or Refuse, unless it left.
+
+    `share` says on whose behalf, where that is known: slots go round between organisations.
+    """
 
     waiter_id: str
     model_id: str
     deadline: float
     need: Need = Need.SLOT
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The replica's processes are gone; `held` bytes did not come back (0: all of it did)."""
+    """The replica's processes are gone; `held` bytes of a device did not come back (0: all of it did)."""
 
     replica_id: str
     held: int = 0
@@ -95,6 +99,14 @@ class Released:
     """What a gone replica held has come back after all."""
 
     replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The replica takes so many bytes of each of its devices."""
+
+    replica_id: str
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,7 @@ Event = (
     | Failed
     | Gone
     | Released
+    | Measured
     | DevicesChanged
     | UnloadAsked
     | StopAsked
@@ -163,7 +176,7 @@ class Start:
 
     replica_id: str
     model_id: str
-    device_id: str
+    devices: tuple[str, ...]
     backend: str
 
 

@@ -1,6 +1,6 @@
-"""Where a replica goes, and which idle replicas make room for it. Pure: numbers in, a plan out.
+"""Where a replica goes, and which replicas make room for it. Pure: numbers in, a plan out.
 
-Never plans beyond a device's budget, and never evicts a replica that is answering.
+Never plans beyond a device's budget, and never ends a replica that answers: it may only be asked to finish.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,12 +13,13 @@ _LEAST_LOAD_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One way to run a model: with this backend, on that kind of device, taking so many bytes."""
+    """One way to run a model: with this backend, on so many devices of that kind, so many bytes on each."""
 
     backend: str
     device_kind: DeviceKind
     memory: int
     slots: int
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,21 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A replica with memory reserved on a device.
+    """A replica with memory reserved on each of its devices.
 
     Attributes:
-        leaving: it is being stopped; its memory comes back without our doing more.
-        idle_s: seconds since it last answered, where it is idle; None where it must not be evicted.
+        leaving: it is being stopped, or ends what it answers; its memory comes back without our doing more.
+        idle_s: seconds since it last answered, where it may go at once; None where it must not be evicted.
+        over_s: seconds since its turn was over, where it may be asked to finish; None before.
         load_s: what bringing it back would cost.
     """
 
     replica_id: str
-    device_id: str
+    devices: tuple[str, ...]
     memory: int
     leaving: bool = False
     idle_s: float | None = None
+    over_s: float | None = None
     load_s: float = 0.0
 
 
@@ -52,23 +55,24 @@ class Resident:
 class Place:
     """There is room now."""
 
-    device_id: str
+    devices: tuple[str, ...]
     offer: Offer
 
 
 @dataclass(frozen=True, slots=True)
 class MakeRoom:
-    """There will be room once these idle replicas are gone."""
+    """There will be room once these replicas are gone: idle ones, or such whose turn is over."""
 
-    device_id: str
+    devices: tuple[str, ...]
     evict: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It would fit on these devices, were they not busy or being freed already."""
+    """It would fit on these devices, were they not busy. `coming`: enough of that is being freed already."""
 
     devices: tuple[str, ...]
+    coming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,64 +91,112 @@ def plan_placement(
     residents: Sequence[Resident],
     *,
     claimed: Collection[str] = (),
+    pressing: bool = False,
 ) -> Plan:
-    """Choose a device.
+    """Choose devices.
 
     Args:
         offers: ways to run the model, best first; a better offer with evictions beats a worse one without.
         capacities: every device.
         residents: everything that holds memory now.
         claimed: devices an earlier load is waiting for; taking their room would starve it.
+        pressing: whether replicas that answer may be asked to finish, if their turn is over and there is no
+            other way.
     """
-    waiting: list[str] = []
-    for offer in offers:
-        fitting = [c for c in capacities if c.kind == offer.device_kind and offer.memory <= c.budget]
-        for plan in _by_preference(offer, [c for c in fitting if c.device_id not in claimed], residents):
-            if not isinstance(plan, Wait):
+    waiting: list[Wait] = []
+    for asking in (False, True) if pressing else (False,):
+        for offer in offers:
+            plan = _for_offer(offer, capacities, residents, claimed, asking=asking)
+            if isinstance(plan, Place | MakeRoom):
                 return plan
-        waiting += [c.device_id for c in fitting]
-    return Wait(tuple(dict.fromkeys(waiting))) if waiting else Impossible(_shortfall(offers, capacities))
+            waiting += [plan] if plan else []
+        if any(wait.coming for wait in waiting):
+            break
+    if not waiting:
+        return Impossible(_shortfall(offers, capacities))
+    return Wait(tuple(dict.fromkeys(device for wait in waiting for device in wait.devices)))
 
 
-def _by_preference(offer: Offer, fitting: list[Capacity], residents: Sequence[Resident]) -> list[Plan]:
-    """The plan for each device, those without evictions first."""
-    plans = [_on_device(offer, capacity, residents) for capacity in fitting]
-    return sorted(plans, key=lambda plan: (Place, MakeRoom, Wait).index(type(plan)))
+def _for_offer(
+    offer: Offer,
+    capacities: Sequence[Capacity],
+    residents: Sequence[Resident],
+    claimed: Collection[str],
+    *,
+    asking: bool,
+) -> Place | MakeRoom | Wait | None:
+    """The plan on the devices nearest to having room; None where too few could hold it when empty."""
+    fitting = _fitting(offer, capacities)
+    if len(fitting) < offer.devices:
+        return None
+    open_ones = [c for c in fitting if c.device_id not in claimed]
+    everything = Wait(tuple(c.device_id for c in fitting))
+    if len(open_ones) < offer.devices:
+        return everything
+    plans = [_on_device(offer, capacity, residents, asking=asking) for capacity in open_ones]
+    plans.sort(key=lambda plan: (Place, MakeRoom, Wait).index(type(plan)))
+    joined = _joined(offer, plans[: offer.devices])
+    return Wait(everything.devices, coming=joined.coming) if isinstance(joined, Wait) else joined
 
 
-def _on_device(offer: Offer, capacity: Capacity, residents: Sequence[Resident]) -> Plan:
-    here = [r for r in residents if r.device_id == capacity.device_id]
+def _fitting(offer: Offer, capacities: Sequence[Capacity]) -> list[Capacity]:
+    return [c for c in capacities if c.kind == offer.device_kind and offer.memory <= c.budget]
+
+
+def _joined(offer: Offer, plans: Sequence[Place | MakeRoom | Wait]) -> Place | MakeRoom | Wait:
+    """One plan for all the devices of an offer; nobody is evicted for room that is of no use yet."""
+    devices = tuple(device for plan in plans for device in plan.devices)
+    if waits := [plan for plan in plans if isinstance(plan, Wait)]:
+        return Wait(devices, coming=all(wait.coming for wait in waits))
+    evict = dict.fromkeys(r for plan in plans if isinstance(plan, MakeRoom) for r in plan.evict)
+    return MakeRoom(devices, tuple(evict)) if evict else Place(devices, offer)
+
+
+def _on_device(
+    offer: Offer, capacity: Capacity, residents: Sequence[Resident], *, asking: bool
+) -> Place | MakeRoom | Wait:
+    device = (capacity.device_id,)
+    here = [r for r in residents if capacity.device_id in r.devices]
     missing = offer.memory - (capacity.budget - sum(r.memory for r in here))
     if missing <= 0:
-        return Place(capacity.device_id, offer)
+        return Place(device, offer)
     missing -= sum(r.memory for r in here if r.leaving)
     if missing <= 0:
-        return Wait((capacity.device_id,))
-    evict = choose_evictions(here, missing)
-    return MakeRoom(capacity.device_id, evict) if evict else Wait((capacity.device_id,))
+        return Wait(device, coming=True)
+    evict = choose_evictions(here, missing, asking=asking)
+    return MakeRoom(device, evict) if evict else Wait(device)
 
 
-def choose_evictions(residents: Sequence[Resident], missing: int) -> tuple[str, ...]:
-    """The least valuable idle replicas that free `missing` bytes; none where they cannot.
+def choose_evictions(residents: Sequence[Resident], missing: int, *, asking: bool = False) -> tuple[str, ...]:
+    """The least valuable replicas that free `missing` bytes; none where they cannot.
 
-    Least valuable: idle longest, weighed by what bringing it back costs. A replica that turns out not to be
-    needed because a later one alone frees enough is spared.
+    Least valuable: idle longest, weighed by what bringing it back costs; then, if `asking`, those whose turn
+    has been over the longest. A replica that turns out not to be needed because a later one alone frees
+    enough is spared.
     """
-    idle = [r for r in residents if r.idle_s is not None and not r.leaving]
-    idle.sort(key=lambda r: -(r.idle_s or 0.0) / max(r.load_s, _LEAST_LOAD_S))
+    staying = [r for r in residents if not r.leaving]
+    order = [r for r in staying if r.idle_s is not None]
+    order.sort(key=lambda r: -(r.idle_s or 0.0) / max(r.load_s, _LEAST_LOAD_S))
+    if asking:
+        answering = [r for r in staying if r.idle_s is None and r.over_s is not None]
+        order += sorted(answering, key=lambda r: -(r.over_s or 0.0))
     chosen: list[Resident] = []
-    for resident in idle:
+    for resident in order:
         if sum(r.memory for r in chosen) >= missing:
             break
         chosen.append(resident)
-    freed = sum(r.memory for r in chosen)
-    if freed < missing:
+    if sum(r.memory for r in chosen) < missing:
         return ()
+    return tuple(r.replica_id for r in _needed(chosen, missing))
+
+
+def _needed(chosen: Sequence[Resident], missing: int) -> list[Resident]:
+    """Those of them without whom it would not be enough, the most valuable spared first."""
+    needed = list(chosen)
     for resident in reversed(chosen[:-1]):
-        if freed - resident.memory >= missing:
-            chosen.remove(resident)
-            freed -= resident.memory
-    return tuple(r.replica_id for r in chosen)
+        if sum(r.memory for r in needed) - resident.memory >= missing:
+            needed.remove(resident)
+    return needed
 
 
 def _shortfall(offers: Sequence[Offer], capacities: Sequence[Capacity]) -> str:
@@ -154,6 +206,8 @@ def _shortfall(offers: Sequence[Offer], capacities: Sequence[Capacity]) -> str:
     usable = [c for c in capacities if c.kind in kinds]
     if not usable:
         return f"it needs a device of kind {' or '.join(sorted(kinds))}"
-    needed = min(offer.memory for offer in offers)
+    least = min(offers, key=lambda offer: (offer.devices, offer.memory))
     best = max(c.budget for c in usable)
-    return f"it needs {needed / 1e6:,.0f} MB and at most {max(0, best) / 1e6:,.0f} MB can be had"
+    needed = f"{least.memory / 1e6:,.0f} MB"
+    needs = needed if least.devices == 1 else f"{needed} on each of {least.devices} devices"
+    return f"it needs {needs} and at most {max(0, best) / 1e6:,.0f} MB can be had"

@@ -65,21 +65,24 @@ class Replica:
     """One engine process serving one model, as the scheduler sees it.
 
     Attributes:
-        memory: bytes reserved on `device_id` from its start until it is gone.
+        devices: where it runs: more than one where the engine spreads the model over them.
+        memory: bytes reserved on EACH of them from its start until it is gone.
         running: ids of the waiters that hold one of its slots.
+        granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
         load_seconds: how long its start took: what evicting it costs.
     """
 
     id: str
     model_id: str
-    device_id: str
+    devices: tuple[str, ...]
     backend: str
     memory: int
     slots: int
     started_at: float
     state: ReplicaState = ReplicaState.STOPPED
     running: set[str] = field(default_factory=set)
+    granted: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
     tokens_per_second: float = 0.0
@@ -98,6 +101,11 @@ class Replica:
     def may(self, step: Step) -> bool:
         """Whether the table has that step from here."""
         return (self.state, step) in TRANSITIONS
+
+    @property
+    def ready_at(self) -> float:
+        """When it was ready, of a replica that was."""
+        return self.started_at + self.load_seconds
 
     @property
     def idle(self) -> bool:

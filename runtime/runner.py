@@ -30,7 +30,7 @@ class Engine:
     """A replica's process, and where it answers once it does."""
 
     process: EngineProcess
-    device_id: str
+    devices: tuple[str, ...]
     digest: str
     endpoint: Endpoint | None = None
 
@@ -70,7 +70,7 @@ class ReplicaRunner:
         backend = self._preparation.backend(start.backend)
         launch, digest = self._launch(start, backend)
         process = await self._launcher.start(launch, start.model_id)
-        engine = self.engines[start.replica_id] = Engine(process, start.device_id, digest)
+        engine = self.engines[start.replica_id] = Engine(process, start.devices, digest)
         engine.endpoint = await self._launcher.ready(process, launch, backend)
         logger.info(
             "engine ready",
@@ -96,7 +96,7 @@ class ReplicaRunner:
         pids = await asyncio.to_thread(engine.process.pids)
         left = await engine.process.stop()
         pids = tuple({*pids, *left})
-        held = await self._held_after(engine.device_id, pids)
+        held = await self._held_after(engine.devices, pids)
         del self.engines[replica_id]
         reason = (
             f"processes {', '.join(map(str, left))} did not end" if left else "the driver still counts it"
@@ -105,7 +105,7 @@ class ReplicaRunner:
         if held:
             event = {"event": "memory_held", "replica": replica_id, "bytes": held, "reason": reason}
             logger.error("memory is not back", extra=event)
-            await self._await_release(engine.device_id, pids)
+            await self._await_release(engine.devices, pids)
             self._post(ev.Released(replica_id))
 
     async def examine(self, replica_id: str) -> None:
@@ -122,15 +122,15 @@ class ReplicaRunner:
             await engine.process.stop()
         self.engines.clear()
 
-    async def _held_after(self, device_id: str, pids: Sequence[int]) -> int:
-        """Bytes the ended processes still hold, after giving the driver a moment."""
+    async def _held_after(self, devices: Sequence[str], pids: Sequence[int]) -> int:
+        """Bytes of a device the ended processes still hold, after giving the driver a moment."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MEMORY_BACK_S):
-                await self._await_release(device_id, pids)
-        return await asyncio.to_thread(self._budgets.used_by, device_id, pids)
+                await self._await_release(devices, pids)
+        return await asyncio.to_thread(self._budgets.used_by, devices, pids)
 
-    async def _await_release(self, device_id: str, pids: Sequence[int]) -> None:
+    async def _await_release(self, devices: Sequence[str], pids: Sequence[int]) -> None:
         pause_s = _HELD_CHECK_S
-        while await asyncio.to_thread(self._budgets.used_by, device_id, pids):
+        while await asyncio.to_thread(self._budgets.used_by, devices, pids):
             await asyncio.sleep(pause_s)
             pause_s = min(_HELD_CHECK_LONGEST_S, pause_s * 2)

@@ -231,7 +231,7 @@ class Supervisor:
     def _require_servable(self, model_id: str) -> None:
         spec = self._preparation.require(model_id)
         demand = self._scheduler.models.get(model_id)
-        if demand is None or demand.replica_id is None:
+        if demand is None or not demand.is_ready:
             self._preparation.require_engine(spec)
 
     async def _ask(self, model_id: str, need: Need, on_progress: ProgressCallback | None) -> None:

@@ -37,14 +37,14 @@ def survey(
 
 def _lacks_engines(scheduler: Scheduler, preparation: Preparation) -> str | None:
     """Why nothing at all can be served for want of an engine; what is loaded already goes on being served."""
-    if any(demand.replica_id is not None for demand in scheduler.models.values()):
+    if any(demand.is_ready for demand in scheduler.models.values()):
         return None
     faults = [preparation.lacks_engine(spec) for spec in preparation.offered]
     return str(faults[0]) if faults and all(faults) else None
 
 
 def _device(scheduler: Scheduler, reading: DeviceReading) -> DeviceView:
-    held = scheduler.held_on(reading.id)
+    held = scheduler.ledger.held_on(reading.id)
     held_bytes = sum(one.memory for one in held)
     return DeviceView(
         id=reading.id,
@@ -53,7 +53,7 @@ def _device(scheduler: Scheduler, reading: DeviceReading) -> DeviceView:
         memory_total=reading.memory_total,
         memory_used_by_others=reading.used_by_others,
         memory_budget=max(0, reading.budget - held_bytes),
-        memory_reserved=scheduler.reserved(reading.id),
+        memory_reserved=scheduler.ledger.reserved(reading.id),
         memory_held=held_bytes,
         held_reason="; ".join(one.reason for one in held) or None,
     )
@@ -68,12 +68,12 @@ def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> Replica
         state=replica.state.value,
         slots=replica.slots,
         running=len(replica.running),
-        waiting=model.waiting_for_slots() if model.replica_id == replica.id else 0,
+        waiting=model.waiting_for_slots() if model.serving[:1] == [replica.id] else 0,
         tokens_per_second=replica.tokens_per_second,
         phase=phase,
         progress=LoadProgress(phase).fraction,
-        device=replica.device_id,
-        reserved_bytes=replica.memory,
+        device=", ".join(replica.devices),
+        reserved_bytes=replica.memory * len(replica.devices),
         pid=pid,
     )
 
@@ -102,13 +102,13 @@ def _model(
 
 
 def _state(demand: ModelDemand) -> ModelState:
-    if demand.replica_id is not None:
+    if demand.is_ready:
         return "ready"
     return "cold" if demand.load is None else "warming"
 
 
 def _progress(demand: ModelDemand) -> LoadProgress:
-    if demand.replica_id is not None:
+    if demand.is_ready:
         return _READY
     if demand.load is not None:
         return demand.load.progress
@@ -116,7 +116,7 @@ def _progress(demand: ModelDemand) -> LoadProgress:
 
 
 def _servable(demand: ModelDemand, preparation: Preparation, spec: ModelSpec) -> bool:
-    return demand.replica_id is not None or preparation.lacks_engine(spec) is None
+    return demand.is_ready or preparation.lacks_engine(spec) is None
 
 
 def _fits(
@@ -125,7 +125,7 @@ def _fits(
     """Whether it would fit were every idle replica gone: what this node may be asked for."""
     needed, kinds = preparation.memory_guess(spec), preparation.kinds(spec)
     return any(
-        needed <= reading.budget - sum(one.memory for one in scheduler.held_on(reading.id))
+        needed <= reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))
         for reading in readings
         if reading.kind in kinds
     )

@@ -64,7 +64,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             case ev.CancelPrepare(load_id):
                 del self.preparing[load_id]
             case ev.Start(replica_id, model_id, _, _):
-                assert self.scheduler.reserved("cpu") + self.held_bytes() <= self.budget, "overcommitted"
+                assert self.scheduler.ledger.reserved("cpu") + self.held_bytes() <= self.budget, (
+                    "overcommitted"
+                )
                 assert model_id not in self.starting.values(), "two loads of one model"
                 self.starting[replica_id] = model_id
             case ev.Stop(replica_id):
@@ -77,7 +79,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     doomed: frozenset[str] | set[str] = frozenset()
 
     def held_bytes(self) -> int:
-        return sum(held.memory for held in self.scheduler.held.values())
+        return sum(held.memory for held in self.scheduler.ledger.held.values())
 
     @initialize()
     def devices(self) -> None:
@@ -184,13 +186,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         """A waiter has a load in flight, a full replica, or a load that waits for memory."""
         for model_id in set(self.waiting.values()):
             model = self.scheduler.models[model_id]
-            assert model.load is not None or model.replica_id in self.up
+            assert model.load is not None or set(model.serving) & self.up
 
     @invariant()
     def a_load_that_waits_for_memory_waits_for_somebody(self) -> None:
         placing = [m for m in self.scheduler.models.values() if m.load and m.load.stage == "placing"]
         busy = set(self.leased.values()) | set(self.starting) | self.to_stop
-        assert not placing or busy, "nothing will ever make room"
+        assert not placing or busy or self.scheduler.next_deadline(), "nothing will ever make room"
 
     @invariant()
     def slots_are_respected(self) -> None:
@@ -362,6 +364,50 @@ def test_a_busy_replica_is_waited_for_and_goes_once_it_is_idle() -> None:
     assert starts(scheduler.handle(ev.Gone(busy), 4.0)) == ["new"]
 
 
+def test_a_busy_model_keeps_its_place_for_a_turn_and_then_ends_what_it_answers() -> None:
+    scheduler = with_budget(100)
+    busy = ready(scheduler, "busy", 60)
+    scheduler.handle(ev.Wanted("w", "busy", 1e9), 1.0)
+    assert prepared(scheduler, "new", 50, now=2.0) == []
+    assert scheduler.handle(ev.Wanted("x", "busy", 1e9), 3.0) == [ev.Grant("x", busy)]
+    assert scheduler.next_deadline() == 30.0
+    assert scheduler.handle(ev.Tick(), 30.0) == []
+    assert scheduler.replicas[busy].state is ReplicaState.DRAINING
+    (prepare,) = scheduler.handle(ev.Wanted("y", "busy", 1e9), 31.0)
+    assert isinstance(prepare, ev.Prepare), "whoever comes now waits for the model's next turn"
+    assert scheduler.handle(ev.Left("w"), 32.0) == []
+    assert scheduler.handle(ev.Left("x"), 33.0) == [ev.Stop(busy)]
+    assert starts(scheduler.handle(ev.Gone(busy), 34.0)) == ["new"]
+
+
+def test_nobody_is_asked_to_go_for_a_load_that_nobody_waits_for() -> None:
+    scheduler = with_budget(100)
+    busy = ready(scheduler, "busy", 60)
+    scheduler.handle(ev.Wanted("w", "busy", 1e9), 1.0)
+    (prepare,) = scheduler.handle(ev.Wanted("n", "new", 5.0), 2.0)
+    assert isinstance(prepare, ev.Prepare)
+    scheduler.handle(ev.Prepared(prepare.load_id, (Offer("engine", "cpu", 50, 1),)), 3.0)
+    (refuse,) = scheduler.handle(ev.Tick(), 5.0)
+    assert isinstance(refuse, ev.Refuse)
+    scheduler.handle(ev.Tick(), 30.0)
+    assert scheduler.replicas[busy].state is ReplicaState.READY
+
+
+def test_a_model_that_pays_stays_for_a_while_though_it_is_idle() -> None:
+    scheduler = with_budget(100)
+    scheduler.handle(ev.Wanted("first", "paying", 1e9), 0.0)
+    scheduler.handle(ev.Prepared("load-1", (Offer("engine", "cpu", 60, 4),)), 0.0)
+    (paying,) = scheduler.replicas
+    scheduler.handle(ev.Started(paying), 2.0)
+    for number in range(3):
+        scheduler.handle(ev.Wanted(f"w{number}", "paying", 1e9), 3.0)
+    assert prepared(scheduler, "new", 50, now=4.0) == []
+    for waiter in ("first", "w0", "w1", "w2"):
+        assert scheduler.handle(ev.Left(waiter), 5.0) == []
+    assert scheduler.next_deadline() == 9.0, "twice the two seconds of its load"
+    assert scheduler.handle(ev.Tick(), 9.0) == [ev.Stop(paying)]
+
+
 def test_a_later_load_never_takes_what_an_earlier_one_waits_for() -> None:
     scheduler = with_budget(100)
     ready(scheduler, "busy", 60)
@@ -382,3 +428,79 @@ def test_a_request_that_waited_too_long_for_a_slot_is_told_so() -> None:
     assert isinstance(refuse, ev.Refuse)
     assert refuse.waiter_id == "w2"
     assert isinstance(refuse.fault, Overloaded)
+
+
+def test_slots_go_round_between_organisations() -> None:
+    scheduler = with_budget(100)
+    replica = ready(scheduler, "m", 10)
+    for number in range(4):
+        scheduler.handle(ev.Wanted(f"a{number}", "m", 1e9, share="a"), 1.0)
+    scheduler.handle(ev.Wanted("b0", "m", 1e9, share="b"), 2.0)
+    assert scheduler.handle(ev.Left("a0"), 3.0) == [ev.Grant("b0", replica)]
+    assert scheduler.handle(ev.Left("a1"), 4.0) == [ev.Grant("a2", replica)]
+    assert scheduler.handle(ev.Left("b0"), 5.0) == [ev.Grant("a3", replica)]
+
+
+def test_a_full_line_is_shared_between_organisations() -> None:
+    scheduler = Scheduler(LIMITS)
+    for number in range(4):
+        scheduler.handle(ev.Wanted(f"a{number}", "m", 1e9, share="a"), 0.0)
+    displaced = [scheduler.handle(ev.Wanted(f"b{n}", "m", 1e9, share="b"), 1.0) for n in range(3)]
+    assert [effect.waiter_id for (effect,) in displaced if isinstance(effect, ev.Refuse)] == [
+        "a3",
+        "a2",
+        "b2",
+    ]
+    assert all(isinstance(e.fault, Overloaded) for (e,) in displaced if isinstance(e, ev.Refuse))
+
+
+SPREAD = SchedulerLimits(max_replicas=2, idle_ttl_s=60.0, spread_after_s=2.0)
+
+
+def crowded(budget: int) -> Scheduler:
+    """A model with both slots taken, and one who waits since 1.0."""
+    scheduler = Scheduler(SPREAD)
+    scheduler.handle(ev.DevicesChanged((Capacity("cpu", "cpu", budget),)), 0.0)
+    ready(scheduler, "m", 40)
+    for number in range(3):
+        scheduler.handle(ev.Wanted(f"w{number}", "m", 1e9), 1.0)
+    return scheduler
+
+
+def test_a_line_that_waits_gets_another_replica_where_memory_is_free() -> None:
+    scheduler = crowded(budget=100)
+    assert scheduler.next_deadline() == 3.0
+    (start,) = scheduler.handle(ev.Tick(), 3.0)
+    assert isinstance(start, ev.Start)
+    assert scheduler.handle(ev.Started(start.replica_id), 4.0) == [ev.Grant("w2", start.replica_id)]
+    for number in range(3, 6):
+        scheduler.handle(ev.Wanted(f"w{number}", "m", 1e9), 5.0)
+    assert scheduler.handle(ev.Tick(), 20.0) == [], "two are enough"
+
+
+def test_nothing_goes_for_another_replica() -> None:
+    scheduler = crowded(budget=79)
+    assert scheduler.handle(ev.Tick(), 3.0) == []
+    roomy = crowded(budget=100)
+    other = ready(roomy, "other", 30, now=1.0)
+    assert roomy.handle(ev.Tick(), 3.0) == []
+    assert roomy.replicas[other].state is ReplicaState.READY
+
+
+def test_another_replica_that_fails_to_start_refuses_nobody() -> None:
+    scheduler = crowded(budget=100)
+    (start,) = scheduler.handle(ev.Tick(), 3.0)
+    assert isinstance(start, ev.Start)
+    assert scheduler.handle(ev.Failed(start.replica_id, "no threads"), 4.0) == [ev.Stop(start.replica_id)]
+    scheduler.handle(ev.Gone(start.replica_id), 4.0)
+    assert scheduler.next_deadline() == 9.0, "tried again after the cool-down"
+    assert starts(scheduler.handle(ev.Tick(), 9.0)) == ["m"]
+
+
+def test_what_a_replica_takes_beyond_its_estimate_is_not_promised() -> None:
+    scheduler = with_budget(100)
+    replica = ready(scheduler, "m", 40)
+    scheduler.handle(ev.Measured(replica, 30), 1.0)
+    assert scheduler.ledger.reserved("cpu") == 40, "what it does not take yet, it still may"
+    scheduler.handle(ev.Measured(replica, 55), 2.0)
+    assert scheduler.ledger.reserved("cpu") == 55
