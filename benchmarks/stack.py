@@ -166,6 +166,7 @@ class NodeProcess:
             "PORTEN_HUB_URL": self.hub_url,
             "PORTEN_NODE_NAME": self.name,
             "PORTEN_LOCAL_PORT": "0",
+            "PORTEN_YIELD_ON_BATTERY": "false",
         }
         return clean_environment(**own, **self.shared.settings(), **self.settings)
 

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from runtime.config_problems import describe_problems
 from runtime.errors import ConfigInvalid
+from runtime.hours import Hours
 
 ENV_PREFIX = "PORTEN_"
 CONFIG_VARIABLE = "PORTEN_CONFIG"
@@ -93,6 +94,11 @@ def _is_http_proxy(url: str) -> bool:
         and parts.port != 0
         and len(named) != 1
     )
+
+
+def _hours(text: str) -> str:
+    Hours.parse(text)
+    return text
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -205,6 +211,28 @@ class NodeConfig(BaseSettings):
     )
     drain_s: float = Field(
         30.0, ge=0, description="Seconds that answers in flight get to finish when the node stops."
+    )
+    schedule: Annotated[str, AfterValidator(_hours)] | None = Field(
+        None,
+        description="Local time in which the node works, as `Mon-Fri 18:00-08:00, Sat-Sun`; "
+        "always where unset.",
+    )
+    yield_gpu: bool = Field(
+        default=True,
+        description="Whether to give GPU memory back while another program needs it (`true`, `false`).",
+    )
+    yield_cpu_percent: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Share of the CPU (%) that other programs may keep busy before the node yields; "
+        "any where unset.",
+    )
+    yield_on_battery: bool = Field(
+        default=True, description="Whether to pause while the machine runs on its battery."
+    )
+    yield_when_hot: bool = Field(
+        default=True, description="Whether to pause while a sensor is at its critical temperature."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."

@@ -45,6 +45,12 @@ class Controlled(Protocol):
     async def take_up_key(self) -> str:
         """Go over to the key that the Hub was told of; returns when that is."""
 
+    async def pause(self, until: float | None) -> dict[str, Any]:
+        """Give the machine back; returns how far that is."""
+
+    async def resume(self) -> dict[str, Any]:
+        """End the owner's pause; returns what still keeps the node from working."""
+
     def expect_leave(self) -> None:
         """The owner is about to leave the Hub."""
 
@@ -72,6 +78,14 @@ def _daemon_router(daemon: Controlled) -> APIRouter:
     @router.post("/key")
     async def take_up_key() -> dict[str, str]:
         return {"taken": await daemon.take_up_key()}
+
+    @router.post("/pause")
+    async def pause(until: float | None = None) -> dict[str, Any]:
+        return await daemon.pause(until)
+
+    @router.post("/resume")
+    async def resume() -> dict[str, Any]:
+        return await daemon.resume()
 
     @router.post("/leave")
     async def leave() -> Response:

@@ -62,6 +62,17 @@ class ControlClient:
         taken: str = (await self._ask("POST", "/key")).json()["taken"]
         return taken
 
+    async def pause(self, until: float | None) -> dict[str, Any]:
+        """Give the machine back until then (seconds since the epoch) or `resume`; returns how far that is."""
+        query = "" if until is None else f"?until={until!r}"
+        document: dict[str, Any] = (await self._ask("POST", f"/pause{query}")).json()
+        return document
+
+    async def resume(self) -> dict[str, Any]:
+        """End the owner's pause; returns what still keeps the node from working."""
+        document: dict[str, Any] = (await self._ask("POST", "/resume")).json()
+        return document
+
     async def expect_leave(self) -> None:
         """Say that the owner is about to leave the Hub, so that its refusals alarm nobody."""
         await self._ask("POST", "/leave")

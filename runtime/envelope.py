@@ -21,6 +21,7 @@ from runtime.errors import (
     ModelDoesNotFit,
     ModelUnknown,
     NodeStopping,
+    NodeYields,
     Overloaded,
     RuntimeFault,
     Warming,
@@ -93,6 +94,7 @@ _FAULTS: tuple[tuple[type[RuntimeFault], tuple[int, str, str]], ...] = (
     (ModelDoesNotFit, _UNAVAILABLE),
     (EngineUnavailable, _UNAVAILABLE),
     (NodeStopping, _UNAVAILABLE),
+    (NodeYields, _UNAVAILABLE),
 )
 
 

@@ -10,11 +10,13 @@
     ├── Overloaded           every slot is taken and the line is full
     ├── ReplicaBusy          an unload was asked for while it answers
     ├── EngineUnavailable    no engine for this format is installed; carries the remedy
+    ├── EngineInUse          it cannot be removed while processes run from it
     ├── EngineFailed         an engine process died or never got ready
     │   ├── EngineUnreachable     it gave no byte of an answer; says whether it had been asked
     │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
     ├── BodyTooLarge         a request's body is over the limit
     ├── NodeStopping         the supervisor is shutting down
+    ├── NodeYields           the machine is its owner's for now; says why
     ├── ConfigInvalid        a setting is unknown or makes no sense
     ├── EnrollmentRefused    the Hub said no
     │   ├── HubUnreachable   the Hub could not be asked
@@ -28,6 +30,8 @@
 
 Knows nothing of HTTP, the tunnel or the Hub.
 """
+
+from collections.abc import Sequence
 
 from runtime.progress import LoadProgress
 
@@ -94,12 +98,29 @@ class EngineUnavailable(RuntimeFault):
         self.remedy = remedy
 
 
+class EngineInUse(RuntimeFault):
+    """Processes run from an engine's environment, so it is not removed."""
+
+    def __init__(self, provider: str, pids: Sequence[int]) -> None:
+        running = ", ".join(map(str, pids))
+        super().__init__(f"{provider} is in use (pid {running}): stop them first (`porten stop`)")
+        self.pids = tuple(pids)
+
+
 class EngineFailed(RuntimeFault):
     """An engine process died, or never became ready."""
 
 
 class NodeStopping(RuntimeFault):
     """The node is shutting down and admits nothing new."""
+
+
+class NodeYields(RuntimeFault):
+    """The node gives its machine back to its owner, and admits nothing new until that is over."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the node is not working now: {reason}")
+        self.reason = reason
 
 
 class ConfigInvalid(RuntimeFault):

@@ -18,7 +18,7 @@ from runtime.identity import Identity, IdentityStore
 from runtime.metrics import NodeMetrics
 from runtime.relay import Relay
 from runtime.status import to_status
-from runtime.supervisor import Supervisor
+from runtime.yield_gate import YieldGate
 from tunnel.client import TunnelClient
 from tunnel.messages import Command, Event, Status, Welcome
 
@@ -38,7 +38,7 @@ class HubLink:
         identity: Identity,
         *,
         instance_id: str,
-        supervisor: Supervisor,
+        supervisor: YieldGate,
         forwarder: Forwarder,
         metrics: NodeMetrics,
         stopping: Callable[[], bool],

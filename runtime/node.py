@@ -25,8 +25,10 @@ from runtime.identity import Identity
 from runtime.listening import listen_tcp, listen_unix
 from runtime.membership import current_identity
 from runtime.metrics import NodeMetrics
+from runtime.owner_watch import OwnerWatch
 from runtime.rotation import Taken
 from runtime.status import describe
+from runtime.yield_gate import YieldGate
 from tunnel.lag import watch_lag
 
 logger = logging.getLogger(__name__)
@@ -48,8 +50,10 @@ class Node:
         self._link: HubLink | None = None
         self._catalog = assembly.open_catalog(config)
         self._supervisor = assembly.make_supervisor(config, self._catalog, self._changed)
-        self._metrics = NodeMetrics(self._supervisor.snapshot)
-        self._forwarder = Forwarder(self._supervisor)
+        self._gate = YieldGate(self._supervisor)
+        self._owner = OwnerWatch.configured(config, self._supervisor, self._gate, self._changed)
+        self._metrics = NodeMetrics(self._gate.snapshot)
+        self._forwarder = Forwarder(self._gate)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.local_url = ""
 
@@ -95,7 +99,7 @@ class Node:
         self.local_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         api = local_api.create_app(
             forwarder=self._forwarder,
-            snapshot=self._supervisor.snapshot,
+            snapshot=self._gate.snapshot,
             metrics=self._metrics,
             stopping=self._stop.is_set,
         )
@@ -107,7 +111,7 @@ class Node:
             self._config,
             identity,
             instance_id=secrets.token_hex(8),
-            supervisor=self._supervisor,
+            supervisor=self._gate,
             forwarder=self._forwarder,
             metrics=self._metrics,
             stopping=self._stop.is_set,
@@ -115,7 +119,9 @@ class Node:
 
     async def _serve(self) -> None:
         """Run until a stop is asked for; a part that ends by itself ends the daemon."""
+        await self._owner.look()  # before anybody is let in: a pause is kept over a restart
         self._begin("supervisor", self._supervisor.run())
+        self._begin("owner's watch", self._owner.run())
         self._begin("local API", self._local.serve())
         self._begin("control", self._control.serve())
         if self._link is not None:
@@ -148,6 +154,8 @@ class Node:
         """Refuse the new, finish the old, stop the engines, and let go of the data directory last."""
         self._stop.set()
         await self._drain()
+        if (watch := self._tasks.get("owner's watch")) is not None:
+            watch.cancel()
         await self._supervisor.stop()
         self._forwarder.close()
         self._control.stop()
@@ -190,13 +198,24 @@ class Node:
     def describe(self) -> dict[str, Any]:
         """The document of `porten status --json`."""
         return describe(
-            self._supervisor.snapshot(),
+            self._gate.snapshot(),
             identity=self._link.identity if self._link else None,
             tunnel=self._link.state if self._link else "none",
             local_url=self.local_url,
             pid=os.getpid(),
             stopping=self._stop.is_set(),
+            owner=self._owner.describe(),
         )
+
+    async def pause(self, until: float | None) -> dict[str, Any]:
+        """Give the machine back until then, or until `resume`; says what follows."""
+        await self._owner.pause(until)
+        return self._owner.describe()
+
+    async def resume(self) -> dict[str, Any]:
+        """End the owner's pause; says what still keeps the node from working."""
+        await self._owner.resume()
+        return self._owner.describe()
 
     async def pull(self, model_id: str, *, on_progress: OnProgress | None = None) -> None:
         """Bring a model onto the disk."""
@@ -204,7 +223,7 @@ class Node:
 
     async def load(self, model_id: str, *, on_progress: OnProgress | None = None) -> None:
         """Make a model ready."""
-        await self._supervisor.load(model_id, on_progress=on_progress)
+        await self._gate.load(model_id, on_progress=on_progress)
 
     async def unload(self, model_id: str) -> None:
         """Drain and stop a model's engines."""

@@ -86,13 +86,15 @@ def describe(
     local_url: str,
     pid: int,
     stopping: bool,
+    owner: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document behind `porten status --json`."""
+    """The document behind `porten status --json`; `owner`: how far the machine is given back."""
     return {
         "agent": AGENT,
         "pid": pid,
         "accepting": snapshot.accepting and not stopping,
         "reason": "stopping" if stopping else snapshot.reason,
+        "owner": owner,
         "node": describe_identity(identity),
         "tunnel": {"state": tunnel},
         "local_api": local_url,

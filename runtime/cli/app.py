@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.cli import engines, hub, models, node, upkeep
+from runtime.cli import engines, hub, models, node, status, upkeep
 from runtime.cli.terminal import FaultTellingGroup, Settings, say
 from tunnel.version import __version__
 
@@ -61,7 +61,9 @@ def version() -> None:
 app.command(epilog=hub.LOGIN_EXAMPLES)(hub.login)
 app.command(epilog=node.RUN_EXAMPLES)(node.run)
 app.command()(node.stop)
-app.command()(node.status)
+app.command(epilog=node.PAUSE_EXAMPLES)(node.pause)
+app.command()(node.resume)
+app.command()(status.status)
 app.command()(upkeep.doctor)
 app.command("rotate-key")(hub.rotate)
 app.command()(hub.logout)

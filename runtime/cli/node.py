@@ -1,18 +1,18 @@
-"""`porten run`, `porten stop` and `porten status`: the daemon, and what it says of itself."""
+"""`porten run`, `porten stop`, `porten pause` and `porten resume`: the daemon, and when it works."""
 
 import asyncio
-import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from runtime import logs
-from runtime.cli.terminal import columns, console, say, settings, size
+from runtime.cli.terminal import say, settings
 from runtime.control_client import ControlClient
 from runtime.data_dir import wait_for_daemon_end
 from runtime.errors import DaemonUnreachable
+from runtime.pause import Pause, PauseFile, parse_length
 
 RUN_EXAMPLES = """Examples:
 
@@ -66,80 +66,59 @@ async def _shut_down(state_dir: Path) -> None:
         await client.shutdown()
 
 
-def status(
+def _length(text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_length(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+PAUSE_EXAMPLES = """Examples:
+
+porten pause
+
+porten pause --for 2h
+"""
+
+
+def pause(
     context: typer.Context,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole status as JSON.")] = False,
+    length: Annotated[
+        str | None,
+        typer.Option("--for", help="How long, such as 30m, 2h or 1h30m; until `resume` otherwise."),
+    ] = None,
 ) -> None:
-    """Show what the running node is doing. Exit code 1 where it is not running."""
-    document = asyncio.run(_ask(context))
-    if as_json:
-        say(json.dumps(document, indent=2))
+    """Give the machine back: nothing new is begun, answers in flight finish, models leave the memory."""
+    seconds = _length(length)
+    until = None if seconds is None else time.time() + seconds
+    state_dir = settings(context).state_dir
+    try:
+        found = asyncio.run(_pause(state_dir, until))
+    except DaemonUnreachable:
+        PauseFile(state_dir).write(Pause(until))
+        say("The node is not running; it will start paused.")
         return
-    _print_head(document)
-    _print_devices(document["devices"])
-    _print_models(document["models"], document["replicas"])
+    say(f"The node is {found['reason']}. `porten resume` ends it.")
 
 
-async def _ask(context: typer.Context) -> dict[str, Any]:
-    async with ControlClient.connect(settings(context).state_dir) as client:
-        return await client.status()
+def resume(context: typer.Context) -> None:
+    """End the pause. What else keeps the node from working, such as its schedule, still does."""
+    state_dir = settings(context).state_dir
+    try:
+        found = asyncio.run(_resume(state_dir))
+    except DaemonUnreachable:
+        was = PauseFile(state_dir).clear()
+        say("The node is not running; it will not start paused." if was else "There is no pause.")
+        return
+    say("The node works." if found["reason"] is None else f"The pause is over, but: {found['reason']}.")
 
 
-def _print_head(document: dict[str, Any]) -> None:
-    node = document["node"]
-    table = Table.grid(padding=(0, 2))
-    if node is not None:
-        table.add_row("node", f"{node['name']} ({node['id']})")
-        table.add_row("hub", f"{node['hub']}, tunnel {document['tunnel']['state']}")
-        table.add_row("region", f"{node['region'] or 'none'}, trust {node['trust']}, {node['sharing']}")
-    else:
-        table.add_row("hub", "none: serving this machine only")
-    accepting = "yes" if document["accepting"] else f"no: {document['reason'] or 'nothing can be served'}"
-    table.add_row("accepting", accepting)
-    table.add_row("local API", f"{document['local_api']}/v1")
-    table.add_row("process", f"{document['pid']}, {document['agent']}")
-    console().print(table)
+async def _pause(state_dir: Path, until: float | None) -> dict[str, Any]:
+    async with ControlClient.connect(state_dir) as client:
+        return await client.pause(until)
 
 
-def _print_devices(devices: list[dict[str, Any]]) -> None:
-    table = Table(
-        "device", "name", "total", "others use", "budget", "reserved", title_justify="left", box=None
-    )
-    for device in devices:
-        held = f" (+{size(device['memory_held'])} held)" if device["memory_held"] else ""
-        table.add_row(
-            device["kind"],
-            device["name"],
-            size(device["memory_total"]),
-            size(device["memory_used_by_others"]),
-            size(device["memory_budget"]),
-            size(device["memory_reserved"]) + held,
-        )
-    console().print()
-    console().print(table)
-
-
-def _print_models(models: list[dict[str, Any]], replicas: list[dict[str, Any]]) -> None:
-    table = columns("model", "state", "running", "waiting", "tokens/s", "on disk", "fits")
-    for model in models:
-        own = [replica for replica in replicas if replica["model"] == model["model"]]
-        table.add_row(
-            model["model"],
-            _state(model),
-            str(sum(replica["running"] for replica in own)) if own else "",
-            str(sum(replica["waiting"] for replica in own)) if own else "",
-            f"{sum(replica['tokens_per_second'] for replica in own):.1f}" if own else "",
-            "yes" if model["on_disk"] else "no",
-            "yes" if model["fits"] else "no",
-        )
-    console().print()
-    console().print(table)
-
-
-def _state(model: dict[str, Any]) -> str:
-    if model["state"] != "warming":
-        return f"{model['state']} ({model['error']})" if model["error"] else str(model["state"])
-    if model["total_bytes"]:
-        return f"{model['phase']} {model['done_bytes'] / model['total_bytes']:.0%}"
-    return str(model["phase"])
+async def _resume(state_dir: Path) -> dict[str, Any]:
+    async with ControlClient.connect(state_dir) as client:
+        return await client.resume()

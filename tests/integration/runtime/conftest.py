@@ -535,9 +535,15 @@ class Process:
 class Porten:
     """Starts `porten` in a home of its own."""
 
+    program = PORTEN
+
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.settings: dict[str, str] = {"PORTEN_LOCAL_PORT": "0", "PORTEN_DATA_DIR": str(home / "data")}
+        self.settings: dict[str, str] = {
+            "PORTEN_LOCAL_PORT": "0",
+            "PORTEN_DATA_DIR": str(home / "data"),
+            "PORTEN_YIELD_ON_BATTERY": "false",  # whoever tests on a train tests the rest
+        }
         self.started: list[Process] = []
 
     async def start(self, *arguments: str) -> Process:

@@ -100,6 +100,13 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         load_config(file, environ={})
 
 
+@pytest.mark.parametrize("schedule", ["Someday", "Mon 25:00-26:00", "Mon-Fri,"])
+def test_hours_that_make_no_sense_are_refused(schedule: str) -> None:
+    with pytest.raises(ConfigInvalid, match="schedule"):
+        load_config(environ={"PORTEN_SCHEDULE": schedule})
+    assert load_config(environ={"PORTEN_SCHEDULE": "Mon-Fri 18:00-08:00, Sat"}).config.schedule is not None
+
+
 def test_other_programs_variables_are_left_alone() -> None:
     load_config(
         environ={"PORTEN_HUB_PORT": "1", "PORTEN_ENGINE_OF": "x", "PORTEN_API_KEY": "sk", "PATH": "/bin"}
@@ -183,5 +190,7 @@ def test_the_docs_name_the_defaults() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `\w+` \| (.*?) \| .* \|$", DOCS.read_text(), re.MULTILINE)
     for name, shown in rows:
         default = NodeConfig.model_fields[name].default
-        if isinstance(default, str | int | float):
+        if isinstance(default, bool):
+            assert shown == f"`{str(default).lower()}`", name
+        elif isinstance(default, str | int | float):
             assert shown == f"`{default:g}`" if isinstance(default, int | float) else f"`{default}`", name
