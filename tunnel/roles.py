@@ -3,6 +3,8 @@
 Owns which frames each end takes. Must not know sockets, tasks, clocks or what a request means.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 from tunnel.errors import ProtocolViolation, ResetCode, TooManyStreams
@@ -19,6 +21,7 @@ from tunnel.flow import (
     REQUEST_WINDOW_LIMIT,
     ReceiveWindow,
     SendCredit,
+    TokenBucket,
 )
 from tunnel.frames import MAX_STREAM_ID, Frame, FrameType, encode
 from tunnel.messages import (
@@ -32,6 +35,11 @@ from tunnel.messages import (
 )
 from tunnel.protocol import Receiver, TunnelProtocol
 from tunnel.state import Half, Signal, StreamState
+
+REPORTS_PER_S = 300.0  # STATUS and EVENT: sixteen jobs that each tell ten times a second, and room
+REPORT_BURST = 600
+
+M = TypeVar("M", Status, Event)
 
 
 class HubProtocol(TunnelProtocol):
@@ -77,12 +85,18 @@ class HubProtocol(TunnelProtocol):
             self._send_reset(stream_id, ResetCode.CANCELLED, "unknown stream")
 
     def _all_receivers(self) -> dict[int, Receiver]:
+        self._reports = TokenBucket(rate=REPORTS_PER_S, burst=REPORT_BURST)
         return super()._all_receivers() | {
             FrameType.PONG: self._on_pong,
-            FrameType.STATUS: lambda frame: StatusReceived(decode_message(Status, frame.payload)),
-            FrameType.EVENT: lambda frame: EventReceived(decode_message(Event, frame.payload)),
+            FrameType.STATUS: lambda frame: StatusReceived(self._report(Status, frame)),
+            FrameType.EVENT: lambda frame: EventReceived(self._report(Event, frame)),
             FrameType.HEAD: self._on_head,
         }
+
+    def _report(self, kind: type[M], frame: Frame) -> M:
+        if not self._reports.take(self._now):
+            raise ProtocolViolation("reports faster than allowed")
+        return decode_message(kind, frame.payload)
 
     def _on_pong(self, frame: Frame) -> None:
         self._check_generation(frame)

@@ -200,6 +200,20 @@ def test_refusing_many_requests_is_no_flood(pair) -> None:
     violates(pair.hub, reset_frame(1))
 
 
+@pytest.mark.parametrize("kind", [FrameType.STATUS, FrameType.EVENT])
+def test_a_flood_of_reports_ends_the_session(pair, kind) -> None:
+    report = {
+        FrameType.STATUS: STATUS,
+        FrameType.EVENT: Event(job="job", phase="loading", done=0, total=0),
+    }[kind]
+    frame = encode(kind, payload=encode_message(report))
+    for _ in range(100):
+        pair.hub.receive(frame * 6, 100.0)
+    for second in range(1, 10):
+        pair.hub.receive(frame * 300, 100.0 + second)
+    violates(pair.hub, frame, now=109.0)
+
+
 def test_a_draining_node_refuses(pair, request_open) -> None:
     pair.node.send_goaway(Goaway(reason="update", reconnect_in=0, deadline=30, last_stream=0))
     assert [type(event) for event in pair.to_hub()] == [GoawayReceived]

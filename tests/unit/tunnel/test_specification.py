@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tunnel import backoff, channel, flow, frames, handshake, liveness, messages, protocol, session, table
+from tunnel import (
+    backoff,
+    channel,
+    flow,
+    frames,
+    handshake,
+    liveness,
+    messages,
+    protocol,
+    roles,
+    session,
+    table,
+)
 from tunnel.errors import ResetCode
 from tunnel.frames import CREDIT_OFFSET, FLAG_FIN, FLAG_TRAILERS, PING_BODY, FrameType, decode, encode
 from tunnel.identity import NodeIdentity, hello_transcript, sign_hello
@@ -106,6 +118,8 @@ NUMBERS = {
     "unsent answers, at most": protocol.MAX_CONTROL_BACKLOG,
     "streams in a session": protocol.MAX_STREAMS,
     "resets a second": protocol.RESETS_PER_S,
+    "reports a second": roles.REPORTS_PER_S,
+    "reports in a burst": roles.REPORT_BURST,
     "resets in a burst": protocol.RESET_BURST,
     "tombstone": table.TOMBSTONE_S,
     "PING interval": liveness.LivenessTimes().ping_s,
