@@ -25,6 +25,7 @@
     ├── AlreadyEnrolled      this machine has one, and a second would take its place
     ├── IdentityInvalid      the identity on the disk is damaged or not ours
     ├── AlreadyRunning       another daemon works on the same data directory
+    ├── ServiceFailed        the machine's service manager did not do as asked
     ├── PortTaken            the local API's address is in use
     └── DaemonUnreachable    the daemon does not run, or does not answer
 
@@ -177,6 +178,10 @@ class IdentityInvalid(RuntimeFault):
 
 class AlreadyRunning(RuntimeFault):
     """Another daemon holds the data directory's lock."""
+
+
+class ServiceFailed(RuntimeFault):
+    """systemd or launchd is not there, or did not do as asked; the message is theirs."""
 
 
 class PortTaken(RuntimeFault):

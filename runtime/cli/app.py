@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.cli import engines, hub, models, node, status, upkeep
+from runtime.cli import engines, hub, models, node, service, status, upkeep
 from runtime.cli.terminal import FaultTellingGroup, Settings, say
 from tunnel.version import __version__
 
@@ -64,11 +64,13 @@ app.command()(node.stop)
 app.command(epilog=node.PAUSE_EXAMPLES)(node.pause)
 app.command()(node.resume)
 app.command()(status.status)
+app.command()(service.logs)
 app.command()(upkeep.doctor)
 app.command("rotate-key")(hub.rotate)
 app.command()(hub.logout)
 app.add_typer(models.app, name="models")
 app.add_typer(engines.app, name="engines")
+app.add_typer(service.app, name="service")
 app.add_typer(upkeep.config_app, name="config")
 
 
