@@ -1,13 +1,16 @@
 """`porten doctor` and `porten config`: what is wrong, and what is set."""
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
 from runtime.cli.terminal import columns, console, loaded, say
-from runtime.doctor import Verdict, examine
+from runtime.doctor import examine
+from runtime.findings import Verdict
 
 config_app = typer.Typer(help="Settings.", no_args_is_help=True)
 
@@ -34,13 +37,20 @@ def show(
     say(f"\nfile: {found.file or f'none at {found.usual_file}'}")
 
 
-def doctor(context: typer.Context) -> None:
+def doctor(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
     """Look for what keeps this machine from serving, and say what to do about it. Exit code 1 if so."""
     findings = asyncio.run(examine(loaded(context)))
-    table = columns("", "what", "found", "what to do")
-    for finding in findings:
-        table.add_row(_SIGNS[finding.verdict], finding.subject, finding.found, finding.remedy)
-    console().print(table)
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        table = columns("", "what", "found", "what to do")
+        for finding in findings:
+            table.add_row(_SIGNS[finding.verdict], finding.subject, finding.found, finding.remedy)
+        console().print(table)
     if any(finding.verdict is Verdict.FAILED for finding in findings):
         raise typer.Exit(1)
 
