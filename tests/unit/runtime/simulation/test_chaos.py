@@ -86,7 +86,7 @@ def test_nobody_starves(world: Made, model: Made, batch: int) -> None:
         crowd(one, random.Random(seed + 1), patient=True)
         greedy = min(one.models)
         for client in range(one.models[greedy].slots * 2):
-            for step in range(40):
+            for step in range(20):
                 one.want(client + step * 3.0, greedy, takes_s=5.0, patience_s=300.0)
         one.run()
         refused = [client for client in one.clients.values() if client.fault is not None]
