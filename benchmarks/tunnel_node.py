@@ -48,6 +48,7 @@ class EngineLeases:
         model_id: str,
         *,
         budget_s: float,  # noqa: ARG002 - nothing is ever waited for
+        share: str = "",  # noqa: ARG002 - nor shared out
         on_progress: Callable[[LoadProgress], None] | None = None,  # noqa: ARG002
     ) -> AsyncIterator[Lease]:
         """Hold the engine for the length of the block."""

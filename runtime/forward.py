@@ -42,7 +42,10 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together."""
+    """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together.
+
+    `share` names the organisation that asks: slots go round between them. Empty is the machine's own.
+    """
 
     request_id: str
     model: str
@@ -52,6 +55,7 @@ class Job:
     pieces: AsyncIterator[bytes]
     content_length: int | None
     budget_s: float = DEFAULT_WARMUP_S
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,12 @@ class Leases(Protocol):
     """What is used of `runtime.supervisor.Supervisor`."""
 
     def lease(
-        self, model_id: str, *, budget_s: float, on_progress: Callable[[LoadProgress], None] | None = None
+        self,
+        model_id: str,
+        *,
+        budget_s: float,
+        share: str = "",
+        on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> AbstractAsyncContextManager[Lease]:
         """Hold a slot of a ready replica for the length of the block."""
 
@@ -132,7 +141,7 @@ class Forwarder:
         self._clients.clear()
 
     async def _attempt(self, job: Job, body: Body, sink: Sink, budget_s: float) -> tuple[bytes, Outcome]:
-        async with self._leases.lease(job.model, budget_s=budget_s) as lease:
+        async with self._leases.lease(job.model, budget_s=budget_s, share=job.share) as lease:
             try:
                 return await self._ask(job, lease, body, sink)
             except (EngineUnreachable, EngineConnectionLost):

@@ -122,6 +122,7 @@ class Relay:
             pieces=_pieces(stream),
             content_length=opened.content_length,
             budget_s=min(warmup_budget_s(opened.headers), remaining_s),
+            share=ticket.organisation_id,
         )
         try:
             return await self._forwarder.forward(job, sink)

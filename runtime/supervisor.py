@@ -169,13 +169,14 @@ class Supervisor:
 
     @asynccontextmanager
     async def lease(
-        self, model_id: str, *, budget_s: float, on_progress: ProgressCallback | None = None
+        self, model_id: str, *, budget_s: float, share: str = "", on_progress: ProgressCallback | None = None
     ) -> AsyncIterator[Lease]:
         """Make the model ready, wait for a slot, and hold it for the length of the block.
 
         Args:
             model_id: catalog id.
             budget_s: seconds to wait for load and slot together.
+            share: the organisation that asks: slots go round between them.
             on_progress: called as the load goes on.
 
         Raises:
@@ -185,7 +186,9 @@ class Supervisor:
         spent: list[tuple[int, float]] = [(0, 0.0)]
         waiter_id = next(self._waiter_ids)
         try:
-            replica_id = await self._obtain(waiter_id, model_id, Need.SLOT, budget_s, on_progress)
+            replica_id = await self._obtain(
+                waiter_id, model_id, Need.SLOT, budget_s, on_progress, share=share
+            )
             yield self._lease(replica_id, model_id, lambda tokens, seconds: spent.append((tokens, seconds)))
         finally:
             tokens, seconds = spent[-1]
@@ -242,14 +245,21 @@ class Supervisor:
             self._post(ev.Left(waiter_id))
 
     async def _obtain(
-        self, waiter_id: str, model_id: str, need: Need, budget_s: float, on_progress: ProgressCallback | None
+        self,
+        waiter_id: str,
+        model_id: str,
+        need: Need,
+        budget_s: float,
+        on_progress: ProgressCallback | None,
+        *,
+        share: str = "",
     ) -> str:
         if self._closed:
             raise NodeStopping("the node is shutting down")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop.create_future(), on_progress)
         self._waiting[waiter_id] = waiting
-        self._post(ev.Wanted(waiter_id, model_id, loop.time() + budget_s, need))
+        self._post(ev.Wanted(waiter_id, model_id, loop.time() + budget_s, need, share))
         try:
             return await waiting.answer or ""
         finally:

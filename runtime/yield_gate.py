@@ -40,7 +40,7 @@ class YieldGate:
 
     @asynccontextmanager
     async def lease(
-        self, model_id: str, *, budget_s: float, on_progress: OnProgress | None = None
+        self, model_id: str, *, budget_s: float, share: str = "", on_progress: OnProgress | None = None
     ) -> AsyncIterator[Lease]:
         """As the supervisor's.
 
@@ -50,7 +50,7 @@ class YieldGate:
         async with AsyncExitStack() as held:
             async with self._waits():
                 lease = await held.enter_async_context(
-                    self._supervisor.lease(model_id, budget_s=budget_s, on_progress=on_progress)
+                    self._supervisor.lease(model_id, budget_s=budget_s, share=share, on_progress=on_progress)
                 )
             yield lease
 

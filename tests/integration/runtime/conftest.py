@@ -193,14 +193,16 @@ class FakeLeases:
         self.held = 0
         self.free = asyncio.Event()
         self.budgets: list[float] = []
+        self.shares: list[str] = []
         self.failed: list[str] = []
         self.reports: list[tuple[int, float]] = []
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, model_id: str, *, budget_s: float, on_progress: object = None
+        self, model_id: str, *, budget_s: float, share: str = "", on_progress: object = None
     ) -> AsyncIterator[Lease]:
         self.budgets.append(budget_s)
+        self.shares.append(share)
         if self.refuse is not None:
             raise self.refuse
         self.held += 1

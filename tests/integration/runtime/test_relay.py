@@ -120,6 +120,14 @@ async def test_a_json_answer_ends_with_its_last_bytes(engine: Any, bridge: Any, 
     assert stream.trailers.usage.completion_tokens == 3
 
 
+async def test_a_slot_is_asked_for_in_the_name_of_the_keys_organisation(
+    engine: Any, bridge: Any, leases: Any, read: Any
+) -> None:
+    engine.script = answers([DONE])
+    await read(await bridge.open())
+    assert leases.shares == ["org_a"]
+
+
 async def test_the_slot_is_free_once_the_answer_is_through(
     engine: Any, bridge: Any, leases: Any, read: Any
 ) -> None:

@@ -189,6 +189,30 @@ async def test_slots_bound_what_runs_and_a_cancelled_lease_gives_its_slot_back(t
     assert node.backend.started == ["one"]
 
 
+async def test_a_slot_that_comes_free_goes_to_the_organisation_that_holds_fewer(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    async def use(node: Node, share: str, *, until: asyncio.Event | None = None) -> None:
+        async with node.supervisor.lease("one", budget_s=30, share=share):
+            order.append(share)
+            if until is not None:
+                await until.wait()
+
+    first, last = asyncio.Event(), asyncio.Event()
+    async with running(tmp_path) as node, asyncio.TaskGroup() as everybody:
+        for until in (first, last):
+            everybody.create_task(use(node, "many", until=until))
+        await node.until(lambda: len(order) == 2)
+        everybody.create_task(use(node, "many"))
+        await node.until(lambda: node.supervisor.snapshot().replicas[0].waiting == 1)
+        everybody.create_task(use(node, "few"))
+        await node.until(lambda: node.supervisor.snapshot().replicas[0].waiting == 2)
+        first.set()
+        await node.until(lambda: len(order) == 4)
+        last.set()
+    assert order == ["many", "many", "few", "many"]
+
+
 async def hold(node: Node, model: str = "one") -> None:
     async with lease(node, model):
         await asyncio.Event().wait()
