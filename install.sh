@@ -206,7 +206,21 @@ stop_node() {
     "Stop it, or delete $data/state/porten.sock if none runs, and run this again."
 }
 
+# The machine would go on starting what is no longer there.
+end_service() {
+  for file in "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/porten.service" \
+    "$HOME/Library/LaunchAgents/org.porten.node.plist"; do
+    [ -f "$file" ] && [ -x "$venv/bin/porten" ] || continue
+    step "Ending the service"
+    run "$venv/bin/porten" service uninstall ||
+      fail "The service could not be ended; nothing was removed." "Delete $file and run this again."
+  done
+  [ ! -f /etc/systemd/system/porten.service ] ||
+    say "    The system's own service stays: sudo rm /etc/systemd/system/porten.service ends it for good."
+}
+
 uninstall() {
+  end_service
   stop_node
   step "Removing the program"
   if [ -L "$link" ] && [ "$(readlink "$link")" = "$venv/bin/porten" ]; then

@@ -97,6 +97,18 @@ def test_an_uninstall_says_only_what_is_true(tmp_path: Path, enrolled: bool) -> 
     assert not data.exists()
 
 
+def with_a_service(home: Path) -> str:
+    """A unit as `porten service install` leaves it, and the PATH on which a systemctl says yes to all."""
+    unit = home / ".config" / "systemd" / "user" / "porten.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    tools = home / "tools"
+    tools.mkdir()
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{tools}/asked\n')
+    (tools / "systemctl").chmod(0o755)
+    return f"{tools}{os.pathsep}{os.environ['PATH']}"
+
+
 def start_node(porten: Path, home: Path) -> subprocess.Popen[str]:
     """A node of the installed program, once it has started."""
     node = subprocess.Popen(
@@ -127,8 +139,10 @@ def test_install_again_and_uninstall(tmp_path: Path) -> None:
         assert again.returncode == 0, again.stderr
         assert "restart it" in again.stdout
         (data / "models").mkdir(exist_ok=True)
-        gone = run("--uninstall", home=tmp_path)
+        gone = run("--uninstall", home=tmp_path, PATH=with_a_service(tmp_path))
         assert gone.returncode == 0, gone.stderr
+        assert "disable --now porten.service" in (tmp_path / "tools" / "asked").read_text()
+        assert not list((tmp_path / ".config" / "systemd" / "user").iterdir()), "the unit is gone"
         assert node.wait(60) == 0, "the node was stopped first"
     assert not porten.is_symlink()
     assert not (data / "venv").exists()
