@@ -46,11 +46,16 @@ def sections(unit: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture
+def analyze() -> str:
+    """systemd's own judge of units."""
+    if path := shutil.which("systemd-analyze"):
+        return path
+    pytest.skip("no systemd-analyze: on Debian, apt-get install systemd")
+
+
 @pytest.mark.parametrize("user", [None, "daemon"])
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, user: str | None) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("no systemd-analyze: on Debian, apt-get install systemd")
+def test_systemd_finds_nothing_wrong_with_the_unit(analyze: str, tmp_path: Path, user: str | None) -> None:
     unit = tmp_path / UNIT_NAME
     unit.write_text(systemd_unit(with_user(FACTS, user)))
     said = subprocess.run(
@@ -65,10 +70,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, user: str | N
     assert said.returncode == 0, said.stderr
 
 
-def test_systemd_would_find_a_mistake(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("no systemd-analyze: on Debian, apt-get install systemd")
+def test_systemd_would_find_a_mistake(analyze: str, tmp_path: Path) -> None:
     unit = tmp_path / UNIT_NAME
     unit.write_text(systemd_unit(FACTS).replace("KillMode=mixed", "KillMode=mixd"))
     said = subprocess.run(
