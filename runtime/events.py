@@ -102,14 +102,6 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """The replica takes so many bytes of each of its devices."""
-
-    replica_id: str
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
 class DevicesChanged:
     """The devices and their budgets, all of them."""
 
@@ -145,7 +137,6 @@ Event = (
     | Failed
     | Gone
     | Released
-    | Measured
     | DevicesChanged
     | UnloadAsked
     | StopAsked

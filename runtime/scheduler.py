@@ -67,7 +67,6 @@ class Scheduler:
             ev.Failed: self._on_failed,
             ev.Gone: self._on_gone,
             ev.Released: self._on_released,
-            ev.Measured: self._on_measured,
             ev.DevicesChanged: self._on_devices_changed,
             ev.UnloadAsked: self._on_unload_asked,
             ev.StopAsked: self._on_stop_asked,
@@ -233,11 +232,6 @@ class Scheduler:
 
     def _on_released(self, event: ev.Released, _now: float) -> None:
         self.ledger.held.pop(event.replica_id, None)
-
-    def _on_measured(self, event: ev.Measured, _now: float) -> None:
-        """What it takes beyond its estimate cannot be promised; what it does not take yet, it still may."""
-        if replica := self.replicas.get(event.replica_id):
-            replica.memory = max(replica.memory, event.memory)
 
     def _on_devices_changed(self, event: ev.DevicesChanged, _now: float) -> None:
         self.ledger.set_capacities(event.capacities)

@@ -47,9 +47,6 @@ class Service(Protocol):
     def stop(self) -> None:
         """End the node, and do not start it again."""
 
-    def restart(self) -> None:
-        """End the node and start it again."""
-
     def state(self) -> ServiceState:
         """What the manager says."""
 
@@ -77,10 +74,6 @@ class SystemdService:
     def stop(self) -> None:
         """Disable it, and end the node: answers in flight finish first."""
         self._ask("disable", "--now", UNIT_NAME)
-
-    def restart(self) -> None:
-        """End the node, answers in flight first, and start it again."""
-        self._ask("restart", UNIT_NAME)
 
     def state(self) -> ServiceState:
         """What `systemctl show` says."""
@@ -127,11 +120,6 @@ class LaunchdService:
     def stop(self) -> None:
         """Unload it, which ends the node."""
         _ask("launchctl", "bootout", f"{self._domain}/{LABEL}")
-
-    def restart(self) -> None:
-        """End the node and start it again."""
-        self.stop()
-        self.start()
 
     def state(self) -> ServiceState:
         """What `launchctl print` says."""

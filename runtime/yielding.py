@@ -135,7 +135,7 @@ class _Watched:
     counts: bool = False
     doubted_since: float | None = None
 
-    def look(self, seen: bool, now: float, patience: Patience) -> None:  # noqa: FBT001 - what is seen
+    def look(self, *, seen: bool, now: float, patience: Patience) -> None:
         if seen == self.counts:
             self.doubted_since = None
             return
@@ -172,7 +172,7 @@ class Yielding:
     def look(self, reading: Reading, now: float) -> tuple[Step, ...]:
         """Take a reading in; returns the steps taken, in order."""
         for cause, watched in self._watched.items():
-            watched.look(self._sees(cause, reading), now, PATIENCE[cause])
+            watched.look(seen=self._sees(cause, reading), now=now, patience=PATIENCE[cause])
         if Cause.GPU not in self.causes:
             self._displaced = {gpu.id: gpu.reserved for gpu in reading.gpus}
         steps: list[Step] = []

@@ -1,5 +1,7 @@
 """Placement: pure numbers, tried by the thousand."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,8 +92,8 @@ def test_evictions_are_enough_and_none_is_in_vain(residents: list[Resident], mis
         assert sum(freed.values()) - freed[replica_id] < missing
 
 
-def resident(name: str, memory: int = 10, **facts: object) -> Resident:
-    return Resident(name, ("cpu",), memory, **facts)  # type: ignore[arg-type]
+def resident(name: str, memory: int = 10, **facts: Any) -> Resident:
+    return Resident(name, ("cpu",), memory, **facts)
 
 
 def test_the_longest_idle_goes_first_unless_it_is_dear_to_bring_back() -> None:

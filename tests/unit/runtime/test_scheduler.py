@@ -495,12 +495,3 @@ def test_another_replica_that_fails_to_start_refuses_nobody() -> None:
     scheduler.handle(ev.Gone(start.replica_id), 4.0)
     assert scheduler.next_deadline() == 9.0, "tried again after the cool-down"
     assert starts(scheduler.handle(ev.Tick(), 9.0)) == ["m"]
-
-
-def test_what_a_replica_takes_beyond_its_estimate_is_not_promised() -> None:
-    scheduler = with_budget(100)
-    replica = ready(scheduler, "m", 40)
-    scheduler.handle(ev.Measured(replica, 30), 1.0)
-    assert scheduler.ledger.reserved("cpu") == 40, "what it does not take yet, it still may"
-    scheduler.handle(ev.Measured(replica, 55), 2.0)
-    assert scheduler.ledger.reserved("cpu") == 55
