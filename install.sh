@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Porten node for one user, without root, and never outside the user's own folders.
-# Running it again upgrades what is there. `--dry-run` says what it would do, `--uninstall` takes it away.
+# Running it again upgrades what is there (`porten upgrade`). `--dry-run` says what it would do, `--uninstall` takes it away.
 #
 # The whole script is one function called on its last line, so that a download cut short runs nothing.
 set -eu
@@ -110,25 +110,67 @@ requirement() {
   esac
 }
 
-install_program() {
-  step "Installing the program for $hardware into $venv"
-  if [ -d "$venv" ] && ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
-    say "    the environment there is incomplete; making it anew"
-    run rm -rf "$venv"
+# Until `porten upgrade` came, there was one environment, which an upgrade changed under a node that ran from it.
+check_older_layout() {
+  [ -d "$old" ] || return 0
+  for file in "$user_unit" "$agent" "$system_unit"; do
+    if [ -f "$file" ] && grep -qF "$old/bin/porten" "$file"; then
+      fail "The service ($file) runs the program of the older layout, $old." \
+        "End it with: porten service uninstall. Then run this again, and: porten service install"
+    fi
+  done
+  if "$old/bin/porten" status >/dev/null 2>&1; then
+    fail "A node runs from the older layout, $old." "Stop it with: porten stop. Then run this again."
   fi
-  if [ ! -d "$venv" ]; then
-    run mkdir -p "$data"
-    run chmod 700 "$data"
-    run "$python" -m venv "$venv"
-  fi
-  say "    fetching and unpacking; this takes a minute or two"
-  run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$(requirement)" ||
-    give_up_program
 }
 
-# What an earlier run left working is kept; what this one began is not left half-made.
+remove_older_layout() {
+  [ -d "$old" ] || return 0
+  step "Removing the older layout, $old"
+  run rm -rf "$old"
+}
+
+# What works is upgraded by itself; whatever else is there is made anew beside it.
+install_or_upgrade() {
+  if "$program/current/bin/porten" --version >/dev/null 2>&1; then
+    upgraded=yes
+    upgrade_program
+  else
+    upgraded=no
+    install_program
+    use_program
+  fi
+}
+
+upgrade_program() {
+  step "Upgrading the program in $program"
+  case $source in
+    '') run "$venv/bin/porten" upgrade ;;
+    *.whl | /* | ./* | ../* | .) run "$venv/bin/porten" upgrade --from "$source" ;;
+    *) fail "The program is installed already." "Another version: porten upgrade --to VERSION" ;;
+  esac || fail "The upgrade did not work; it says above why."
+}
+
+# A directory per version; `current` names the one that is used (runtime/versions.py).
+install_program() {
+  new=$program/versions/installed-$(date -u +%Y%m%dT%H%M%SZ)
+  step "Installing the program for $hardware into $new"
+  run mkdir -p "$program/versions"
+  run chmod 700 "$data"
+  run "$python" -m venv "$new"
+  say "    fetching and unpacking; this takes a minute or two"
+  run "$new/bin/python" -m pip install --quiet --disable-pip-version-check "$(requirement)" || give_up_program
+}
+
+# The link is replaced in one step: nobody sees it missing.
+use_program() {
+  run "$python" -c 'import os, sys; os.symlink(sys.argv[1], sys.argv[2]); os.replace(sys.argv[2], sys.argv[3])' \
+    "versions/${new##*/}" "$program/.current.$$" "$program/current"
+}
+
+# What this run began is not left half-made.
 give_up_program() {
-  [ -x "$venv/bin/porten" ] || rm -rf "$venv"
+  rm -rf "$new"
   if [ -n "$source" ]; then
     fail "pip could not install $(requirement); it says above why."
   fi
@@ -142,7 +184,7 @@ link_program() {
     fail "$link exists and is not a link of ours." "Move it away and run this again."
   fi
   run mkdir -p "$bin"
-  run ln -sf "$venv/bin/porten" "$link"
+  run ln -sfn "$venv/bin/porten" "$link"
 }
 
 # Last of all, so that it stands beside the commands that need it.
@@ -187,6 +229,7 @@ enroll() {
 }
 
 say_how_to_start() {
+  [ "$upgraded" = no ] || return 0
   if "$venv/bin/porten" status >/dev/null 2>&1; then
     say "    the node that runs is still the one from before; restart it: porten stop, then porten run"
     say "    (where a service runs it, restart the service)"
@@ -208,25 +251,25 @@ stop_node() {
 
 # The machine would go on starting what is no longer there.
 end_service() {
-  for file in "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/porten.service" \
-    "$HOME/Library/LaunchAgents/org.porten.node.plist"; do
+  for file in "$user_unit" "$agent"; do
     [ -f "$file" ] && [ -x "$venv/bin/porten" ] || continue
     step "Ending the service"
     run "$venv/bin/porten" service uninstall ||
       fail "The service could not be ended; nothing was removed." "Delete $file and run this again."
   done
-  [ ! -f /etc/systemd/system/porten.service ] ||
-    say "    The system's own service stays: sudo rm /etc/systemd/system/porten.service ends it for good."
+  [ ! -f "$system_unit" ] ||
+    say "    The system's own service stays: sudo rm $system_unit ends it for good."
 }
 
 uninstall() {
+  [ -e "$venv" ] || [ ! -d "$old" ] || venv=$old
   end_service
   stop_node
   step "Removing the program"
   if [ -L "$link" ] && [ "$(readlink "$link")" = "$venv/bin/porten" ]; then
     run rm -f "$link"
   fi
-  run rm -rf "$venv" "$data/engines"
+  run rm -rf "$program" "$old" "$data/engines"
   if [ "$purge" = yes ]; then
     purge_data
   else
@@ -279,7 +322,11 @@ main() {
   data=${XDG_DATA_HOME:-$HOME/.local/share}/porten
   config=${XDG_CONFIG_HOME:-$HOME/.config}/porten
   state=${XDG_STATE_HOME:-$HOME/.local/state}/porten
-  venv=$data/venv bin=$HOME/.local/bin
+  program=$data/program old=$data/venv bin=$HOME/.local/bin
+  venv=$program/current
+  user_unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/porten.service
+  agent=$HOME/Library/LaunchAgents/org.porten.node.plist
+  system_unit=/etc/systemd/system/porten.service
   link=$bin/porten
   installed="Installed."
   [ "$dry_run" = no ] || installed="Nothing was changed; that is what an installation would do."
@@ -291,8 +338,10 @@ main() {
   [ "$purge" = no ] || fail "--purge goes with --uninstall."
   check_machine
   choose_extras
-  install_program
+  check_older_layout
+  install_or_upgrade
   link_program
+  remove_older_layout
   install_engine
   enroll
   hint_at_path

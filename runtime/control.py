@@ -57,6 +57,9 @@ class Controlled(Protocol):
     def request_stop(self) -> None:
         """Begin the shutdown."""
 
+    def request_restart(self) -> None:
+        """Begin the shutdown, and end so that whoever runs the node starts it again."""
+
 
 def create_app(daemon: Controlled) -> FastAPI:
     """The application."""
@@ -95,6 +98,11 @@ def _daemon_router(daemon: Controlled) -> APIRouter:
     @router.post("/shutdown")
     async def shutdown() -> Response:
         daemon.request_stop()
+        return Response(status_code=202)
+
+    @router.post("/restart")
+    async def restart() -> Response:
+        daemon.request_restart()
         return Response(status_code=202)
 
     return router

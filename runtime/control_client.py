@@ -81,6 +81,10 @@ class ControlClient:
         """Begin the daemon's shutdown; returns at once."""
         await self._ask("POST", "/shutdown")
 
+    async def restart(self) -> None:
+        """Begin the daemon's shutdown, to be started again by its service; returns at once."""
+        await self._ask("POST", "/restart")
+
     async def progress(self, action: str, model_id: str) -> AsyncIterator[dict[str, Any]]:
         """The steps of `pull` or `load`, to the end.
 

@@ -35,6 +35,7 @@ async def examine(loaded: LoadedConfig) -> list[Finding]:
     """Look at everything, in the order in which a node needs it."""
     findings = [machine_checks.settings_file(loaded)]
     for look in (
+        machine_checks.program,
         machine_checks.python,
         machine_checks.accelerators,
         machine_checks.memory,
@@ -166,7 +167,9 @@ def _version(hub: HubDescription) -> Finding:
         return ok("hub version", "not told")
     if _series(hub.version) != _series(__version__):
         found = f"the Hub is {hub.version}, this node {__version__}"
-        return warning("hub version", found, "bring the older of the two up to date (the node: install.sh)")
+        return warning(
+            "hub version", found, "bring the older of the two up to date (the node: porten upgrade)"
+        )
     return ok("hub version", hub.version)
 
 

@@ -25,6 +25,8 @@
     ├── IdentityInvalid      the identity on the disk is damaged or not ours
     ├── AlreadyRunning       another daemon works on the same data directory
     ├── ServiceFailed        the machine's service manager did not do as asked
+    ├── UpgradeRefused       another version cannot be put here; nothing was changed
+    ├── UpgradeFailed        the other version did not work; the message says what runs now
     ├── PortTaken            the local API's address is in use
     └── DaemonUnreachable    the daemon does not run, or does not answer
 
@@ -170,6 +172,14 @@ class AlreadyRunning(RuntimeFault):
 
 class ServiceFailed(RuntimeFault):
     """systemd or launchd is not there, or did not do as asked; the message is theirs."""
+
+
+class UpgradeRefused(RuntimeFault):
+    """Another version cannot be installed or used here, and nothing was changed."""
+
+
+class UpgradeFailed(RuntimeFault):
+    """The other version was started and did not work; the message says what runs now."""
 
 
 class PortTaken(RuntimeFault):

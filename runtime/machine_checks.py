@@ -4,6 +4,7 @@ Changes nothing. Must not know the Hub, or how findings are shown.
 """
 
 import getpass
+import importlib
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from runtime.findings import Finding, failed, gigabytes, ok, warning
 from runtime.process import OWNER_MARK, marked, owner_of
 from runtime.service import installed_service, lingers
 from runtime.service_files import UNIT_NAME
+from tunnel.version import __version__
 
 LEAST_DISK_BYTES = 2_000_000_000
 LEAST_MEMORY_BYTES = 1_000_000_000
@@ -47,6 +49,16 @@ def python(config: NodeConfig) -> list[Finding]:
     """The interpreter."""
     del config
     return [ok("python", sys.version.split()[0])]
+
+
+def program(config: NodeConfig) -> list[Finding]:
+    """Whether all of the daemon can be loaded: of a broken installation its commands may still work."""
+    del config
+    try:
+        importlib.import_module("runtime.node")
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
+        return [failed("program", f"{type(error).__name__}: {error}", "run install.sh, or porten rollback")]
+    return [ok("program", f"porten {__version__}")]
 
 
 def accelerators(config: NodeConfig) -> list[Finding]:

@@ -47,6 +47,7 @@ class Node:
         self._local_only = local_only
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self.comes_again = False
         self._link: HubLink | None = None
         self._catalog = assembly.open_catalog(config)
         self._supervisor = assembly.make_supervisor(config, self._catalog, self._changed)
@@ -81,6 +82,12 @@ class Node:
             return
         logger.info("stopping: answers in flight may finish", extra={"event": "stop_requested"})
         self._stop.set()
+
+    def request_restart(self) -> None:
+        """Begin the shutdown, with `comes_again` for whoever runs the node; an earlier stop stands."""
+        if not self._stop.is_set():
+            self.comes_again = True
+            self.request_stop()
 
     # startup
 

@@ -24,11 +24,21 @@ _ASK_S = 120.0  # a stop may take the whole drain
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What its manager says of it."""
+    """What its manager says of it.
+
+    Attributes:
+        installed: its file is here.
+        active: it runs.
+        words: for people.
+        pid: of the node, while it runs.
+        ended: it does not run, and its manager is not about to start it.
+    """
 
     installed: bool
     active: bool
     words: str
+    pid: int | None = None
+    ended: bool = False
 
 
 class Service(Protocol):
@@ -43,6 +53,9 @@ class Service(Protocol):
 
     def start(self) -> None:
         """Have the manager read the file, and start the node now and whenever the machine starts."""
+
+    def start_again(self) -> None:
+        """Start the node of a service that has ended."""
 
     def stop(self) -> None:
         """End the node, and do not start it again."""
@@ -71,6 +84,10 @@ class SystemdService:
         self._ask("daemon-reload")
         self._ask("enable", "--now", UNIT_NAME)
 
+    def start_again(self) -> None:
+        """Start it; whether it starts with the machine stays as it is."""
+        self._ask("start", UNIT_NAME)
+
     def stop(self) -> None:
         """Disable it, and end the node: answers in flight finish first."""
         self._ask("disable", "--now", UNIT_NAME)
@@ -78,7 +95,7 @@ class SystemdService:
     def state(self) -> ServiceState:
         """What `systemctl show` says."""
         if not self.file.exists():
-            return ServiceState(installed=False, active=False, words="not installed")
+            return ServiceState(installed=False, active=False, words="not installed", ended=True)
         wanted = ("ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts")
         said = self._ask("show", UNIT_NAME, f"--property={','.join(wanted)}")
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
@@ -87,7 +104,13 @@ class SystemdService:
             f"{active} ({found.get('SubState', '?')}), {found.get('UnitFileState', '?')}, "
             f"pid {found.get('MainPID', '?')}, {found.get('NRestarts', '?')} restarts"
         )
-        return ServiceState(installed=True, active=active == "active", words=words)
+        return ServiceState(
+            installed=True,
+            active=active == "active",
+            words=words,
+            pid=_pid(found.get("MainPID")),
+            ended=active in ("inactive", "failed"),
+        )
 
     def logs(self, *, lines: int, follow: bool) -> list[str]:
         """What journalctl is to show."""
@@ -117,6 +140,10 @@ class LaunchdService:
         """Load it, which starts it."""
         _ask("launchctl", "bootstrap", self._domain, str(self.file))
 
+    def start_again(self) -> None:
+        """Start it."""
+        _ask("launchctl", "kickstart", f"{self._domain}/{LABEL}")
+
     def stop(self) -> None:
         """Unload it, which ends the node."""
         _ask("launchctl", "bootout", f"{self._domain}/{LABEL}")
@@ -124,10 +151,18 @@ class LaunchdService:
     def state(self) -> ServiceState:
         """What `launchctl print` says."""
         if not self.file.exists():
-            return ServiceState(installed=False, active=False, words="not installed")
+            return ServiceState(installed=False, active=False, words="not installed", ended=True)
         said = _ask("launchctl", "print", f"{self._domain}/{LABEL}")
-        state = next((line.strip() for line in said.splitlines() if "state =" in line), "state unknown")
-        return ServiceState(installed=True, active="running" in state, words=state)
+        lines = [line.strip() for line in said.splitlines()]
+        state = next((line for line in lines if line.startswith("state =")), "state unknown")
+        pid = next((line.removeprefix("pid =") for line in lines if line.startswith("pid =")), None)
+        return ServiceState(
+            installed=True,
+            active=state == "state = running",
+            words=state,
+            pid=_pid(pid),
+            ended="not running" in state,
+        )
 
     def logs(self, *, lines: int, follow: bool) -> list[str]:
         """Its file."""
@@ -163,7 +198,14 @@ def installed_service() -> Service | None:
     return None
 
 
-def facts_of(loaded: LoadedConfig, *, program: Path, user: str | None, log: Path | None) -> ServiceFacts:
+def facts_of(
+    loaded: LoadedConfig,
+    *,
+    program: Path,
+    user: str | None,
+    log: Path | None,
+    also_writable: tuple[Path, ...] = (),
+) -> ServiceFacts:
     """What the service is to be told: these settings, as they are now.
 
     Raises:
@@ -178,7 +220,7 @@ def facts_of(loaded: LoadedConfig, *, program: Path, user: str | None, log: Path
         if isinstance(value, SecretStr):
             raise ConfigInvalid(f"{origin} is a secret: put {name} into {loaded.usual_file}, mode 0600")
         environment[origin] = _as_variable(value)
-    places = {config.data_dir, config.models_dir, config.engines_dir, config.state_dir}
+    places = {config.data_dir, config.models_dir, config.engines_dir, config.state_dir, *also_writable}
     return ServiceFacts(
         command=(str(program), *(["--config", str(loaded.file)] if loaded.file else []), "run"),
         environment=environment,
@@ -224,6 +266,13 @@ def uninstall(service: Service) -> bool:
 def lingers(user: str) -> bool:
     """Whether systemd keeps the user's services without anybody logged in."""
     return (_LINGER / user).exists()
+
+
+def _pid(text: str | None) -> int | None:
+    try:
+        return int(text or 0) or None
+    except ValueError:
+        return None
 
 
 def _as_variable(value: object) -> str:

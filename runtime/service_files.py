@@ -13,6 +13,8 @@ LABEL = "org.porten.node"
 _STOP_MARGIN_S = 30
 """Beyond the drain: engines are ended and their memory looked at."""
 _FILES = 65_536
+COMES_AGAIN = 75
+"""Exit code of a node that ended to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ def systemd_unit(facts: ServiceFacts) -> str:
         # A node that was told to stop (`porten stop`, `porten logout`) ends with 0 and stays so.
         "Restart=on-failure",
         "RestartSec=5",
+        # One that was told to come again, as an upgrade does, has not failed.
+        f"SuccessExitStatus={COMES_AGAIN}",
+        f"RestartForceExitStatus={COMES_AGAIN}",
         # The daemon first, so that it can drain; whatever is left of its engines after that.
         "KillMode=mixed",
         f"TimeoutStopSec={facts.stop_s}",
@@ -112,6 +117,16 @@ def launchd_plist(facts: ServiceFacts) -> bytes:
     if facts.log is not None:
         document["StandardErrorPath"] = document["StandardOutPath"] = str(facts.log)
     return plistlib.dumps(document)
+
+
+def starts(text: bytes, program: Path) -> bool:
+    """Whether a service's file, of either kind, starts that program."""
+    if text.startswith(b"[Unit]"):
+        return f"ExecStart={_argument(str(program))} ".encode() in text
+    try:
+        return bool(plistlib.loads(text)["ProgramArguments"][0] == str(program))
+    except (plistlib.InvalidFileException, ValueError, KeyError, IndexError):
+        return False
 
 
 def _word(text: str) -> str:

@@ -3,13 +3,16 @@
 Owns the translation of a snapshot; decides nothing. Pure.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from runtime.enrollment import AGENT
 from runtime.identity import Identity
 from runtime.snapshot import ModelView, NodeSnapshot
+from runtime.versions import program_of
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
 
 MAX_DEVICES = 16
@@ -91,6 +94,7 @@ def describe(
     """The document behind `porten status --json`; `owner`: how far the machine is given back."""
     return {
         "agent": AGENT,
+        "program": program_of(Path(sys.prefix)),
         "pid": pid,
         "accepting": snapshot.accepting and not stopping,
         "reason": "stopping" if stopping else snapshot.reason,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.cli import engines, hub, models, node, service, status, upkeep
+from runtime.cli import engines, hub, models, node, service, status, upgrade, upkeep
 from runtime.cli.terminal import FaultTellingGroup, Settings, say
 from tunnel.version import __version__
 
@@ -66,6 +66,8 @@ app.command()(node.resume)
 app.command()(status.status)
 app.command()(service.logs)
 app.command()(upkeep.doctor)
+app.command(epilog=upgrade.UPGRADE_EXAMPLES)(upgrade.upgrade)
+app.command()(upgrade.rollback)
 app.command("rotate-key")(hub.rotate)
 app.command()(hub.logout)
 app.add_typer(models.app, name="models")

@@ -13,6 +13,7 @@ from runtime.control_client import ControlClient
 from runtime.data_dir import wait_for_daemon_end
 from runtime.errors import DaemonUnreachable
 from runtime.pause import Pause, PauseFile, parse_length
+from runtime.service_files import COMES_AGAIN
 
 RUN_EXAMPLES = """Examples:
 
@@ -43,10 +44,13 @@ def run(
     config = settings(context)
     logs.configure(config.log_level)
 
-    async def serve() -> None:
-        await Node(config, local_only=local_only).run()
+    async def serve() -> bool:
+        node = Node(config, local_only=local_only)
+        await node.run()
+        return node.comes_again
 
-    uvloop.run(serve())
+    if uvloop.run(serve()):
+        raise typer.Exit(COMES_AGAIN)
 
 
 def stop(context: typer.Context) -> None:

@@ -13,7 +13,8 @@ from runtime import service
 from runtime.cli.terminal import loaded, say
 from runtime.config import NodeConfig
 from runtime.control_client import ControlClient
-from runtime.errors import AlreadyRunning, DaemonUnreachable, ServiceFailed
+from runtime.errors import AlreadyRunning, DaemonUnreachable, ServiceFailed, UpgradeRefused
+from runtime.versions import Versions
 
 app = typer.Typer(help="The node as a service that starts with the machine.", no_args_is_help=True)
 
@@ -43,14 +44,21 @@ def install(
     found = loaded(context)
     chosen = service.service_of_this_machine(system=system)
     user = _user(found.config.data_dir, run_as) if system else None
+    versions = _versions()
     facts = service.facts_of(
-        found, program=Path(sys.prefix) / "bin" / "porten", user=user, log=getattr(chosen, "log", None)
+        found,
+        program=Path(sys.prefix) / "bin" / "porten" if versions is None else versions.launcher,
+        user=user,
+        log=getattr(chosen, "log", None),
+        also_writable=() if versions is None else (versions.root,),
     )
     if show:
         say(chosen.text(facts).decode().rstrip())
         return
     if not chosen.file.exists():
         asyncio.run(_require_none_running(found.config))
+    if versions is not None:
+        versions.write_launcher()
     service.install(chosen, facts)
     say(f"The node runs as a service ({chosen.file}). `porten logs -f` follows it.")
     if user is None and sys.platform == "linux" and not service.lingers(getpass.getuser()):
@@ -89,6 +97,14 @@ def logs(
         raise ServiceFailed(f"`{command[0]}` did not work: {error.strerror}") from None
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+
+
+def _versions() -> Versions | None:
+    """Where upgrades find the program; None for one that was put here in another way."""
+    try:
+        return Versions.of_this_program()
+    except UpgradeRefused:
+        return None
 
 
 def _user(data_dir: Path, run_as: str | None) -> str:
