@@ -79,7 +79,7 @@ def test_without_a_release_it_says_so_and_leaves_nothing_half_made(tmp_path: Pat
     assert said.returncode == 1
     assert "install.sh: pip could not install porten[node]" in said.stderr
     assert "--from" in said.stderr
-    assert not (tmp_path / ".local" / "share" / "porten" / "venv").exists()
+    assert not list((tmp_path / ".local" / "share" / "porten" / "program" / "versions").iterdir())
 
 
 @pytest.mark.parametrize("enrolled", [True, False])
@@ -95,6 +95,34 @@ def test_an_uninstall_says_only_what_is_true(tmp_path: Path, enrolled: bool) -> 
     purged = run("--uninstall", "--purge", home=tmp_path)
     assert ("still lists this node" in purged.stdout) == enrolled
     assert not data.exists()
+
+
+def older_layout(home: Path, *, runs: bool) -> Path:
+    """One environment, as it was laid out before versions lay side by side."""
+    old = home / ".local" / "share" / "porten" / "venv"
+    (old / "bin").mkdir(parents=True)
+    (old / "bin" / "porten").write_text(f"#!/bin/sh\nexit {int(not runs)}\n")
+    (old / "bin" / "porten").chmod(0o755)
+    return old
+
+
+def test_a_node_of_the_older_layout_is_not_replaced_as_it_runs(tmp_path: Path) -> None:
+    old = older_layout(tmp_path, runs=True)
+    said = run("--no-engine", "--no-login", home=tmp_path)
+    assert said.returncode == 1
+    assert "porten stop" in said.stderr
+    assert [each.name for each in old.parent.iterdir()] == ["venv"]
+
+
+def test_a_service_of_the_older_layout_is_ended_first(tmp_path: Path) -> None:
+    old = older_layout(tmp_path, runs=False)
+    unit = tmp_path / ".config" / "systemd" / "user" / "porten.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(f'[Service]\nExecStart="{old}/bin/porten" "run"\n')
+    said = run("--no-engine", "--no-login", home=tmp_path)
+    assert said.returncode == 1
+    assert "porten service uninstall" in said.stderr
+    assert [each.name for each in old.parent.iterdir()] == ["venv"]
 
 
 def with_a_service(home: Path) -> str:
@@ -138,6 +166,7 @@ def test_install_again_and_uninstall(tmp_path: Path) -> None:
         again = run("--from", str(ROOT), "--no-engine", "--no-login", home=tmp_path)
         assert again.returncode == 0, again.stderr
         assert "restart it" in again.stdout
+        assert len(list((data / "program" / "versions").iterdir())) == 2, "it was put beside the first"
         (data / "models").mkdir(exist_ok=True)
         gone = run("--uninstall", home=tmp_path, PATH=with_a_service(tmp_path))
         assert gone.returncode == 0, gone.stderr
@@ -145,7 +174,7 @@ def test_install_again_and_uninstall(tmp_path: Path) -> None:
         assert not list((tmp_path / ".config" / "systemd" / "user").iterdir()), "the unit is gone"
         assert node.wait(60) == 0, "the node was stopped first"
     assert not porten.is_symlink()
-    assert not (data / "venv").exists()
+    assert not (data / "program").exists()
     assert (data / "models").is_dir(), "models stay without --purge"
     assert run("--uninstall", "--purge", home=tmp_path).returncode == 0
     assert not data.exists()
