@@ -79,6 +79,7 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
         size_bytes: Of the weights. Only a `file` source may omit it: its size is known once on disk.
         context_length: Tokens in one slot, prompt and answer together.
         slots: Requests one replica answers at the same time.
+        chat_template: Jinja in place of the template in the weights, as where that knows no tools.
     """
 
     id: str
@@ -90,6 +91,7 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
     size_bytes: int | None = None
     capabilities: frozenset[Capability] = frozenset({"chat", "completions"})
     slots: int = DEFAULT_SLOTS
+    chat_template: str = ""
     license: str = ""
     description: str = ""
 

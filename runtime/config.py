@@ -25,6 +25,7 @@ from pydantic_settings import (
 from runtime.config_problems import describe_problems
 from runtime.errors import ConfigInvalid
 from runtime.hours import Hours
+from runtime.snapshot import DeviceKind
 
 ENV_PREFIX = "PORTEN_"
 CONFIG_VARIABLE = "PORTEN_CONFIG"
@@ -101,6 +102,15 @@ def _hours(text: str) -> str:
     return text
 
 
+def _pairs(value: object) -> object:
+    """`a=b,c=d` as the environment has it; a table of the settings file is one already."""
+    if not isinstance(value, str):
+        return value
+    parts = (part.strip().partition("=") for part in value.split(",") if part.strip())
+    return {name: engine for name, _, engine in parts}
+
+
+NamedEngines = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommaSeparatedPaths = Annotated[
     tuple[Annotated[Path, AfterValidator(_expand)], ...], NoDecode, BeforeValidator(_split)
@@ -162,6 +172,18 @@ class NodeConfig(BaseSettings):
     engines_dir: AbsolutePath = Field(
         default_factory=_below_data("engines"),
         description="Virtual environments of the engines; `<data_dir>/engines`.",
+    )
+    engines: CommaSeparated | None = Field(
+        None, description="Engines to use, best first, comma-separated; all that are there where unset."
+    )
+    model_engines: NamedEngines | None = Field(
+        None, description="Engines for some models in place of the first that reads them: `model=engine,…`."
+    )
+    llama_server: Path | None = Field(
+        None, description="A `llama-server` of your own (llama.cpp), by its path or its name on PATH."
+    )
+    llama_server_device: DeviceKind = Field(
+        "cpu", description="What that `llama-server` was built for: `cpu`, `cuda` or `metal`."
     )
     models_dir: AbsolutePath = Field(
         default_factory=_below_data("models"), description="Model weights; `<data_dir>/models`."

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from models.errors import ModelsError
 from runtime import assembly, devices, machine_checks
+from runtime.backends.base import Availability, Backend
 from runtime.config import LoadedConfig, NodeConfig
 from runtime.control_client import NOT_RUNNING, ControlClient
 from runtime.enrollment import HubApi, HubDescription, tls_context
-from runtime.errors import DaemonUnreachable, EnrollmentRefused, RuntimeFault
+from runtime.errors import ConfigInvalid, DaemonUnreachable, EnrollmentRefused, RuntimeFault
 from runtime.findings import Finding, Verdict, failed, gigabytes, ok, warning
 from runtime.identity import Identity, IdentityStore
 from runtime.pause import PauseFile
@@ -51,15 +52,24 @@ async def examine(loaded: LoadedConfig) -> list[Finding]:
 
 
 async def _engines(config: NodeConfig) -> list[Finding]:
-    found = []
-    for backend in assembly.make_backends(config):
-        availability = backend.available()
-        subject = f"engine {backend.name}"
-        if availability.ok:
-            found.append(ok(subject, f"{backend.provider} is installed"))
-        else:
-            found.append(failed(subject, availability.reason, availability.remedy))
-    return found
+    """One engine is enough to serve: those that are not there are a choice, as long as one is."""
+    try:
+        states = [(backend, backend.available()) for backend in assembly.make_backends(config)]
+    except ConfigInvalid as error:
+        return [failed("engines", str(error), "mend the setting (`porten config show`)")]
+    # Where none is, the first is the one to install.
+    missed = None if any(state.ok for _, state in states) else states[0][0]
+    return [_engine(backend, state, missed=backend is missed) for backend, state in states]
+
+
+def _engine(backend: Backend, state: Availability, *, missed: bool) -> Finding:
+    subject = f"engine {backend.name}"
+    serves = f"{' and '.join(sorted(backend.formats))} on {' or '.join(backend.device_kinds)}"
+    if state.ok:
+        return ok(subject, f"{backend.provider} is installed: serves {serves}")
+    if missed:
+        return failed(subject, state.reason, state.remedy)
+    return ok(subject, f"{state.reason}; it would serve {serves} ({state.remedy})")
 
 
 async def _catalog(config: NodeConfig) -> list[Finding]:

@@ -10,6 +10,7 @@
     ├── Overloaded           every slot is taken and the line is full
     ├── ReplicaBusy          an unload was asked for while it answers
     ├── EngineUnavailable    no engine for this format is installed; carries the remedy
+    ├── EngineInUse          it cannot be removed while processes run from it
     ├── EngineFailed         an engine process died or never got ready
     │   ├── EngineUnreachable     it gave no byte of an answer; says whether it had been asked
     │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
@@ -30,6 +31,8 @@
 
 Knows nothing of HTTP, the tunnel or the Hub.
 """
+
+from collections.abc import Sequence
 
 from runtime.progress import LoadProgress
 
@@ -94,6 +97,14 @@ class EngineUnavailable(RuntimeFault):
         super().__init__(f"{reason} ({remedy})" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class EngineInUse(RuntimeFault):
+    """Processes run from an engine's environment, so it is not removed."""
+
+    def __init__(self, provider: str, pids: Sequence[int]) -> None:
+        running = ", ".join(map(str, pids))
+        super().__init__(f"{provider} is in use (pid {running}): stop them first (`porten stop`)")
 
 
 class EngineFailed(RuntimeFault):

@@ -5,7 +5,7 @@ Owns what is known about the models this node offers; must not know replicas or 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.catalog import Catalog, ModelSpec
@@ -44,12 +44,14 @@ class Preparation:
         backends: Sequence[Backend],
         options: EngineOptions,
         offered: Sequence[str] | None = None,
+        model_engines: Mapping[str, str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._backends = {backend.name: backend for backend in backends}
         self._options = options
         self._offered = None if offered is None else frozenset(offered)
+        self._engine_of = model_engines or {}
         self._known: dict[str, Prepared] = {}
         self._seen: dict[str, Availability] = {}
 
@@ -90,12 +92,15 @@ class Preparation:
         """What is known of a model that is on the disk; None where it is not, or was not looked at."""
         return self._known.get(model_id)
 
-    def memory_guess(self, spec: ModelSpec) -> int:
-        """Bytes the model takes, exactly planned where it is on the disk, else guessed from its size."""
+    def memory_guess(self, spec: ModelSpec) -> Mapping[int, int]:
+        """Bytes on each of so many devices, planned where it is on the disk, else guessed from its size."""
         if (known := self._known.get(spec.id)) and known.plans:
-            return min(plan.memory.total for plan in known.plans)
+            return {
+                shards: min(plan.memory_on_each(shards) for plan in known.plans if shards in plan.shards)
+                for shards in sorted({shards for plan in known.plans for shards in plan.shards})
+            }
         size = spec.size_bytes or 0
-        return size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD
+        return {1: size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD}
 
     def kinds(self, spec: ModelSpec) -> frozenset[str]:
         """The kinds of device the model could run on."""
@@ -149,10 +154,11 @@ class Preparation:
         except OSError as error:
             raise LoadFailed(spec.id, f"the disk failed: {error.strerror}") from error
         return tuple(
-            Offer(plan.backend, kind, plan.memory.total, plan.slots)
+            Offer(plan.backend, kind, plan.memory_on_each(shards), plan.slots, shards)
             for plan in prepared.plans
             if self._backends[plan.backend].available().ok
             for kind in self._backends[plan.backend].device_kinds
+            for shards in plan.shards
         )
 
     def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
@@ -163,7 +169,13 @@ class Preparation:
         return known
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
-        return [backend for backend in self._backends.values() if spec.format in backend.formats]
+        """Those that read its format, best first; where the owner named one, that one or none."""
+        named = self._engine_of.get(spec.id)
+        return [
+            backend
+            for backend in self._backends.values()
+            if spec.format in backend.formats and named in (None, backend.name)
+        ]
 
 
 def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:

@@ -85,7 +85,7 @@ class ReplicaRunner:
         if known is None or plan is None:
             raise EngineFailed("the weights were removed before they were loaded")
         spec = self._preparation.require(start.model_id)
-        return backend.command(spec, known.stored, plan), known.stored.digest
+        return backend.command(spec, known.stored, plan, start.devices), known.stored.digest
 
     async def end(self, replica_id: str) -> None:
         """End the replica's processes, and see that its memory is back; says so when it comes back late."""

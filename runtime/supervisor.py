@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,7 @@ class SupervisorSettings:
     Attributes:
         state_dir: logs of the engines and the mark by which strays are found. One running node per directory.
         offered: ids of the models to offer; None offers all of the catalog.
+        model_engines: the engine for a model, where the owner named one.
         idle_ttl_s: seconds a replica may be idle before it is unloaded.
         ram_budget_bytes: most memory engines may take on the CPU; None leaves a tenth of it to the machine.
         vram_budget_bytes: the same for each GPU.
@@ -63,6 +64,7 @@ class SupervisorSettings:
 
     state_dir: Path
     offered: tuple[str, ...] | None = None
+    model_engines: Mapping[str, str] = field(default_factory=dict)
     idle_ttl_s: float = 600.0
     ram_budget_bytes: int | None = None
     vram_budget_bytes: int | None = None
@@ -114,6 +116,7 @@ class Supervisor:
             backends=backends,
             options=settings.engine,
             offered=settings.offered,
+            model_engines=settings.model_engines,
         )
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)

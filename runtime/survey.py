@@ -1,5 +1,6 @@
 """Puts the node's snapshot together from what its parts know. Pure: reads values, keeps none."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from models.catalog import ModelSpec
@@ -123,9 +124,10 @@ def _fits(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
 ) -> bool:
     """Whether it would fit were every idle replica gone: what this node may be asked for."""
-    needed, kinds = preparation.memory_guess(spec), preparation.kinds(spec)
-    return any(
-        needed <= reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))
-        for reading in readings
-        if reading.kind in kinds
-    )
+    room = Counter[tuple[str, int]]()
+    for reading in readings:
+        budget = reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))
+        if reading.kind in preparation.kinds(spec):
+            for shards, needed in preparation.memory_guess(spec).items():
+                room[reading.kind, shards] += needed <= budget
+    return any(devices >= shards for (_, shards), devices in room.items())

@@ -60,6 +60,7 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     if wanted["task"] == "rerank":
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.use_jinja = True
+    params.chat_template = wanted["chat_template"]
     params.endpoint_slots = True
     params.endpoint_metrics = True
     params.endpoint_props = False

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -74,7 +74,9 @@ class FakeBackend:
             self.name, slots=spec.slots, context_length=spec.context_length, threads=1, memory=memory
         )
 
-    def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
+    def command(
+        self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
+    ) -> LaunchSpec:
         self.started.append(spec.id)
         wanted = {"gate": str(self.gate), "fail": self.failing}
         return LaunchSpec(
