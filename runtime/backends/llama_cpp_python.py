@@ -15,7 +15,8 @@ from models.catalog import ModelSpec
 from models.store import StoredModel
 from runtime.backends import gguf
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
-from runtime.engines import EngineEnvironment, missing_library
+from runtime.backends.installed import availability
+from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
@@ -38,14 +39,7 @@ class LlamaCppPythonBackend:
 
     def available(self) -> Availability:
         """Whether the engine is installed and the machine has the library it needs."""
-        if missing := missing_library(self._environment.provider):
-            return Availability(
-                ok=False, reason=f"the system library {missing[0]} is missing", remedy=missing[1]
-            )
-        if self._environment.installed_version() is None:
-            remedy = "run `porten engines install llama_cpp_python`"
-            return Availability(ok=False, reason="llama-cpp-python is not installed", remedy=remedy)
-        return Availability(ok=True)
+        return availability(self._environment, engine=self.name, title="llama-cpp-python")
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
         """As `runtime.backends.gguf.plan`, of one slot."""

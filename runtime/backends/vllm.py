@@ -17,10 +17,11 @@ from models.header import SafetensorsHeader
 from models.safetensors import read_safetensors_header
 from models.store import StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.installed import availability
 from runtime.backends.vllm_log import cause
 from runtime.backends.vllm_memory import BATCH_TOKENS, estimate
 from runtime.devices import engine_threads
-from runtime.engines import EngineEnvironment, missing_library
+from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("vllm_server.py")
@@ -45,14 +46,7 @@ class VllmBackend:
 
     def available(self) -> Availability:
         """Whether the engine is installed and the machine has the library it needs."""
-        if missing := missing_library(self.provider):
-            return Availability(
-                ok=False, reason=f"the system library {missing[0]} is missing", remedy=missing[1]
-            )
-        if self._environment.installed_version() is None:
-            remedy = "run `porten engines install vllm`"
-            return Availability(ok=False, reason=f"vLLM ({self.provider}) is not installed", remedy=remedy)
-        return Availability(ok=True)
+        return availability(self._environment, engine=self.name, title=f"vLLM ({self.provider})")
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
         """The catalog's context and slots, unless the owner set others, never beyond what the model knows.

@@ -8,7 +8,7 @@ import pytest
 from models.catalog import FileSource, ModelSpec
 from models.header import GgufHeader
 from models.store import StoredModel
-from runtime.backends import gguf, llama_cpp
+from runtime.backends import gguf, installed
 from runtime.backends.base import Backend, EngineOptions
 from runtime.backends.llama_cpp import LlamaCppBackend
 from runtime.backends.llama_cpp_python import LlamaCppPythonBackend
@@ -157,9 +157,9 @@ def test_the_log_is_explained_without_the_machines_paths(backend: LlamaCppBacken
 def test_an_engine_that_is_not_there_says_what_to_do(
     backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "missing_library", lambda provider: None)
+    monkeypatch.setattr(installed, "missing_library", lambda provider: None)
     state = backend.available()
     assert not state.ok
     assert "porten engines install" in state.remedy
-    monkeypatch.setattr(llama_cpp, "missing_library", lambda provider: ("libx", "get it"))
+    monkeypatch.setattr(installed, "missing_library", lambda provider: ("libx", "get it"))
     assert backend.available().remedy == "get it"

@@ -10,7 +10,7 @@ from models.catalog import FileSource, ModelSpec
 from models.errors import FormatUnsupported
 from models.header import SafetensorsHeader
 from models.store import StoredModel
-from runtime.backends import vllm
+from runtime.backends import installed, vllm
 from runtime.backends.base import EngineOptions
 from runtime.backends.vllm import VllmBackend
 from runtime.backends.vllm_log import cause
@@ -137,9 +137,9 @@ def test_the_gpus_that_placement_chose_are_those_it_sees(tmp_path: Path, stored:
 
 
 def test_what_is_missing_is_said_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "missing_library", lambda provider: None)
+    monkeypatch.setattr(installed, "missing_library", lambda provider: None)
     assert backend(tmp_path).available().remedy == "run `porten engines install vllm`"
-    monkeypatch.setattr(vllm, "missing_library", lambda provider: ("libx", "get it"))
+    monkeypatch.setattr(installed, "missing_library", lambda provider: ("libx", "get it"))
     assert backend(tmp_path).available().remedy == "get it"
 
 
