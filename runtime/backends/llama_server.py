@@ -62,7 +62,7 @@ class LlamaServerBackend:
             "parent_pid": os.getpid(),
             "host": _LOOPBACK,
             "key": key,
-            "binary": shutil.which(self._binary) or str(self._binary),
+            "binary": str(shutil.which(self._binary) or self._binary),
             "arguments": self._arguments(spec, stored, plan),
         }
         return LaunchSpec(

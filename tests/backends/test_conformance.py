@@ -23,7 +23,7 @@ from runtime.errors import EngineFailed
 from runtime.launcher import Launcher
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 LONG = 900
 """Tokens of an answer that does not end by itself while a test looks on."""
