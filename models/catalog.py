@@ -67,7 +67,11 @@ class HuggingFaceSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag
             raise ValueError("`file` is not a path inside the repository")
 
 
-Source = FileSource | WheelSource | HuggingFaceSource
+class EndpointSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
+    """No weights that a node could fetch: only endpoints of owners' own answer for the model."""
+
+
+Source = FileSource | WheelSource | HuggingFaceSource | EndpointSource
 
 
 class ModelSpec(_Entry, frozen=True, kw_only=True):
@@ -75,8 +79,10 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
 
     Attributes:
         id: What a request names; lowercase, `[a-z0-9][a-z0-9._:/-]*`.
-        sha256: Of the weights, 64 hex digits. Only a `file` or a pinned `huggingface` source may omit it.
-        size_bytes: Of the weights. Only a `file` source may omit it: its size is known once on disk.
+        sha256: Of the weights, 64 hex digits. A `file`, an `endpoint` or a pinned `huggingface` source may
+            omit it.
+        size_bytes: Of the weights. Only a `file` or an `endpoint` source may omit it: the size of a file is
+            known once it is on the disk.
         context_length: Tokens in one slot, prompt and answer together.
         slots: Requests one replica answers at the same time.
         chat_template: Jinja in place of the template in the weights, as where that knows no tools.
@@ -114,7 +120,7 @@ def is_model_id(text: str) -> bool:
 
 def _check_pinned(spec: ModelSpec) -> None:
     """Refuse a remote source whose bytes could change under the same id."""
-    if isinstance(spec.source, FileSource):
+    if isinstance(spec.source, FileSource | EndpointSource):
         return
     if spec.size_bytes is None:
         raise ValueError("`size_bytes` is needed: memory and disk are planned before the download")

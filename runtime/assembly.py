@@ -18,6 +18,7 @@ from runtime.config import NodeConfig
 from runtime.engine_recipes import providers
 from runtime.engines import EngineEnvironment
 from runtime.errors import ConfigInvalid
+from runtime.external import OwnersEndpoint
 from runtime.supervisor import Supervisor, SupervisorSettings
 
 ENGINES = ("llama_server", "llama_cpp", "llama_cpp_python", "vllm")
@@ -33,9 +34,13 @@ def open_catalog(config: NodeConfig) -> Catalog:
 
     Raises:
         models.errors.CatalogInvalid: a file is missing or wrong.
-        ConfigInvalid: `models` names one that no catalog has.
+        ConfigInvalid: `models` or an endpoint names one that no catalog has.
     """
     catalog = load_catalog(*config.catalog)
+    for name, endpoint in config.endpoints.items():
+        for model_id in endpoint.models:
+            if model_id not in catalog:
+                raise ConfigInvalid(f"endpoints.{name}: there is no model {model_id!r} in the catalog")
     for model_id in config.models or ():
         if model_id not in catalog:
             raise ConfigInvalid(f"models: there is no model {model_id!r} in the catalog")
@@ -79,12 +84,18 @@ def _environment(config: NodeConfig, engine: str) -> EngineEnvironment:
     return EngineEnvironment(config.engines_dir, providers()[engine])
 
 
+def make_endpoints(config: NodeConfig) -> tuple[OwnersEndpoint, ...]:
+    """Every endpoint that the owner named."""
+    return tuple(OwnersEndpoint(name, settings) for name, settings in config.endpoints.items())
+
+
 def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[], None]) -> Supervisor:
     """The supervisor over this machine's devices."""
     return Supervisor(
         catalog=catalog,
         store=open_store(config),
         backends=make_backends(config),
+        endpoints=make_endpoints(config),
         devices=devices.detect(),
         settings=SupervisorSettings(
             state_dir=config.state_dir,

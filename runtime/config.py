@@ -6,15 +6,16 @@ Must not know what a setting is used for.
 
 import difflib
 import ipaddress
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,6 +24,7 @@ from pydantic_settings import (
 )
 
 from runtime.config_problems import describe_problems
+from runtime.endpoint_settings import EndpointSettings, checked_endpoints
 from runtime.errors import ConfigInvalid
 from runtime.hours import Hours
 from runtime.snapshot import DeviceKind
@@ -97,6 +99,16 @@ def _is_http_proxy(url: str) -> bool:
     )
 
 
+def _table(value: object) -> object:
+    """A variable holds JSON where the file has a table."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON in a variable") from None
+
+
 def _hours(text: str) -> str:
     Hours.parse(text)
     return text
@@ -114,6 +126,9 @@ NamedEngines = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommaSeparatedPaths = Annotated[
     tuple[Annotated[Path, AfterValidator(_expand)], ...], NoDecode, BeforeValidator(_split)
+]
+Endpoints = Annotated[
+    Mapping[str, EndpointSettings], NoDecode, BeforeValidator(_table), AfterValidator(checked_endpoints)
 ]
 AbsolutePath = Annotated[Path, AfterValidator(_expand)]
 
@@ -198,6 +213,11 @@ class NodeConfig(BaseSettings):
     models: CommaSeparated | None = Field(
         None, description="Ids of the models this node offers, comma-separated; all that fit where unset."
     )
+    endpoints: Endpoints = Field(
+        {},
+        description="Servers of your own that answer for models, each a table `[endpoints.NAME]` "
+        "(see [Endpoints of your own](#endpoints-of-your-own)); JSON in the variable.",
+    )
     ram_budget_mb: int | None = Field(
         None, ge=1, description="Most memory (MiB) engines may take on the CPU; nine tenths where unset."
     )
@@ -259,6 +279,13 @@ class NodeConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
+
+    @model_validator(mode="after")
+    def _asks_another(self) -> Self:
+        for name, endpoint in self.endpoints.items():
+            if endpoint.is_here and endpoint.port == self.local_port:
+                raise ValueError(f"endpoints.{name} leads to this node's own local API")
+        return self
 
     @property
     def proxy(self) -> str | None:

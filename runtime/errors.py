@@ -15,6 +15,7 @@
     │   ├── EngineUnreachable     it gave no byte of an answer; says whether it had been asked
     │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
     ├── BodyTooLarge         a request's body is over the limit
+    ├── RequestRefused       a request's body asks for what no endpoint of the owner's is asked
     ├── NodeStopping         the supervisor is shutting down
     ├── NodeYields           the machine is its owner's for now; says why
     ├── ConfigInvalid        a setting is unknown or makes no sense
@@ -153,6 +154,15 @@ class BodyTooLarge(RuntimeFault):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request's body is over {limit} bytes")
         self.limit = limit
+
+
+class RequestRefused(RuntimeFault):
+    """A request's body is not what an endpoint may be sent; `code` and `param` as in OpenAI's envelope."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class HubUnreachable(EnrollmentRefused):

@@ -1,5 +1,7 @@
 """From a model's name to the ways it can run: its catalog entry, its weights on disk, the backends' plans.
 
+A model that the owner gave to an endpoint of theirs is served there and nowhere else.
+
 Owns what is known about the models this node offers; must not know replicas or memory in use.
 """
 
@@ -8,12 +10,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from models.catalog import Catalog, ModelSpec
+from models.catalog import Catalog, EndpointSource, ModelSpec
 from models.download import Progress, pull
 from models.errors import FormatUnsupported, ModelsError
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
+from runtime.external import OwnersEndpoint
 from runtime.placement import Offer
 from runtime.progress import LoadProgress
 
@@ -45,6 +48,7 @@ class Preparation:
         options: EngineOptions,
         offered: Sequence[str] | None = None,
         model_engines: Mapping[str, str] | None = None,
+        endpoints: Sequence[OwnersEndpoint] = (),
     ) -> None:
         self._catalog = catalog
         self._store = store
@@ -52,6 +56,8 @@ class Preparation:
         self._options = options
         self._offered = None if offered is None else frozenset(offered)
         self._engine_of = model_engines or {}
+        self._endpoints = endpoints
+        self._served = {model: endpoint for endpoint in endpoints for model in endpoint.settings.models}
         self._known: dict[str, Prepared] = {}
         self._seen: dict[str, Availability] = {}
 
@@ -77,12 +83,35 @@ class Preparation:
         Raises:
             EngineUnavailable: none can; with the remedy.
         """
-        if fault := _lacking(spec, [backend.available() for backend in self._for(spec)]):
+        fault = _lacking(spec, self._endpoint_state(spec) or [b.available() for b in self._for(spec)])
+        if fault is not None:
             raise fault
 
     def lacks_engine(self, spec: ModelSpec) -> EngineUnavailable | None:
         """Why no backend could run the model when they were last looked at; None where one could."""
-        return _lacking(spec, [self._seen.get(backend.name, _USABLE) for backend in self._for(spec)])
+        seen = [self._seen.get(backend.name, _USABLE) for backend in self._for(spec)]
+        return _lacking(spec, self._endpoint_state(spec) or seen)
+
+    def _endpoint_state(self, spec: ModelSpec) -> list[Availability]:
+        endpoint = self._served.get(spec.id)
+        return [] if endpoint is None else [endpoint.available(spec.id)]
+
+    def endpoint(self, model_id: str) -> OwnersEndpoint | None:
+        """The endpoint that the owner gave the model to, if they did."""
+        return self._served.get(model_id)
+
+    def require_weights(self, model_id: str) -> None:
+        """See that the model is one to be fetched.
+
+        Raises:
+            LoadFailed: an endpoint answers for it.
+        """
+        if (endpoint := self._served.get(model_id)) is not None:
+            raise LoadFailed(model_id, f"the endpoint {endpoint.name!r} serves it: there is nothing to fetch")
+
+    async def look_at_endpoints(self) -> None:
+        """Ask every endpoint how it is, all at once."""
+        await asyncio.gather(*(endpoint.look() for endpoint in self._endpoints))
 
     def backend(self, name: str) -> Backend:
         """The backend of that name."""
@@ -110,6 +139,8 @@ class Preparation:
         """Look again: other processes bring and take models and engines. Blocks: call it in a thread."""
         self._look_at_engines()
         for spec in self.offered:
+            if spec.id in self._served:
+                continue
             try:
                 stored = self._store.find(spec)
                 if stored is None:
@@ -137,11 +168,16 @@ class Preparation:
     async def prepare(
         self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]
     ) -> tuple[Offer, ...]:
-        """Bring the model to the disk, and plan it for every backend that can serve now.
+        """Bring the model to the disk, and plan it for every backend that can serve now; not an endpoint's.
 
         Raises:
             LoadFailed: it cannot be fetched or understood.
+            EngineUnavailable: the endpoint that is to serve it does not.
         """
+        if (endpoint := self._served.get(spec.id)) is not None:
+            await endpoint.look()
+            self.require_engine(spec)
+            return (Offer(endpoint.key, "cpu", 0, endpoint.settings.slots, devices=0),)
         try:
             stored = await asyncio.to_thread(self._store.find, spec)
             if stored is None:
@@ -169,7 +205,9 @@ class Preparation:
         return known
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
-        """Those that read its format, best first; where the owner named one, that one or none."""
+        """Those that read its format, best first; where the owner named one, that one or none; none of an endpoint's."""
+        if spec.id in self._served or isinstance(spec.source, EndpointSource):
+            return []
         named = self._engine_of.get(spec.id)
         return [
             backend
@@ -181,6 +219,8 @@ class Preparation:
 def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:
     if any(state.ok for state in states):
         return None
+    if not states and isinstance(spec.source, EndpointSource):
+        return EngineUnavailable("no endpoint of this node serves it", remedy="name one in `endpoints`")
     if not states:
         return EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
     return EngineUnavailable(states[0].reason, remedy=states[0].remedy)

@@ -65,7 +65,8 @@ class Replica:
     """One engine process serving one model, as the scheduler sees it.
 
     Attributes:
-        devices: where it runs: more than one where the engine spreads the model over them.
+        devices: where it runs: more than one where the engine spreads the model over them, none where it is
+            an endpoint of the owner's.
         memory: bytes reserved on EACH of them from its start until it is gone.
         running: ids of the waiters that hold one of its slots.
         granted: slots it has given so far.

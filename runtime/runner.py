@@ -1,5 +1,7 @@
 """One replica's engine, from its start to the return of its memory: the slow work behind Start and Stop.
 
+An endpoint of the owner's is watched in place of a process: it is neither started nor ended.
+
 Tells what happens as events; decides nothing. Must not know waiters or leases.
 """
 
@@ -13,6 +15,7 @@ from runtime import events as ev
 from runtime.backends.base import Backend, Endpoint, LaunchSpec
 from runtime.budget import Budgets
 from runtime.errors import EngineFailed
+from runtime.external import OwnersEndpoint
 from runtime.launcher import Launcher
 from runtime.preparation import Preparation
 from runtime.process import EngineProcess
@@ -27,9 +30,10 @@ _MEMORY_BACK_S = 3.0
 
 @dataclass(slots=True)
 class Engine:
-    """A replica's process, and where it answers once it does."""
+    """A replica's process, None where the owner runs it, and where it answers once it does."""
 
-    process: EngineProcess
+    model_id: str
+    process: EngineProcess | None
     devices: tuple[str, ...]
     digest: str
     endpoint: Endpoint | None = None
@@ -54,12 +58,14 @@ class ReplicaRunner:
 
     def pids(self) -> list[int]:
         """Every process of every engine. Reads the system: call it in a thread."""
-        return [pid for engine in list(self.engines.values()) for pid in engine.process.pids()]
+        processes = [engine.process for engine in list(self.engines.values())]
+        return [pid for process in processes if process is not None for pid in process.pids()]
 
     async def serve(self, start: ev.Start) -> None:
         """Start a replica and wait for its end; ending it is `end`'s business, whatever happens here."""
         try:
-            ended = await self._serve(start)
+            owners = self._preparation.endpoint(start.model_id)
+            ended = await (self._serve(start) if owners is None else self._attend(start, owners))
         except EngineFailed as error:
             ended = str(error)
         event = {"event": "engine_ended", "replica": start.replica_id, "reason": ended}
@@ -70,7 +76,7 @@ class ReplicaRunner:
         backend = self._preparation.backend(start.backend)
         launch, digest = self._launch(start, backend)
         process = await self._launcher.start(launch, start.model_id)
-        engine = self.engines[start.replica_id] = Engine(process, start.devices, digest)
+        engine = self.engines[start.replica_id] = Engine(start.model_id, process, start.devices, digest)
         engine.endpoint = await self._launcher.ready(process, launch, backend)
         logger.info(
             "engine ready",
@@ -78,6 +84,15 @@ class ReplicaRunner:
         )
         self._post(ev.Started(start.replica_id))
         return f"the engine {await process.wait()}"
+
+    async def _attend(self, start: ev.Start, owners: OwnersEndpoint) -> str:
+        """Take an endpoint of the owner's for the model, and wait until it no longer serves it."""
+        endpoint = owners.at(start.model_id)
+        self.engines[start.replica_id] = Engine(start.model_id, None, start.devices, owners.key, endpoint)
+        event = {"event": "endpoint_ready", "replica": start.replica_id, "endpoint": owners.name}
+        logger.info("endpoint ready", extra=event)
+        self._post(ev.Started(start.replica_id))
+        return await owners.lost(start.model_id)
 
     def _launch(self, start: ev.Start, backend: Backend) -> tuple[LaunchSpec, str]:
         known = self._preparation.known(start.model_id)
@@ -90,7 +105,8 @@ class ReplicaRunner:
     async def end(self, replica_id: str) -> None:
         """End the replica's processes, and see that its memory is back; says so when it comes back late."""
         engine = self.engines.get(replica_id)
-        if engine is None:  # it never came to a process
+        if engine is None or engine.process is None:  # it never came to a process, or the owner runs it
+            self.engines.pop(replica_id, None)
             self._post(ev.Gone(replica_id))
             return
         pids = await asyncio.to_thread(engine.process.pids)
@@ -113,13 +129,24 @@ class ReplicaRunner:
         engine = self.engines.get(replica_id)
         if engine is None or engine.endpoint is None:
             return
-        if not engine.process.alive or not await self._launcher.answers(engine.endpoint):
+        if engine.process is None:
+            await self._examine_endpoint(replica_id, engine.model_id)
+        elif not engine.process.alive or not await self._launcher.answers(engine.endpoint):
             self._post(ev.Failed(replica_id, "the engine does not answer"))
+
+    async def _examine_endpoint(self, replica_id: str, model_id: str) -> None:
+        owners = self._preparation.endpoint(model_id)
+        if owners is None:
+            return
+        await owners.look()
+        if not (state := owners.available(model_id)).ok:
+            self._post(ev.Failed(replica_id, state.reason))
 
     async def end_all(self) -> None:
         """The last resort, when the node's own tasks were cancelled: nothing is measured or told."""
         for engine in list(self.engines.values()):
-            await engine.process.stop()
+            if engine.process is not None:
+                await engine.process.stop()
         self.engines.clear()
 
     async def _held_after(self, devices: Sequence[str], pids: Sequence[int]) -> int:

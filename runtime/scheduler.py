@@ -306,6 +306,8 @@ class Scheduler:
         """When a model that is served gets another replica, if its line goes on waiting and there is room."""
         if not model.is_ready or model.load is not None:
             return _NEVER
+        if any(offer.devices == 0 for offer in model.offers):  # an endpoint's slots are all it has
+            return _NEVER
         if len(self.ledger.of_model(model.model_id)) >= self._limits.max_replicas:
             return _NEVER
         since = [waiter.since for waiter in model.waiters.values() if waiter.need is Need.SLOT]

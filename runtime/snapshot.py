@@ -49,6 +49,8 @@ class ReplicaView:
 class ModelView:
     """One model this node offers. `digest` is the sha256 of its weights, where known.
 
+    Where an endpoint of the owner's serves it, that is `external:` and its name: its weights are not known.
+
     `fits` says that the node may be asked for it: an engine for it is here, and it would fit a device.
     """
 

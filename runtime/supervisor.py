@@ -19,8 +19,9 @@ from runtime import events as ev
 from runtime.backends.base import Backend, Endpoint, EngineOptions
 from runtime.budget import Budgets, DeviceReading
 from runtime.devices import Device
-from runtime.errors import EngineUnreachable, LoadFailed, NodeStopping
+from runtime.errors import EngineUnavailable, EngineUnreachable, LoadFailed, NodeStopping
 from runtime.events import Need
+from runtime.external import OwnersEndpoint
 from runtime.launcher import Launcher
 from runtime.preparation import Preparation
 from runtime.progress import LoadProgress
@@ -106,6 +107,7 @@ class Supervisor:
         backends: Sequence[Backend],
         devices: Sequence[Device],
         settings: SupervisorSettings,
+        endpoints: Sequence[OwnersEndpoint] = (),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         limits = SchedulerLimits(idle_ttl_s=settings.idle_ttl_s, waiting_per_model=settings.waiting_per_model)
@@ -117,6 +119,7 @@ class Supervisor:
             options=settings.engine,
             offered=settings.offered,
             model_engines=settings.model_engines,
+            endpoints=endpoints,
         )
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)
@@ -199,7 +202,8 @@ class Supervisor:
 
     def snapshot(self) -> NodeSnapshot:
         """The node as it is now. Cheap and synchronous."""
-        pids = {replica_id: engine.process.pid for replica_id, engine in self._runner.engines.items()}
+        engines = self._runner.engines.items()
+        pids = {replica_id: engine.process.pid for replica_id, engine in engines if engine.process}
         return survey(self._scheduler, self._preparation, self._readings, pids)
 
     async def load(self, model_id: str, *, on_progress: ProgressCallback | None = None) -> None:
@@ -225,6 +229,7 @@ class Supervisor:
             ModelUnknown, LoadFailed, NodeStopping
         """
         self._preparation.require(model_id)
+        self._preparation.require_weights(model_id)
         await self._ask(model_id, Need.DISK, on_progress)
 
     async def examine(self, replica_id: str) -> None:
@@ -374,6 +379,9 @@ class Supervisor:
         except LoadFailed as error:
             self._post(ev.PrepareFailed(load_id, error.reason))
             return
+        except EngineUnavailable as error:
+            self._post(ev.PrepareFailed(load_id, error.reason, error))
+            return
         await self._measure()
         self._post(ev.Prepared(load_id, offers))
 
@@ -389,7 +397,9 @@ class Supervisor:
             await self._look_around()
 
     async def _look_around(self) -> None:
-        await asyncio.to_thread(self._preparation.refresh)
+        await asyncio.gather(
+            asyncio.to_thread(self._preparation.refresh), self._preparation.look_at_endpoints()
+        )
         await self._measure()
 
     async def _measure(self) -> None:

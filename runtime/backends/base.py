@@ -4,6 +4,7 @@ Decisions here are synchronous and small; `runtime.supervisor` does the slow wor
 other, the tunnel or the scheduler.
 """
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,12 +26,19 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an engine answers, and the headers every request to it must carry (its loopback key)."""
+    """Where an engine answers, and the headers every request to it must carry (its key).
+
+    Attributes:
+        model: what it calls the model, where it is not ours and may call it otherwise than requests do.
+        tls: how its certificate is judged; None speaks in the clear.
+    """
 
     host: str
     port: int
     base_path: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    model: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

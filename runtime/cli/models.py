@@ -44,6 +44,7 @@ def remove_model(context: typer.Context, model: Id) -> None:
 async def _list(config: NodeConfig) -> None:
     running = await _running_models(config)
     catalog, store = assembly.open_catalog(config), assembly.open_store(config)
+    served = {model: f"at {name}" for name, end in config.endpoints.items() for model in end.models}
     table = columns("model", "state", "on disk", "size", "fits", "context", "name")
     for spec in catalog:
         view = running.get(spec.id)
@@ -51,7 +52,7 @@ async def _list(config: NodeConfig) -> None:
         table.add_row(
             spec.id,
             "-" if view is None else str(view["state"]),
-            "yes" if stored else "no",
+            served.get(spec.id, "yes" if stored else "no"),
             size(stored.size_bytes if stored else spec.size_bytes),
             "-" if view is None else ("yes" if view["fits"] else "no"),
             str(spec.context_length),

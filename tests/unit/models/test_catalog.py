@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.catalog import Catalog, FileSource, HuggingFaceSource, ModelSpec, WheelSource, load_catalog
-from models.errors import CatalogInvalid, ModelNotFound
+from models.catalog import (
+    Catalog,
+    EndpointSource,
+    FileSource,
+    HuggingFaceSource,
+    ModelSpec,
+    WheelSource,
+    load_catalog,
+)
+from models.errors import CatalogInvalid, DownloadFailed, ModelNotFound
+from models.sources import fetcher_for
 
 SHA256 = "ab" * 32
 COMMIT = "cd" * 20
@@ -149,3 +158,10 @@ def test_ids_keep_to_their_alphabet(model_id: str) -> None:
         assert not good
     else:
         assert good
+
+
+def test_a_model_that_only_endpoints_serve_has_nothing_to_fetch(tmp_path: Path) -> None:
+    spec = load_catalog(write(tmp_path, kind="endpoint", source="")).require("mine")
+    assert spec.source == EndpointSource()
+    with pytest.raises(DownloadFailed, match="only endpoints serve it"):
+        fetcher_for(spec)
