@@ -95,6 +95,10 @@ class UsageHider:
         """Whether part of a line waits for its end."""
         return bool(self._held)
 
+    def passes(self, piece: bytes) -> bool:
+        """Whether `feed` would give this piece back as it is, and hold nothing."""
+        return not self._held and piece.endswith(b"\n") and not _NO_CHOICES.search(piece)
+
     def feed(self, piece: bytes) -> bytes:
         """What may be passed on by now."""
         lines, ended, rest = (self._held + piece).rpartition(b"\n")

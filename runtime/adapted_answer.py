@@ -36,4 +36,5 @@ class QuietAnswer:
         return self._hider.rest()
 
     def hand_on(self, take: Callable[[bytes], bool]) -> None:
-        """Nothing goes the short way: each piece is looked at."""
+        """As the answer's own, for whole lines in which nothing is to be hidden."""
+        self._response.hand_on(lambda piece: self._hider.passes(piece) and take(piece))

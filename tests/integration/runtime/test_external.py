@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import httpx
 import pytest
 import trustme
 
-from models.catalog import load_catalog
+from models.catalog import Catalog, EndpointSource, ModelSpec, load_catalog
 from models.store import ModelStore
 from runtime import external
 from runtime.backends.external import MISSES
+from runtime.backends.llama_cpp import LlamaCppBackend
 from runtime.endpoint_settings import EndpointSettings
 from runtime.engines import EngineEnvironment
 from runtime.errors import EngineFailed, EngineUnavailable, LoadFailed
@@ -157,7 +159,7 @@ async def test_over_tls_only_whom_the_owner_trusts_is_asked(engine: Any, tmp_pat
 
 @contextlib.asynccontextmanager
 async def _encrypted(engine: Any, authority: trustme.CA) -> AsyncIterator[str]:
-    context = external.ssl.create_default_context(external.ssl.Purpose.CLIENT_AUTH)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     other = type(engine)()
 
@@ -288,6 +290,21 @@ async def test_a_line_for_its_slots_is_kept(supervised: Any) -> None:
         assert not third.done()
         assert supervisor.snapshot().replicas[0].waiting == 1
     assert await third == "external:own"
+
+
+async def test_a_model_that_only_endpoints_serve_is_offered_where_there_is_one(tmp_path: Path) -> None:
+    spec = ModelSpec(id="theirs", name="Theirs", source=EndpointSource(), context_length=64)
+    supervisor = Supervisor(
+        catalog=Catalog([spec]),
+        store=ModelStore(tmp_path / "models"),
+        backends=[LlamaCppBackend(EngineEnvironment(tmp_path / "engines"))],
+        devices=[],
+        settings=SupervisorSettings(state_dir=tmp_path / "state"),
+    )
+    with pytest.raises(EngineUnavailable, match="no endpoint of this node serves it"):
+        await supervisor.load("theirs")
+    snapshot = supervisor.snapshot()
+    assert (snapshot.accepting, snapshot.models[0].fits) == (False, False)
 
 
 async def _hold(supervisor: Supervisor) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runtime.assembly import open_catalog
 from runtime.config import NodeConfig, load_config
 from runtime.errors import ConfigInvalid
 
@@ -40,6 +41,13 @@ def test_a_table_in_the_file_and_json_in_the_variable_say_the_same(tmp_path: Pat
         load_config(environ={"PORTEN_ENDPOINTS": json.dumps(said)}).config.endpoints
         == loaded.config.endpoints
     )
+
+
+def test_a_model_that_no_catalog_has_is_named() -> None:
+    with pytest.raises(ConfigInvalid, match=r"endpoints\.a: there is no model 'a-model' in the catalog"):
+        open_catalog(endpoints(a={}))
+    known = endpoints(a={"models": {"smollm2-135m-instruct": "m"}})
+    assert "smollm2-135m-instruct" in open_catalog(known)
 
 
 def test_none_is_the_default() -> None:

@@ -19,6 +19,18 @@ def test_both_kinds_of_list_are_read() -> None:
     assert read_listing("ollama", 200, OLLAMA) == Listed(frozenset({"llama3.1:8b", "phi:latest"}))
 
 
+def test_a_model_that_ollama_has_others_run_is_not_served() -> None:
+    """Its maker's cloud stands in the list beside what this machine runs."""
+    cloud = {"name": "big:cloud", "remote_model": "big", "remote_host": "https://elsewhere.example:443"}
+    listing = json.dumps({"models": [{"name": "phi:latest"}, cloud]}).encode()
+    health = Health().after(read_listing("ollama", 200, listing))
+    assert health.trouble_with("ollama", "phi") is None
+    trouble = health.trouble_with("ollama", "big:cloud")
+    assert trouble is not None
+    assert trouble.reason == "passes the model on to a machine elsewhere"
+    assert trouble.remedy
+
+
 @pytest.mark.parametrize("kind", ["openai", "ollama"])
 @pytest.mark.parametrize(
     ("status", "body", "said", "is_clear"),
