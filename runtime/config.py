@@ -281,10 +281,12 @@ class NodeConfig(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _asks_another(self) -> Self:
+    def _is_of_one_mind(self) -> Self:
         for name, endpoint in self.endpoints.items():
             if endpoint.is_here and endpoint.port == self.local_port:
                 raise ValueError(f"endpoints.{name} leads to this node's own local API")
+            if both := sorted(endpoint.models.keys() & (self.model_engines or {}).keys()):
+                raise ValueError(f"endpoints.{name} and model_engines both say who serves {both[0]}")
         return self
 
     @property

@@ -205,7 +205,9 @@ class Preparation:
         return known
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
-        """Those that read its format, best first; where the owner named one, that one or none; none of an endpoint's."""
+        """Those that read its format, best first; where the owner named an engine that one or none, where they
+        named an endpoint none.
+        """
         if spec.id in self._served or isinstance(spec.source, EndpointSource):
             return []
         named = self._engine_of.get(spec.id)

@@ -64,5 +64,5 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(str(part) for part in value) or "-"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {endpoint.url}" for name, endpoint in value.items()) or "-"
+        return ", ".join(f"{name}: {getattr(each, 'url', each)}" for name, each in value.items()) or "-"
     return str(value)

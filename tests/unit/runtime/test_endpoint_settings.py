@@ -127,6 +127,15 @@ def test_what_makes_no_sense_is_refused_by_its_place(tables: dict[str, Any], sai
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_model_with_an_engine_of_its_own_cannot_be_an_endpoints_too() -> None:
+    environ = {
+        "PORTEN_ENDPOINTS": json.dumps({"a": {"url": HERE, "models": {"x": "m"}}}),
+        "PORTEN_MODEL_ENGINES": "x=llama_cpp",
+    }
+    with pytest.raises(ConfigInvalid, match=r"endpoints\.a and model_engines both say who serves x"):
+        load_config(environ=environ)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
