@@ -205,9 +205,7 @@ class Preparation:
         return known
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
-        """Those that read its format, best first; where the owner named an engine that one or none, where they
-        named an endpoint none.
-        """
+        """Those that read its format, best first; the one that the owner named or none; no endpoint's."""
         if spec.id in self._served or isinstance(spec.source, EndpointSource):
             return []
         named = self._engine_of.get(spec.id)

@@ -1,7 +1,9 @@
 """Bodies and streams to and from an endpoint of the owner's: changed where they must be, nowhere else."""
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from runtime.adaptation import LEADS_ELSEWHERE, MAX_HELD_BYTES, UsageHider, adap
 from runtime.errors import RequestRefused
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
+DOCS = Path(__file__).parents[3] / "docs" / "node.md"
 CHAT = "/v1/chat/completions"
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -52,6 +55,11 @@ def test_a_request_cannot_choose_another_server_or_model(member: str) -> None:
         adapt(json.dumps({"model": "m", member: "http://elsewhere.example"}).encode(), CHAT, "there")
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", member)
     assert "elsewhere.example" not in str(refused.value)
+
+
+def test_the_docs_name_every_member_that_is_refused() -> None:
+    (named,) = re.findall(r"server or model of its own \(([^)]*)\)", DOCS.read_text())
+    assert set(re.findall(r"`(\w+)`", named)) == LEADS_ELSEWHERE
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"x":' + b"[" * 100_000, b'{"a":1}{}'])
