@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.catalog import ModelSpec
 from models.errors import FormatUnsupported
-from models.fit import estimate
+from models.fit import BATCH_TOKENS, CHECKPOINTS, estimate
 from models.formats import read_gguf_header
 from models.store import StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -77,6 +77,8 @@ class LlamaCppBackend:
             "slots": plan.slots,
             "context_length": plan.context_length,
             "threads": plan.threads,
+            "batch_tokens": BATCH_TOKENS,
+            "checkpoints": CHECKPOINTS,
             "task": _task(spec),
         }
         return LaunchSpec(

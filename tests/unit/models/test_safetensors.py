@@ -94,6 +94,7 @@ def test_the_same_shape_costs_the_same_memory_in_either_format(
     found = read_safetensors_header(write_safetensors(config={"sliding_window": 100}))
     same = header(
         layers=4,
+        heads=4,
         kv_heads=(2,) * 4,
         key_length=16,
         value_length=16,
@@ -105,7 +106,7 @@ def test_the_same_shape_costs_the_same_memory_in_either_format(
     )
     shape = {"size_bytes": 1000, "context": 4096, "slots": 3}
     assert estimate(found, **shape) == estimate(same, **shape)
-    assert estimate(found, **shape).kv_cache == 4 * 2 * 32 * 2 * 768 * 3
+    assert estimate(found, **shape).kv_cache == 4 * 2 * 32 * 2 * (512 + 4 * 100) * 3
 
 
 @pytest.mark.parametrize(
