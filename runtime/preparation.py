@@ -14,6 +14,8 @@ from models.errors import FormatUnsupported, ModelsError
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
+from runtime.learning import Shape
+from runtime.memory_book import MemoryBook
 from runtime.placement import Offer
 from runtime.progress import LoadProgress
 
@@ -43,12 +45,14 @@ class Preparation:
         store: ModelStore,
         backends: Sequence[Backend],
         options: EngineOptions,
+        book: MemoryBook,
         offered: Sequence[str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._backends = {backend.name: backend for backend in backends}
         self._options = options
+        self._book = book
         self._offered = None if offered is None else frozenset(offered)
         self._known: dict[str, Prepared] = {}
         self._seen: dict[str, Availability] = {}
@@ -93,7 +97,7 @@ class Preparation:
     def memory_guess(self, spec: ModelSpec) -> int:
         """Bytes the model takes, exactly planned where it is on the disk, else guessed from its size."""
         if (known := self._known.get(spec.id)) and known.plans:
-            return min(plan.memory.total for plan in known.plans)
+            return min(self._to_reserve(known.stored.digest, plan) for plan in known.plans)
         size = spec.size_bytes or 0
         return size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD
 
@@ -149,11 +153,14 @@ class Preparation:
         except OSError as error:
             raise LoadFailed(spec.id, f"the disk failed: {error.strerror}") from error
         return tuple(
-            Offer(plan.backend, kind, plan.memory.total, plan.slots)
+            Offer(plan.backend, kind, self._to_reserve(stored.digest, plan), plan.slots)
             for plan in prepared.plans
             if self._backends[plan.backend].available().ok
             for kind in self._backends[plan.backend].device_kinds
         )
+
+    def _to_reserve(self, digest: str, plan: ReplicaPlan) -> int:
+        return self._book.planned(shape_of(digest, plan), plan.memory.total)
 
     def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
         known = self._known.get(spec.id)
@@ -164,6 +171,11 @@ class Preparation:
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
         return [backend for backend in self._backends.values() if spec.format in backend.formats]
+
+
+def shape_of(digest: str, plan: ReplicaPlan) -> Shape:
+    """What the memory of a replica of these weights depends on, when it runs as planned."""
+    return Shape(digest, plan.backend, plan.context_length, plan.slots)
 
 
 def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:

@@ -66,7 +66,8 @@ class Replica:
 
     Attributes:
         devices: where it runs: more than one where the engine spreads the model over them.
-        memory: bytes reserved on EACH of them from its start until it is gone.
+        reserved: bytes reserved on EACH of them from its start until it is gone.
+        measured: the most bytes its processes were seen to take of one of them.
         running: ids of the waiters that hold one of its slots.
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
@@ -77,7 +78,7 @@ class Replica:
     model_id: str
     devices: tuple[str, ...]
     backend: str
-    memory: int
+    reserved: int
     slots: int
     started_at: float
     state: ReplicaState = ReplicaState.STOPPED
@@ -86,6 +87,12 @@ class Replica:
     last_used: float = 0.0
     load_seconds: float = 0.0
     tokens_per_second: float = 0.0
+    measured: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that count as its own on each device: what was reserved, or more where it takes more."""
+        return max(self.reserved, self.measured)
 
     def take(self, step: Step) -> None:
         """Move on.

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime import events as ev
-from runtime.backends.base import Backend, Endpoint, LaunchSpec
+from runtime.backends.base import Backend, Endpoint, LaunchSpec, ReplicaPlan
 from runtime.budget import Budgets
 from runtime.errors import EngineFailed
 from runtime.launcher import Launcher
-from runtime.preparation import Preparation
+from runtime.memory_book import MemoryBook
+from runtime.preparation import Preparation, shape_of
 from runtime.process import EngineProcess
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,12 @@ _MEMORY_BACK_S = 3.0
 
 @dataclass(slots=True)
 class Engine:
-    """A replica's process, and where it answers once it does."""
+    """A replica's process, what it was planned to be, and where it answers once it does."""
 
     process: EngineProcess
     devices: tuple[str, ...]
     digest: str
+    plan: ReplicaPlan
     endpoint: Endpoint | None = None
 
 
@@ -44,13 +46,16 @@ class ReplicaRunner:
         launcher: Launcher,
         preparation: Preparation,
         budgets: Budgets,
+        book: MemoryBook,
         post: Callable[[ev.Event], None],
     ) -> None:
         self.engines: dict[str, Engine] = {}
         self._launcher = launcher
         self._preparation = preparation
         self._budgets = budgets
+        self._book = book
         self._post = post
+        self._measuring = asyncio.Lock()
 
     def pids(self) -> list[int]:
         """Every process of every engine. Reads the system: call it in a thread."""
@@ -68,9 +73,9 @@ class ReplicaRunner:
 
     async def _serve(self, start: ev.Start) -> str:
         backend = self._preparation.backend(start.backend)
-        launch, digest = self._launch(start, backend)
+        launch, digest, plan = self._launch(start, backend)
         process = await self._launcher.start(launch, start.model_id)
-        engine = self.engines[start.replica_id] = Engine(process, start.devices, digest)
+        engine = self.engines[start.replica_id] = Engine(process, start.devices, digest, plan)
         engine.endpoint = await self._launcher.ready(process, launch, backend)
         logger.info(
             "engine ready",
@@ -79,13 +84,43 @@ class ReplicaRunner:
         self._post(ev.Started(start.replica_id))
         return f"the engine {await process.wait()}"
 
-    def _launch(self, start: ev.Start, backend: Backend) -> tuple[LaunchSpec, str]:
+    def _launch(self, start: ev.Start, backend: Backend) -> tuple[LaunchSpec, str, ReplicaPlan]:
         known = self._preparation.known(start.model_id)
         plan = next((p for p in known.plans if p.backend == start.backend), None) if known else None
         if known is None or plan is None:
             raise EngineFailed("the weights were removed before they were loaded")
         spec = self._preparation.require(start.model_id)
-        return backend.command(spec, known.stored, plan), known.stored.digest
+        return backend.command(spec, known.stored, plan), known.stored.digest, plan
+
+    async def measure(self, *replica_ids: str) -> None:
+        """Tell what replicas take now (all of them where none is named), and keep what is news.
+
+        It is the most that one takes of any of its devices. A device that does not tell whose its memory is,
+        as a GPU's driver in some containers, tells nothing.
+        """
+        engines = [(i, e) for i, e in self.engines.items() if not replica_ids or i in replica_ids]
+        async with self._measuring:
+            taken = await asyncio.to_thread(
+                lambda: [self._budgets.used_by(e.devices, e.process.pids()) for _, e in engines]
+            )
+            news = [
+                self._learn(replica_id, engine, memory)
+                for (replica_id, engine), memory in zip(engines, taken, strict=True)
+                if memory > 0
+            ]
+            if any(news):
+                await asyncio.to_thread(self._book.write, self._book.content())
+
+    def _learn(self, replica_id: str, engine: Engine, memory: int) -> bool:
+        self._post(ev.Measured(replica_id, memory))
+        shape, estimated = shape_of(engine.digest, engine.plan), engine.plan.memory.total
+        news = self._book.learn(shape, measured=memory, estimated=estimated)
+        if news and memory > estimated:
+            fields = {"replica": replica_id, "measured": memory, "estimated": estimated}
+            logger.warning(
+                "a replica takes more than was estimated", extra={"event": "memory_over", **fields}
+            )
+        return news
 
     async def end(self, replica_id: str) -> None:
         """End the replica's processes, and see that its memory is back; says so when it comes back late."""
@@ -93,6 +128,7 @@ class ReplicaRunner:
         if engine is None:  # it never came to a process
             self._post(ev.Gone(replica_id))
             return
+        await self.measure(replica_id)  # when it has touched all that it will
         pids = await asyncio.to_thread(engine.process.pids)
         left = await engine.process.stop()
         pids = tuple({*pids, *left})

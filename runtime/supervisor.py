@@ -22,6 +22,7 @@ from runtime.devices import Device
 from runtime.errors import EngineUnreachable, LoadFailed, NodeStopping
 from runtime.events import Need
 from runtime.launcher import Launcher
+from runtime.memory_book import MemoryBook
 from runtime.preparation import Preparation
 from runtime.progress import LoadProgress
 from runtime.runner import ReplicaRunner
@@ -108,17 +109,23 @@ class Supervisor:
     ) -> None:
         limits = SchedulerLimits(idle_ttl_s=settings.idle_ttl_s, waiting_per_model=settings.waiting_per_model)
         self._scheduler = Scheduler(limits)
+        self._book = MemoryBook(settings.state_dir)
         self._preparation = Preparation(
             catalog=catalog,
             store=store,
             backends=backends,
             options=settings.engine,
+            book=self._book,
             offered=settings.offered,
         )
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)
         self._runner = ReplicaRunner(
-            launcher=self._launcher, preparation=self._preparation, budgets=self._budgets, post=self._post
+            launcher=self._launcher,
+            preparation=self._preparation,
+            budgets=self._budgets,
+            book=self._book,
+            post=self._post,
         )
         self._on_change = on_change
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
@@ -140,6 +147,7 @@ class Supervisor:
         """Own the state until `stop`, or until cancelled; either way no engine is left behind."""
         try:
             await self._launcher.end_strays()
+            await asyncio.to_thread(self._book.open)
             await self._look_around()
             self.looked_around.set()
             async with asyncio.TaskGroup() as self._tasks:
@@ -388,6 +396,7 @@ class Supervisor:
     async def _look_around(self) -> None:
         await asyncio.to_thread(self._preparation.refresh)
         await self._measure()
+        await self._runner.measure()
 
     async def _measure(self) -> None:
         """Read the devices; the scheduler hears of it before whatever is posted next."""
