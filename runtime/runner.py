@@ -82,6 +82,7 @@ class ReplicaRunner:
             extra={"event": "engine_ready", "replica": start.replica_id, "pid": process.pid},
         )
         self._post(ev.Started(start.replica_id))
+        await asyncio.to_thread(process.look)
         return f"the engine {await process.wait()}"
 
     def _launch(self, start: ev.Start, backend: Backend) -> tuple[LaunchSpec, str, ReplicaPlan]:

@@ -147,6 +147,7 @@ class Supervisor:
         """Own the state until `stop`, or until cancelled; either way no engine is left behind."""
         try:
             await self._launcher.end_strays()
+            await self._launcher.guard()
             await asyncio.to_thread(self._book.open)
             await self._look_around()
             self.looked_around.set()
@@ -162,6 +163,7 @@ class Supervisor:
                 self._timer.cancel()
             self._dismiss()
             await self._runner.end_all()
+            self._launcher.unguard()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """End every engine, verified; waits up to `drain_s` seconds for requests that are being answered."""
@@ -397,6 +399,7 @@ class Supervisor:
         await asyncio.to_thread(self._preparation.refresh)
         await self._measure()
         await self._runner.measure()
+        await self._launcher.guard()
 
     async def _measure(self) -> None:
         """Read the devices; the scheduler hears of it before whatever is posted next."""
