@@ -164,6 +164,11 @@ class EngineProcess:
         """The engine and its descendants, also those that were seen before they lost their parent. Blocks."""
         return tuple(process.pid for process in self._remember(self._family()))
 
+    @property
+    def known_pids(self) -> tuple[int, ...]:
+        """What the last look found. Cheap."""
+        return tuple(process.pid for process in self._seen)
+
     def look(self) -> None:
         """Find all that belongs to the engine, and remember it. Looks at every process: use a thread."""
         self._tree()

@@ -96,13 +96,13 @@ class ReplicaRunner:
     async def measure(self, *replica_ids: str) -> None:
         """Tell what replicas take now (all of them where none is named), and keep what is news.
 
-        It is the most that one takes of any of its devices. A device that does not tell whose its memory is,
-        as a GPU's driver in some containers, tells nothing.
+        It is the most that one takes of any of its devices, by the processes that were found last. A device
+        that does not tell whose its memory is, as a GPU's driver in some containers, tells nothing.
         """
         engines = [(i, e) for i, e in self.engines.items() if not replica_ids or i in replica_ids]
         async with self._measuring:
             taken = await asyncio.to_thread(
-                lambda: [self._budgets.used_by(e.devices, e.process.pids()) for _, e in engines]
+                lambda: [self._budgets.used_by(e.devices, e.process.known_pids) for _, e in engines]
             )
             news = [
                 self._learn(replica_id, engine, memory)
@@ -129,8 +129,8 @@ class ReplicaRunner:
         if engine is None:  # it never came to a process
             self._post(ev.Gone(replica_id))
             return
-        await self.measure(replica_id)  # when it has touched all that it will
         pids = await asyncio.to_thread(engine.process.pids)
+        await self.measure(replica_id)  # now it has touched all that it will
         left = await engine.process.stop()
         pids = tuple({*pids, *left})
         held = await self._held_after(engine.devices, pids)

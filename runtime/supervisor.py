@@ -146,9 +146,8 @@ class Supervisor:
     async def run(self) -> None:
         """Own the state until `stop`, or until cancelled; either way no engine is left behind."""
         try:
-            await self._launcher.end_strays()
-            await self._launcher.guard()
-            await asyncio.to_thread(self._book.open)
+            opening = asyncio.to_thread(self._book.open)
+            await asyncio.gather(self._launcher.end_strays(), self._launcher.guard(), opening)
             await self._look_around()
             self.looked_around.set()
             async with asyncio.TaskGroup() as self._tasks:
