@@ -17,6 +17,8 @@ from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
 from runtime.external import OwnersEndpoint
+from runtime.learning import Shape
+from runtime.memory_book import MemoryBook
 from runtime.placement import Offer
 from runtime.progress import LoadProgress
 
@@ -46,6 +48,7 @@ class Preparation:
         store: ModelStore,
         backends: Sequence[Backend],
         options: EngineOptions,
+        book: MemoryBook,
         offered: Sequence[str] | None = None,
         model_engines: Mapping[str, str] | None = None,
         endpoints: Sequence[OwnersEndpoint] = (),
@@ -54,6 +57,7 @@ class Preparation:
         self._store = store
         self._backends = {backend.name: backend for backend in backends}
         self._options = options
+        self._book = book
         self._offered = None if offered is None else frozenset(offered)
         self._engine_of = model_engines or {}
         self._endpoints = endpoints
@@ -125,7 +129,11 @@ class Preparation:
         """Bytes on each of so many devices, planned where it is on the disk, else guessed from its size."""
         if (known := self._known.get(spec.id)) and known.plans:
             return {
-                shards: min(plan.memory_on_each(shards) for plan in known.plans if shards in plan.shards)
+                shards: min(
+                    self._to_reserve(known.stored.digest, plan, shards)
+                    for plan in known.plans
+                    if shards in plan.shards
+                )
                 for shards in sorted({shards for plan in known.plans for shards in plan.shards})
             }
         size = spec.size_bytes or 0
@@ -190,12 +198,15 @@ class Preparation:
         except OSError as error:
             raise LoadFailed(spec.id, f"the disk failed: {error.strerror}") from error
         return tuple(
-            Offer(plan.backend, kind, plan.memory_on_each(shards), plan.slots, shards)
+            Offer(plan.backend, kind, self._to_reserve(stored.digest, plan, shards), plan.slots, shards)
             for plan in prepared.plans
             if self._backends[plan.backend].available().ok
             for kind in self._backends[plan.backend].device_kinds
             for shards in plan.shards
         )
+
+    def _to_reserve(self, digest: str, plan: ReplicaPlan, shards: int) -> int:
+        return self._book.planned(shape_of(digest, plan, shards), plan.memory_on_each(shards))
 
     def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
         known = self._known.get(spec.id)
@@ -214,6 +225,11 @@ class Preparation:
             for backend in self._backends.values()
             if spec.format in backend.formats and named in (None, backend.name)
         ]
+
+
+def shape_of(digest: str, plan: ReplicaPlan, devices: int) -> Shape:
+    """What the memory of a replica of these weights depends on, when it runs as planned."""
+    return Shape(digest, plan.backend, plan.context_length, plan.slots, devices)
 
 
 def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:

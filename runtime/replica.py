@@ -67,7 +67,8 @@ class Replica:
     Attributes:
         devices: where it runs: more than one where the engine spreads the model over them, none where it is
             an endpoint of the owner's.
-        memory: bytes reserved on EACH of them from its start until it is gone.
+        reserved: bytes reserved on EACH of them from its start until it is gone.
+        measured: the most bytes its processes were seen to take of one of them.
         running: ids of the waiters that hold one of its slots.
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
@@ -78,7 +79,7 @@ class Replica:
     model_id: str
     devices: tuple[str, ...]
     backend: str
-    memory: int
+    reserved: int
     slots: int
     started_at: float
     state: ReplicaState = ReplicaState.STOPPED
@@ -87,6 +88,12 @@ class Replica:
     last_used: float = 0.0
     load_seconds: float = 0.0
     tokens_per_second: float = 0.0
+    measured: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that count as its own on each device: what was reserved, or more where it takes more."""
+        return max(self.reserved, self.measured)
 
     def take(self, step: Step) -> None:
         """Move on.

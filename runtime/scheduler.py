@@ -65,6 +65,7 @@ class Scheduler:
             ev.Progressed: self._on_progressed,
             ev.Started: self._on_started,
             ev.Failed: self._on_failed,
+            ev.Measured: self._on_measured,
             ev.Gone: self._on_gone,
             ev.Released: self._on_released,
             ev.DevicesChanged: self._on_devices_changed,
@@ -203,6 +204,10 @@ class Scheduler:
                 fault = LoadFailed(model.model_id, event.reason, retry_after_s=wait_s)
                 self._lines.refuse(model.waiters.values(), fault)
         self._stop(replica)
+
+    def _on_measured(self, event: ev.Measured, _now: float) -> None:
+        if replica := self.replicas.get(event.replica_id):
+            replica.measured = max(replica.measured, event.memory)
 
     def _stop(self, replica: Replica) -> None:
         if not replica.may(Step.STOP):
@@ -348,7 +353,7 @@ class Scheduler:
             model_id=model.model_id,
             devices=plan.devices,
             backend=plan.offer.backend,
-            memory=plan.offer.memory,
+            reserved=plan.offer.memory,
             slots=plan.offer.slots,
             started_at=now,
         )

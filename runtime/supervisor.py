@@ -23,6 +23,7 @@ from runtime.errors import EngineUnavailable, EngineUnreachable, LoadFailed, Nod
 from runtime.events import Need
 from runtime.external import OwnersEndpoint
 from runtime.launcher import Launcher
+from runtime.memory_book import MemoryBook
 from runtime.preparation import Preparation
 from runtime.progress import LoadProgress
 from runtime.runner import ReplicaRunner
@@ -112,11 +113,13 @@ class Supervisor:
     ) -> None:
         limits = SchedulerLimits(idle_ttl_s=settings.idle_ttl_s, waiting_per_model=settings.waiting_per_model)
         self._scheduler = Scheduler(limits)
+        self._book = MemoryBook(settings.state_dir)
         self._preparation = Preparation(
             catalog=catalog,
             store=store,
             backends=backends,
             options=settings.engine,
+            book=self._book,
             offered=settings.offered,
             model_engines=settings.model_engines,
             endpoints=endpoints,
@@ -124,7 +127,11 @@ class Supervisor:
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)
         self._runner = ReplicaRunner(
-            launcher=self._launcher, preparation=self._preparation, budgets=self._budgets, post=self._post
+            launcher=self._launcher,
+            preparation=self._preparation,
+            budgets=self._budgets,
+            book=self._book,
+            post=self._post,
         )
         self._on_change = on_change
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
@@ -145,7 +152,8 @@ class Supervisor:
     async def run(self) -> None:
         """Own the state until `stop`, or until cancelled; either way no engine is left behind."""
         try:
-            await self._launcher.end_strays()
+            opening = asyncio.to_thread(self._book.open)
+            await asyncio.gather(self._launcher.end_strays(), self._launcher.guard(), opening)
             await self._look_around()
             self.looked_around.set()
             async with asyncio.TaskGroup() as self._tasks:
@@ -160,6 +168,7 @@ class Supervisor:
                 self._timer.cancel()
             self._dismiss()
             await self._runner.end_all()
+            self._launcher.unguard()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """End every engine, verified; waits up to `drain_s` seconds for requests that are being answered."""
@@ -401,6 +410,8 @@ class Supervisor:
             asyncio.to_thread(self._preparation.refresh), self._preparation.look_at_endpoints()
         )
         await self._measure()
+        await self._runner.measure()
+        await self._launcher.guard()
 
     async def _measure(self) -> None:
         """Read the devices; the scheduler hears of it before whatever is posted next."""

@@ -74,8 +74,9 @@ def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> Replica
         phase=phase,
         progress=LoadProgress(phase).fraction,
         device=", ".join(replica.devices) or replica.backend,
-        reserved_bytes=replica.memory * len(replica.devices),
+        reserved_bytes=replica.reserved * len(replica.devices),
         pid=pid,
+        measured_bytes=replica.measured * len(replica.devices),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
+from models.fit import BATCH_TOKENS, CHECKPOINTS
 from models.store import StoredModel
 from runtime.backends import gguf
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -55,6 +56,8 @@ class LlamaCppBackend:
             "slots": plan.slots,
             "context_length": plan.context_length,
             "threads": plan.threads,
+            "batch_tokens": BATCH_TOKENS,
+            "checkpoints": CHECKPOINTS,
             "task": gguf.task(spec),
             "chat_template": spec.chat_template,
         }

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.catalog import ModelSpec
+from models.fit import BATCH_TOKENS
 from models.store import StoredModel
 from runtime.backends import gguf
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -21,9 +22,8 @@ from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
 _LOOPBACK = "127.0.0.1"
-_BATCH_TOKENS = 256
 # The package and its web server beside llama.cpp's own (measured with SmolLM2 at 256, 1024 and 2048 tokens).
-_PYTHON_BYTES = 36 * 1024 * 1024
+_PYTHON_BYTES = 44 * 1024 * 1024
 
 
 class LlamaCppPythonBackend:
@@ -73,7 +73,7 @@ class LlamaCppPythonBackend:
             "model": str(stored.path),
             "model_alias": spec.id,
             "n_ctx": plan.context_length,
-            "n_batch": _BATCH_TOKENS,
+            "n_batch": BATCH_TOKENS,
             "n_threads": plan.threads,
             "n_threads_batch": plan.threads,
             # It would keep the scores of every word it knows for every token of the prompt.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
+from models.fit import BATCH_TOKENS, CHECKPOINTS
 from models.store import StoredModel
 from runtime.backends import gguf
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -20,7 +21,6 @@ from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_server_runner.py")
 _LOOPBACK = "127.0.0.1"
-_BATCH_TOKENS = 256
 _ALL_LAYERS = 999
 _TASKS = {"generate": (), "embed": ("--embeddings",), "rerank": ("--reranking",)}
 
@@ -80,11 +80,12 @@ class LlamaServerBackend:
             "--alias": spec.id,
             "--parallel": plan.slots,
             "--ctx-size": plan.context_length * plan.slots,
-            "--batch-size": _BATCH_TOKENS,
-            "--ubatch-size": _BATCH_TOKENS,
+            "--batch-size": BATCH_TOKENS,
+            "--ubatch-size": BATCH_TOKENS,
             "--threads": plan.threads,
             "--threads-batch": plan.threads,
             "--cache-ram": 0,
+            "--ctx-checkpoints": CHECKPOINTS,
             "--gpu-layers": 0 if self._kind == "cpu" else _ALL_LAYERS,
             "--fit": "off",
             "--log-verbosity": 1,

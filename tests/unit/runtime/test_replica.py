@@ -6,7 +6,7 @@ from runtime.replica import TRANSITIONS, IllegalStep, Replica, ReplicaState, Ste
 
 
 def replica(state: ReplicaState) -> Replica:
-    return Replica("r", "m", ("cpu",), "b", memory=1, slots=2, started_at=0.0, state=state)
+    return Replica("r", "m", ("cpu",), "b", reserved=1, slots=2, started_at=0.0, state=state)
 
 
 @pytest.mark.parametrize("state", ReplicaState)

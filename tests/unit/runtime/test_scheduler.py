@@ -145,6 +145,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.doomed = {*self.doomed, replica_id}
         self.send(ev.Failed(replica_id, "killed"))
 
+    @precondition(lambda self: self.up or self.starting)
+    @rule(data=st.data(), memory=st.integers(0, 120))
+    def measured(self, data: st.DataObject, memory: int) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.up | set(self.starting))))
+        self.send(ev.Measured(replica_id, memory))
+
     @precondition(lambda self: self.to_stop)
     @rule(data=st.data(), held=st.sampled_from([0, 0, 0, 7]))
     def gone(self, data: st.DataObject, held: int) -> None:
@@ -178,7 +184,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def stale_news_is_ignored(self) -> None:
-        for event in (ev.Started("x#0"), ev.Failed("x#0", ""), ev.Gone("x#0"), ev.Prepared("load-0", ())):
+        for event in (
+            ev.Started("x#0"),
+            ev.Failed("x#0", ""),
+            ev.Gone("x#0"),
+            ev.Measured("x#0", 1),
+            ev.Prepared("load-0", ()),
+        ):
             assert self.scheduler.handle(event, self.now) == []
 
     @invariant()
@@ -319,6 +331,22 @@ def test_a_busy_replica_is_drained_before_it_is_unloaded() -> None:
     assert scheduler.handle(ev.UnloadAsked("m"), 1.0) == []
     assert scheduler.replicas[replica].state is ReplicaState.DRAINING
     assert scheduler.handle(ev.Left("w"), 2.0) == [ev.Stop(replica)]
+
+
+def test_a_replica_that_takes_more_than_was_reserved_has_that_counted() -> None:
+    scheduler = with_budget(100)
+    first = ready(scheduler, "m", 40)
+    scheduler.handle(ev.Measured(first, 70), 1.0)
+    scheduler.handle(ev.Measured(first, 30), 2.0)  # what it took once it may take again
+    assert scheduler.ledger.reserved("cpu") == 70
+    (prepare,) = scheduler.handle(ev.Wanted("w", "n", 10.0), 3.0)
+    assert isinstance(prepare, ev.Prepare)
+    effects = scheduler.handle(ev.Prepared(prepare.load_id, (Offer("engine", "cpu", 50, 2),)), 3.0)
+    assert ev.Stop(first) in effects, "the other is idle and makes room"
+    assert not [effect for effect in effects if isinstance(effect, ev.Start)]
+    (start, *_) = scheduler.handle(ev.Gone(first), 4.0)
+    assert isinstance(start, ev.Start | ev.Announce)
+    assert scheduler.ledger.reserved("cpu") == 50
 
 
 def test_memory_that_did_not_come_back_is_not_promised() -> None:

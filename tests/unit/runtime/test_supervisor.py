@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ from models.catalog import Catalog, FileSource, ModelSpec
 from models.fit import MIB, MemoryEstimate
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
-from runtime.devices import MemoryUse
+from runtime.devices import CpuDevice, MemoryUse
 from runtime.errors import (
     EngineUnavailable,
     LoadFailed,
@@ -28,7 +28,7 @@ from runtime.errors import (
 )
 from runtime.process import OWNER_MARK, marked, owner_of
 from runtime.progress import LoadProgress
-from runtime.snapshot import DeviceKind, ModelView
+from runtime.snapshot import DeviceKind, ModelView, ReplicaView
 from runtime.supervisor import Lease, Supervisor, SupervisorSettings
 
 ENGINE = """
@@ -63,13 +63,14 @@ class FakeBackend:
         self.gate = gate
         self.started: list[str] = []
         self.failing = False
+        self.estimated = 60 * MIB
         self.state = Availability(ok=True)
 
     def available(self) -> Availability:
         return self.state
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
-        memory = MemoryEstimate(weights=60 * MIB, kv_cache=0, compute=0, overhead=0)
+        memory = MemoryEstimate(weights=self.estimated, kv_cache=0, compute=0, overhead=0)
         return ReplicaPlan(
             self.name, slots=spec.slots, context_length=spec.context_length, threads=1, memory=memory
         )
@@ -88,13 +89,15 @@ class FakeBackend:
 
 
 class FakeDevice:
+    """A small machine; what engines take of it is real."""
+
     id = "cpu"
     kind: DeviceKind = "cpu"
     name = "a machine"
     memory_total = 100 * MIB
 
-    def memory_use(self, own_pids: object) -> MemoryUse:
-        return MemoryUse(others=0, ours=0)
+    def memory_use(self, own_pids: Collection[int]) -> MemoryUse:
+        return MemoryUse(others=0, ours=CpuDevice().memory_use(own_pids).ours)
 
 
 class Node:
@@ -424,3 +427,49 @@ async def test_cancelling_it_leaves_no_engine(tmp_path: Path) -> None:
     with pytest.raises(NodeStopping):
         await waiter
     assert node.engines() == set()
+
+
+def replica(node: Node) -> ReplicaView | None:
+    return next(iter(node.supervisor.snapshot().replicas), None)
+
+
+async def test_what_an_engine_takes_counts_at_once_and_is_reserved_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.supervisor._WATCH_EVERY_S", 0.02)
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.until(lambda: bool((view := replica(node)) and view.measured_bytes > 0))
+        view, device = replica(node), node.supervisor.snapshot().devices[0]
+        assert view is not None
+        assert view.reserved_bytes == MIB < view.measured_bytes
+        assert device.memory_reserved >= view.measured_bytes
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        after = replica(node)
+        assert after is not None
+        assert after.reserved_bytes >= view.measured_bytes
+
+
+async def test_a_replica_that_goes_before_it_was_looked_at_is_measured_at_its_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.supervisor.unload("one")
+        await node.supervisor.load("one")
+        view = replica(node)
+        assert view is not None
+        assert view.reserved_bytes > 4 * MIB
+
+
+async def test_an_engine_that_takes_what_is_not_there_has_the_next_model_refused(tmp_path: Path) -> None:
+    """Known to take more than the machine has, it is not started again, and the reason has the numbers."""
+    async with running(tmp_path, ram_budget_bytes=4 * MIB) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.supervisor.unload("one")
+        with pytest.raises(ModelDoesNotFit, match=r"it needs .* MB and at most 4 MB can be had"):
+            await node.supervisor.load("one")
+        assert not node.model().fits

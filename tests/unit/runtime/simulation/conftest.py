@@ -24,7 +24,10 @@ STOP_S = 0.5
 
 @dataclass(frozen=True)
 class Model:
-    """What a model takes; `starts_badly` and `crashes` are chances of a start and of a run of it."""
+    """What a model takes; what it `takes` once it runs may be more, and is measured.
+
+    `starts_badly` and `crashes` are chances of a start and of a run of it.
+    """
 
     name: str
     memory: int
@@ -32,6 +35,7 @@ class Model:
     slots: int = 2
     kind: DeviceKind = "cpu"
     devices: int = 1
+    takes: int = 0
     starts_badly: float = 0.0
     crashes: float = 0.0
 
@@ -66,6 +70,10 @@ class Engine:
     dead: bool = False
     stopping: bool = False
     running: set[str] = field(default_factory=set)
+
+    @property
+    def memory(self) -> int:
+        return max(self.model.memory, self.model.takes if self.ready else 0)
 
 
 class World:
@@ -254,7 +262,7 @@ class World:
 
     def used(self, device: str) -> int:
         held = sum(memory for devices, memory in self.held.values() if device in devices)
-        return held + sum(e.model.memory for e in self.engines.values() if device in e.devices)
+        return held + sum(e.memory for e in self.engines.values() if device in e.devices)
 
     def _up(self, replica_id: str) -> None:
         engine = self.engines.get(replica_id)
@@ -268,6 +276,7 @@ class World:
         self.ready.append((self.now, engine.model.name))
         if self.chance.random() < engine.model.crashes:
             self.at(self.now + self.chance.uniform(0, 20), lambda: self.crash(replica_id))
+        self.send(ev.Measured(replica_id, engine.memory))
         self.send(ev.Started(replica_id))
 
     def _stop(self, replica_id: str) -> None:
@@ -280,7 +289,7 @@ class World:
 
     def _gone(self, replica_id: str) -> None:
         engine = self.engines.pop(replica_id)
-        kept = engine.model.memory // 2 if self.chance.random() < self.keeps_memory else 0
+        kept = engine.memory // 2 if self.chance.random() < self.keeps_memory else 0
         if kept:
             self.held[replica_id] = (engine.devices, kept)
             self.at(self.now + 10.0, lambda: self._released(replica_id))
