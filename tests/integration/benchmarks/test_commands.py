@@ -187,7 +187,7 @@ def test_the_version_can_be_asked_for_in_two_ways() -> None:
     assert invoke("--version").output == invoke("version").output == f"porten-bench {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel"])
+@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel", "node", "cold-load"])
 def test_help_teaches_with_an_example(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0
