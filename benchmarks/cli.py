@@ -1,7 +1,7 @@
 """The command line ``porten-bench``: reads settings, runs a measurement, shows and writes the result.
 
-Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 130 stopped by Ctrl-C
-(what was measured by then is shown and written all the same).
+Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 130 stopped by Ctrl-C or
+SIGTERM (what was measured by then is shown and written all the same).
 """
 
 import os

@@ -49,6 +49,6 @@ class EngineChoice:
         )
 
     def settings(self) -> dict[str, str]:
-        """A node's settings under which it offers that model."""
+        """A node's settings under which it offers that model, and serves it with that engine."""
         catalog = {"PORTEN_CATALOG": ",".join(map(str, self.catalog))} if self.catalog else {}
-        return {"PORTEN_MODELS": self.model} | catalog
+        return {"PORTEN_ENGINES": self.backend, "PORTEN_MODELS": self.model} | catalog

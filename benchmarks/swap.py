@@ -48,6 +48,7 @@ def swap_settings(bare: BareEngine, directory: Path) -> dict[str, str]:
     catalog.write_text("".join(_entry(bare, model) for model in MODELS), encoding="utf-8")
     budget = bare.plan(EngineOptions()).memory.total * _ROOM
     return {
+        "PORTEN_ENGINES": bare.backend.name,
         "PORTEN_CATALOG": str(catalog),
         "PORTEN_MODELS": ",".join(MODELS),
         "PORTEN_MODELS_DIR": str(directory / "swap-models"),

@@ -18,16 +18,43 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.local_node import run_local_node
 from benchmarks.node_bench import NodePlan, run_node
 from benchmarks.progress import Progress
-from benchmarks.stack import SharedData
+from benchmarks.stack import MODEL, SharedData
 from benchmarks.swap import measure_swaps, swap_settings
 from benchmarks.workloads import Fixed, Workload
+from models.catalog import WheelSource, load_catalog
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]  # engines on a machine that is busy with tests
+
+ENTRY = """
+[[models]]
+id = "{id}"
+name = "With a small cache, so that it starts fast"
+sha256 = "{sha256}"
+size_bytes = {size_bytes}
+context_length = 512
+slots = 2
+[models.source]
+kind = "pypi-wheel"
+package = "{package}"
+version = "{version}"
+member = "{member}"
+"""
 
 
 @pytest.fixture
-def choice(shared_data: Path) -> EngineChoice:
-    return EngineChoice(SharedData(shared_data))
+def catalog(tmp_path: Path) -> Path:
+    """The packaged model with a short context in the packaged one's place."""
+    spec = load_catalog().require(MODEL)
+    assert isinstance(spec.source, WheelSource)
+    source = {name: getattr(spec.source, name) for name in ("package", "version", "member")}
+    file = tmp_path / "catalog.toml"
+    file.write_text(ENTRY.format(id=spec.id, sha256=spec.sha256, size_bytes=spec.size_bytes, **source))
+    return file
+
+
+@pytest.fixture
+def choice(shared_data: Path, catalog: Path) -> EngineChoice:
+    return EngineChoice(SharedData(shared_data), catalog=(catalog,))
 
 
 @pytest.fixture
@@ -134,11 +161,11 @@ async def test_stopping_keeps_the_swaps_that_were_complete(choice: EngineChoice)
     assert (result.cold, len(result.swaps_s)) == (None, 1)
 
 
-def test_the_cold_load_command_shows_and_writes(shared_data: Path, tmp_path: Path) -> None:
+def test_the_cold_load_command_shows_and_writes(shared_data: Path, tmp_path: Path, catalog: Path) -> None:
     file = tmp_path / "cold.json"
     result = invoke(
         "cold-load", "--data-dir", str(shared_data), "--only", "swap", "--swaps", "1", "--quiet",
-        "--json", str(file),
+        "--catalog", str(catalog), "--json", str(file),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "swap, 1 times" in result.output
