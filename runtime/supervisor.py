@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from runtime import events as ev
 from runtime.backends.base import Backend, Endpoint, EngineOptions
 from runtime.budget import Budgets, DeviceReading
 from runtime.devices import Device
-from runtime.errors import EngineUnavailable, EngineUnreachable, LoadFailed, NodeStopping
+from runtime.errors import EngineUnavailable, EngineUnreachable, LoadFailed, ModelUnknown, NodeStopping
 from runtime.events import Need
 from runtime.external import OwnersEndpoint
 from runtime.launcher import Launcher
@@ -214,6 +214,13 @@ class Supervisor:
         engines = self._runner.engines.items()
         pids = {replica_id: engine.process.pid for replica_id, engine in engines if engine.process}
         return survey(self._scheduler, self._preparation, self._readings, pids)
+
+    def capabilities(self, model_id: str) -> Collection[str] | None:
+        """What an offered model can do; None for a model that is not offered. As cheap as a look-up."""
+        try:
+            return self._preparation.require(model_id).capabilities
+        except ModelUnknown:
+            return None
 
     async def load(self, model_id: str, *, on_progress: ProgressCallback | None = None) -> None:
         """Make the model ready and keep it for `idle_ttl_s`; returns when it is. Raises as `lease`."""

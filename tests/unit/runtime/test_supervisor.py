@@ -397,6 +397,8 @@ async def test_what_it_does_not_have_or_cannot_hold(tmp_path: Path) -> None:
             await hold(node)
         assert not node.model().fits
         assert [model.model for model in node.supervisor.snapshot().models] == ["one"]
+        assert node.supervisor.capabilities("one") == {"chat", "completions"}
+        assert node.supervisor.capabilities("two") is node.supervisor.capabilities("three") is None
 
 
 async def test_stop_drains_for_a_while_and_then_cuts(tmp_path: Path) -> None:
