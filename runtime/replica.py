@@ -16,7 +16,7 @@ A failed replica still goes through `stopping`: a dead process may have left chi
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_SPEED_WEIGHT = 0.3
+_NEW_WEIGHT = 0.3
 
 
 class ReplicaState(StrEnum):
@@ -71,6 +71,7 @@ class Replica:
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
         load_seconds: how long its start took: what evicting it costs.
+        answer_seconds: moving average of how long an answer takes; 0 until one has ended.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Replica:
     granted: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    answer_seconds: float = 0.0
     tokens_per_second: float = 0.0
 
     def take(self, step: Step) -> None:
@@ -117,9 +119,13 @@ class Replica:
         """Whether one more request may be admitted."""
         return self.state is ReplicaState.READY and len(self.running) < self.slots
 
-    def observe_speed(self, tokens: int, seconds: float) -> None:
-        """Fold one finished request into the moving average of tokens per second of one stream."""
+    def observe_answer(self, tokens: int, seconds: float) -> None:
+        """Fold one finished request into the moving averages: how long an answer takes, and its tokens/s."""
+        if seconds > 0:
+            self.answer_seconds = _folded(self.answer_seconds, seconds)
         if tokens > 0 and seconds > 0:
-            speed = tokens / seconds
-            known = self.tokens_per_second or speed
-            self.tokens_per_second = known + _SPEED_WEIGHT * (speed - known)
+            self.tokens_per_second = _folded(self.tokens_per_second, tokens / seconds)
+
+
+def _folded(known: float, new: float) -> float:
+    return known + _NEW_WEIGHT * (new - known) if known else new
