@@ -58,6 +58,7 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
             state_dir=config.state_dir,
             offered=config.models,
             idle_ttl_s=config.idle_ttl_s,
+            max_replicas=config.max_replicas,
             ram_budget_bytes=_mebibytes(config.ram_budget_mb),
             vram_budget_bytes=_mebibytes(config.vram_budget_mb),
             engine=EngineOptions(
