@@ -16,7 +16,8 @@ A failed replica still goes through `stopping`: a dead process may have left chi
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_NEW_WEIGHT = 0.3
+_SPEED_WEIGHT = 0.3
+_LEAST_WEIGHT = 0.05
 
 
 class ReplicaState(StrEnum):
@@ -71,7 +72,8 @@ class Replica:
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
         load_seconds: how long its start took: what evicting it costs.
-        answer_seconds: moving average of how long an answer takes; 0 until one has ended.
+        answered: requests it has answered to their end.
+        answer_seconds: how long an answer takes, the mean; 0 until one has ended.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Replica:
     granted: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    answered: int = 0
     answer_seconds: float = 0.0
     tokens_per_second: float = 0.0
 
@@ -120,12 +123,12 @@ class Replica:
         return self.state is ReplicaState.READY and len(self.running) < self.slots
 
     def observe_answer(self, tokens: int, seconds: float) -> None:
-        """Fold one finished request into the moving averages: how long an answer takes, and its tokens/s."""
-        if seconds > 0:
-            self.answer_seconds = _folded(self.answer_seconds, seconds)
-        if tokens > 0 and seconds > 0:
-            self.tokens_per_second = _folded(self.tokens_per_second, tokens / seconds)
-
-
-def _folded(known: float, new: float) -> float:
-    return known + _NEW_WEIGHT * (new - known) if known else new
+        """Fold one finished request into the averages: how long an answer takes, and a stream's tokens/s."""
+        if seconds <= 0:
+            return
+        self.answered += 1
+        self.answer_seconds += max(1 / self.answered, _LEAST_WEIGHT) * (seconds - self.answer_seconds)
+        if tokens > 0:
+            speed = tokens / seconds
+            known = self.tokens_per_second or speed
+            self.tokens_per_second = known + _SPEED_WEIGHT * (speed - known)
