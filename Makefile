@@ -3,7 +3,7 @@
 #   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
 #   make test           every test; needs no root, says what it skips and how to get it
 #   make check          format, lint, types, layering, shell
-#   make soak           a line that keeps breaking, for ten minutes; PORTEN_SOAK_S=60 for less
+#   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
@@ -46,8 +46,8 @@ demo: $(VENV)/.ready-bench
 test: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
 
-soak: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration
+soak: $(VENV)/.ready-dev fixtures
+	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
