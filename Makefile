@@ -5,7 +5,7 @@
 #   make check          format, lint, types, layering, shell
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
-#   make soak           a line that keeps breaking, for ten minutes; PORTEN_SOAK_S=60 for less
+#   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
@@ -63,8 +63,8 @@ test-vllm: $(VENV)/.ready-dev fixtures-vllm
 test-compiled: $(VENV)/.ready-dev fixtures-compiled
 	$(BIN)/python -m pytest -m compiled tests/backends
 
-soak: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration
+soak: $(VENV)/.ready-dev fixtures
+	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -102,6 +102,7 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
             offered=config.models,
             model_engines=config.model_engines or {},
             idle_ttl_s=config.idle_ttl_s,
+            max_replicas=config.max_replicas,
             ram_budget_bytes=_mebibytes(config.ram_budget_mb),
             vram_budget_bytes=_mebibytes(config.vram_budget_mb),
             engine=EngineOptions(

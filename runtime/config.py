@@ -236,6 +236,13 @@ class NodeConfig(BaseSettings):
     slots: int | None = Field(
         None, ge=1, le=256, description="Requests an engine answers at once; the catalog's value where unset."
     )
+    max_replicas: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Most engines of one model at a time; another is started where its line waits and memory "
+        "is free.",
+    )
     threads: int | None = Field(
         None,
         ge=1,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 _SPEED_WEIGHT = 0.3
+_LEAST_WEIGHT = 0.05
 
 
 class ReplicaState(StrEnum):
@@ -73,6 +74,8 @@ class Replica:
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
         load_seconds: how long its start took: what evicting it costs.
+        answered: requests it has answered to their end.
+        answer_seconds: how long an answer takes, the mean; 0 until one has ended.
     """
 
     id: str
@@ -87,6 +90,8 @@ class Replica:
     granted: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    answered: int = 0
+    answer_seconds: float = 0.0
     tokens_per_second: float = 0.0
     measured: int = 0
 
@@ -125,9 +130,13 @@ class Replica:
         """Whether one more request may be admitted."""
         return self.state is ReplicaState.READY and len(self.running) < self.slots
 
-    def observe_speed(self, tokens: int, seconds: float) -> None:
-        """Fold one finished request into the moving average of tokens per second of one stream."""
-        if tokens > 0 and seconds > 0:
+    def observe_answer(self, tokens: int, seconds: float) -> None:
+        """Fold one finished request into the averages: how long an answer takes, and a stream's tokens/s."""
+        if seconds <= 0:
+            return
+        self.answered += 1
+        self.answer_seconds += max(1 / self.answered, _LEAST_WEIGHT) * (seconds - self.answer_seconds)
+        if tokens > 0:
             speed = tokens / seconds
             known = self.tokens_per_second or speed
             self.tokens_per_second = known + _SPEED_WEIGHT * (speed - known)

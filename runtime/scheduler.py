@@ -121,7 +121,7 @@ class Scheduler:
         if replica is not None:
             replica.running.discard(event.waiter_id)
             replica.last_used = now
-            replica.observe_speed(event.tokens, event.seconds)
+            replica.observe_answer(event.tokens, event.seconds)
             if replica.state is ReplicaState.DRAINING and not replica.running:
                 self._stop(replica)
 

@@ -61,6 +61,7 @@ class SupervisorSettings:
         ram_budget_bytes: most memory engines may take on the CPU; None leaves a tenth of it to the machine.
         vram_budget_bytes: the same for each GPU.
         waiting_per_model: requests that may wait for one model's load or slots.
+        max_replicas: replicas of one model, where its line waits and memory is free.
         engine: options given to every engine.
     """
 
@@ -71,6 +72,7 @@ class SupervisorSettings:
     ram_budget_bytes: int | None = None
     vram_budget_bytes: int | None = None
     waiting_per_model: int = 128
+    max_replicas: int = 1
     engine: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -111,7 +113,11 @@ class Supervisor:
         endpoints: Sequence[OwnersEndpoint] = (),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        limits = SchedulerLimits(idle_ttl_s=settings.idle_ttl_s, waiting_per_model=settings.waiting_per_model)
+        limits = SchedulerLimits(
+            idle_ttl_s=settings.idle_ttl_s,
+            waiting_per_model=settings.waiting_per_model,
+            max_replicas=settings.max_replicas,
+        )
         self._scheduler = Scheduler(limits)
         self._book = MemoryBook(settings.state_dir)
         self._preparation = Preparation(

@@ -421,19 +421,42 @@ def test_nobody_is_asked_to_go_for_a_load_that_nobody_waits_for() -> None:
     assert scheduler.replicas[busy].state is ReplicaState.READY
 
 
-def test_a_model_that_pays_stays_for_a_while_though_it_is_idle() -> None:
+def asked_for_four_times() -> tuple[Scheduler, str]:
+    """A model that took two seconds to load, and answers four since 3.0."""
     scheduler = with_budget(100)
-    scheduler.handle(ev.Wanted("first", "paying", 1e9), 0.0)
+    scheduler.handle(ev.Wanted("w0", "paying", 1e9), 0.0)
     scheduler.handle(ev.Prepared("load-1", (Offer("engine", "cpu", 60, 4),)), 0.0)
     (paying,) = scheduler.replicas
     scheduler.handle(ev.Started(paying), 2.0)
-    for number in range(3):
+    for number in range(1, 4):
         scheduler.handle(ev.Wanted(f"w{number}", "paying", 1e9), 3.0)
+    return scheduler, paying
+
+
+def test_a_model_that_is_asked_for_stays_for_its_turn_though_it_is_idle() -> None:
+    scheduler, paying = asked_for_four_times()
     assert prepared(scheduler, "new", 50, now=4.0) == []
-    for waiter in ("first", "w0", "w1", "w2"):
-        assert scheduler.handle(ev.Left(waiter), 5.0) == []
-    assert scheduler.next_deadline() == 9.0, "twice the two seconds of its load"
-    assert scheduler.handle(ev.Tick(), 9.0) == [ev.Stop(paying)]
+    for number in range(4):
+        assert scheduler.handle(ev.Left(f"w{number}", seconds=1.0), 5.0) == []
+    assert scheduler.next_deadline() == 14.0, "four times the load and an answer, since it was ready"
+    assert scheduler.handle(ev.Tick(), 14.0) == [ev.Stop(paying)]
+
+
+def test_a_turn_is_no_longer_than_changes_are_worth() -> None:
+    """What changes cheaply changes often, though it answers all the time."""
+    scheduler, paying = asked_for_four_times()
+    scheduler.handle(ev.Left("w0", seconds=1.0), 4.0)
+    assert prepared(scheduler, "new", 50, now=5.0) == []
+    assert scheduler.next_deadline() == 14.0
+    assert scheduler.handle(ev.Tick(), 14.0) == []
+    assert scheduler.replicas[paying].state is ReplicaState.DRAINING
+
+
+def test_a_turn_has_an_end_though_loads_and_answers_are_long() -> None:
+    scheduler, _ = asked_for_four_times()
+    scheduler.handle(ev.Left("w0", seconds=100.0), 4.0)
+    assert prepared(scheduler, "new", 50, now=5.0) == []
+    assert scheduler.next_deadline() == 32.0
 
 
 def test_a_later_load_never_takes_what_an_earlier_one_waits_for() -> None:

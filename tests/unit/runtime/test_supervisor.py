@@ -94,7 +94,9 @@ class FakeDevice:
     id = "cpu"
     kind: DeviceKind = "cpu"
     name = "a machine"
-    memory_total = 100 * MIB
+
+    def __init__(self, memory: int) -> None:
+        self.memory_total = memory
 
     def memory_use(self, own_pids: Collection[int]) -> MemoryUse:
         return MemoryUse(others=0, ours=CpuDevice().memory_use(own_pids).ours)
@@ -103,7 +105,7 @@ class FakeDevice:
 class Node:
     """A running supervisor and what the tests ask of it."""
 
-    def __init__(self, tmp_path: Path, **settings: object) -> None:
+    def __init__(self, tmp_path: Path, *, memory: int = 100 * MIB, **settings: object) -> None:
         weights = tmp_path / "weights.gguf"
         weights.write_bytes(b"GGUF and nothing more")
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -120,7 +122,7 @@ class Node:
             catalog=Catalog(specs),
             store=ModelStore(tmp_path / "models"),
             backends=[self.backend],
-            devices=[FakeDevice()],
+            devices=[FakeDevice(memory)],
             settings=SupervisorSettings(state_dir=self.state_dir, **settings),  # type: ignore[arg-type]
             on_change=self._changed.set,
         )
@@ -143,8 +145,10 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp_path: Path, *, gate: bool = True, **settings: object) -> AsyncIterator[Node]:
-    node = Node(tmp_path, **settings)
+async def running(
+    tmp_path: Path, *, gate: bool = True, memory: int = 100 * MIB, **settings: object
+) -> AsyncIterator[Node]:
+    node = Node(tmp_path, memory=memory, **settings)
     if gate:
         node.open_gate()
     task = asyncio.create_task(node.supervisor.run())
@@ -216,6 +220,14 @@ async def test_a_slot_that_comes_free_goes_to_the_organisation_that_holds_fewer(
         await node.until(lambda: len(order) == 4)
         last.set()
     assert order == ["many", "many", "few", "many"]
+
+
+async def test_a_line_that_waits_gets_another_replica_where_the_owner_allows_it(tmp_path: Path) -> None:
+    roomy = running(tmp_path, max_replicas=2, memory=200 * MIB)
+    async with roomy as node, lease(node) as first, lease(node):
+        async with lease(node) as third:
+            assert third.replica_id != first.replica_id
+        assert node.backend.started == ["one", "one"]
 
 
 async def hold(node: Node, model: str = "one") -> None:

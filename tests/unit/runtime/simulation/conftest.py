@@ -93,6 +93,7 @@ class World:
         self.chance = random.Random(seed)
         self.now = 0.0
         self.clients: dict[str, Client] = {}
+        self.waiting: list[Client] = []
         self.engines: dict[str, Engine] = {}
         self.held: dict[str, tuple[tuple[str, ...], int]] = {}
         self.preparing: dict[str, str] = {}
@@ -176,6 +177,7 @@ class World:
 
     def _arrive(self, client: Client) -> None:
         self.clients[client.id] = client
+        self.waiting.append(client)
         wanted = ev.Wanted(client.id, client.model, client.deadline, client.need, client.share)
         self.send(wanted)
 
@@ -302,10 +304,9 @@ class World:
     # -- what must never be
 
     def _check(self) -> None:
-        waiting = {c.model for c in self.clients.values() if not c.answered and not c.left}
-        late = [
-            c.id for c in self.clients.values() if not c.answered and not c.left and c.deadline < self.now
-        ]
+        self.waiting = [c for c in self.waiting if not c.answered and not c.left]
+        waiting = {c.model for c in self.waiting}
+        late = [c.id for c in self.waiting if c.deadline < self.now]
         assert not late, f"{late} were forgotten"
         loading = [e.model.name for e in self.engines.values() if not (e.ready or e.dead or e.stopping)]
         assert len(loading) == len(set(loading)), "two loads of one model"
