@@ -45,7 +45,7 @@ async def pull(
 
     However many tasks and processes ask, one downloads and the others wait (`queued`). Cancelling ends the
     transfer, and keeps what can be resumed. Progress is told on the event loop, some ten times a second.
-    `bytes_per_s` bounds what Hugging Face's client takes of the line; pip has no such limit.
+    `bytes_per_s` bounds what this pull takes of the line, whatever the source.
 
     Raises:
         DownloadFailed: The source did not deliver, or the disk refused.

@@ -27,6 +27,7 @@ INSTALLABLE = ("llama_cpp", "llama_cpp_python", "vllm")
 """Those that `porten engines install` can bring."""
 _MIB = 1024 * 1024
 _GB = 1_000_000_000
+_BYTES_PER_MBIT = 1_000_000 / 8
 
 
 def open_catalog(config: NodeConfig) -> Catalog:
@@ -51,6 +52,11 @@ def open_store(config: NodeConfig) -> ModelStore:
     """The store of weights, within the disk budget."""
     budget = None if config.disk_budget_gb is None else int(config.disk_budget_gb * _GB)
     return ModelStore(config.models_dir, budget_bytes=budget)
+
+
+def download_rate(config: NodeConfig) -> float | None:
+    """The bytes a second that one model's download may take; None for all the line has."""
+    return None if config.download_limit_mbit is None else config.download_limit_mbit * _BYTES_PER_MBIT
 
 
 def make_backends(config: NodeConfig) -> tuple[Backend, ...]:
@@ -104,6 +110,7 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
             idle_ttl_s=config.idle_ttl_s,
             ram_budget_bytes=_mebibytes(config.ram_budget_mb),
             vram_budget_bytes=_mebibytes(config.vram_budget_mb),
+            download_bytes_per_s=download_rate(config),
             engine=EngineOptions(
                 context_length=config.context_length, slots=config.slots, threads=config.threads
             ),

@@ -45,7 +45,6 @@ class HuggingFaceFetcher:
                     "version": str(huggingface_client.version_file(target)),
                 }
             ],
-            "bytes_per_s": job.bytes_per_s,
         }
         await run_client(order, job, model_id=self._spec.id, what=f"{source.repository}/{source.file}")
 

@@ -19,6 +19,7 @@ async def run_client(order: Mapping[str, object], job: Job, *, model_id: str, wh
     ended = await run_python(
         [str(Path(huggingface_client.__file__)), json.dumps(order)],
         lock=job.lock,
+        bytes_per_s=job.bytes_per_s,
         extra_environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
         on_line=lambda _: None,
     )

@@ -11,9 +11,6 @@ import itertools
 import json
 import os
 import sys
-import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
@@ -29,48 +26,6 @@ MOST_LISTED = 100_000
 PIECE_BYTES = 256 * 1024
 
 
-class Meter:
-    """The share of the line that all transfers of this process may take together."""
-
-    def __init__(
-        self,
-        bytes_per_s: float | None,
-        *,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._now = now
-        self._sleep = sleep
-        self._lock = threading.Lock()
-        self._free_at = now()
-
-    def take(self, count: int) -> None:
-        """Wait until so many bytes may have been transferred."""
-        if not self._bytes_per_s:
-            return
-        with self._lock:
-            self._free_at = max(self._free_at, self._now()) + count / self._bytes_per_s
-            wait = self._free_at - self._now()
-        self._sleep(wait)
-
-
-class _Metered:
-    """A file that is written to no faster than its meter allows."""
-
-    def __init__(self, file: BinaryIO, meter: Meter) -> None:
-        self._file = file
-        self._meter = meter
-
-    def write(self, piece: bytes) -> int:
-        written = self._file.write(piece)
-        self._meter.take(len(piece))
-        return written
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
 def carry_out(order: dict[str, Any]) -> None:
     """List the repository's files, or fetch those that are named."""
     place = {"repository": order["repository"], "revision": order["revision"]}
@@ -79,9 +34,8 @@ def carry_out(order: dict[str, Any]) -> None:
         return
     if "order" in order:  # long lists come in a file: a command line has an end
         order = json.loads(Path(order["order"]).read_text())
-    meter = Meter(order["bytes_per_s"])
     with ThreadPoolExecutor(WORKERS) as pool:
-        running = [pool.submit(fetch, {**place, **file}, meter) for file in order["files"]]
+        running = [pool.submit(fetch, {**place, **file}) for file in order["files"]]
         for ended in as_completed(running):
             if error := ended.exception():
                 _give_up(error)
@@ -105,7 +59,7 @@ def list_files(place: dict[str, str], target: Path) -> None:
     target.write_text(json.dumps(files))
 
 
-def fetch(order: dict[str, str], meter: Meter) -> None:
+def fetch(order: dict[str, str]) -> None:
     """Download one file, going on with what is there of the same version.
 
     Raises:
@@ -127,7 +81,7 @@ def fetch(order: dict[str, str], meter: Meter) -> None:
         file.seek(have)
         http_get(
             location,
-            cast("BinaryIO", _Metered(file, meter)),
+            cast("BinaryIO", file),
             resume_size=have,
             headers=_headers(url, location),
             expected_size=found.size,

@@ -69,7 +69,6 @@ class SnapshotFetcher:
                 }
                 for file in self._listed
             ],
-            "bytes_per_s": job.bytes_per_s,
         }
         path = job.workspace / "order"
         await in_thread(lambda _: path.write_text(json.dumps(order)))

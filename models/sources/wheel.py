@@ -79,6 +79,7 @@ class WheelFetcher:
         ended = await run_python(
             self._pip_arguments(job.workspace, raw=raw),
             lock=job.lock,
+            bytes_per_s=job.bytes_per_s,
             extra_environment={"TMPDIR": str(job.workspace / "tmp")},
             on_line=lambda line: _note_progress(job, line),
         )
