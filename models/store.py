@@ -28,6 +28,8 @@ from models.references import PREFIX, Reference, damaged_files
 from models.room import Partials, choose_for
 from models.tree import TreeFile, entry_of, hash_tree, is_whole, names_in, tree_digest
 
+__all__ = ["Checked", "ModelStore", "StoredModel"]
+
 logger = logging.getLogger(__name__)
 
 

@@ -175,7 +175,8 @@ class Preparation:
     ) -> tuple[Offer, ...]:
         """Bring the model to the disk, keep it there, and plan it for every backend that can serve now.
 
-        `holds` has the weights from here on; whoever gives the load up lets them go. An endpoint's model has none.
+        `holds` has the weights from here on; whoever gives the load up lets them go. An
+        endpoint's model has none.
 
         Raises:
             LoadFailed: it cannot be fetched or understood.

@@ -40,8 +40,14 @@ async def run_python(
     """Run a module (`-m name`) or a script with this interpreter; cancelling kills it and what it started.
 
     The child is tethered to this process and inherits the lock: should this process be killed, nobody touches
-    the workspace before the child is gone too. `bytes_per_s` bounds what it reads from the network. `-P` keeps
-    the user's current folder out of its module path.
+    the workspace before the child is gone too. `-P` keeps the user's current folder out of its module path.
+
+    Args:
+        arguments: What to run.
+        lock: Held by the caller.
+        extra_environment: Added to this process's own.
+        on_line: Told each line that the child writes.
+        bytes_per_s: Most that it may read from the network; None for all there is.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
