@@ -4,7 +4,7 @@ Owns which setting goes where; the daemon and the command line build the same pa
 tunnel.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from models.catalog import Catalog, load_catalog
 from models.store import ModelStore
@@ -14,7 +14,9 @@ from runtime.backends.llama_cpp import LlamaCppBackend
 from runtime.backends.llama_cpp_python import LlamaCppPythonBackend
 from runtime.backends.llama_server import LlamaServerBackend
 from runtime.backends.vllm import VllmBackend
+from runtime.budget import Budgets
 from runtime.config import NodeConfig
+from runtime.devices import Device
 from runtime.engine_recipes import providers
 from runtime.engines import EngineEnvironment
 from runtime.errors import ConfigInvalid
@@ -95,6 +97,16 @@ def make_endpoints(config: NodeConfig) -> tuple[OwnersEndpoint, ...]:
     return tuple(OwnersEndpoint(name, settings) for name, settings in config.endpoints.items())
 
 
+def engine_options(config: NodeConfig) -> EngineOptions:
+    """What the owner set for every engine."""
+    return EngineOptions(context_length=config.context_length, slots=config.slots, threads=config.threads)
+
+
+def make_budgets(config: NodeConfig, found: Sequence[Device]) -> Budgets:
+    """The owner's budgets over these devices."""
+    return Budgets(found, ram=_mebibytes(config.ram_budget_mb), vram=_mebibytes(config.vram_budget_mb))
+
+
 def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[], None]) -> Supervisor:
     """The supervisor over this machine's devices."""
     return Supervisor(
@@ -111,9 +123,7 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
             ram_budget_bytes=_mebibytes(config.ram_budget_mb),
             vram_budget_bytes=_mebibytes(config.vram_budget_mb),
             download_bytes_per_s=download_rate(config),
-            engine=EngineOptions(
-                context_length=config.context_length, slots=config.slots, threads=config.threads
-            ),
+            engine=engine_options(config),
         ),
         on_change=on_change,
     )

@@ -13,6 +13,7 @@ from models.download import Progress, pull
 from models.errors import ModelNotFound
 from models.store import Checked, ModelStore
 from runtime import assembly
+from runtime.cli.model_details import show_model
 from runtime.cli.terminal import StepBar, columns, console, say, settings, size
 from runtime.config import NodeConfig
 from runtime.control_client import ControlClient
@@ -37,6 +38,9 @@ def list_models(
     console().print(_table(models))
     if not running:
         say("\nThe node is not running: state and fit are known once it is (`porten run`).")
+
+
+app.command("show")(show_model)
 
 
 @app.command("pull", epilog="Example: porten models pull smollm2-135m-instruct")

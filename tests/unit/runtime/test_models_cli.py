@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -92,3 +94,33 @@ def test_damaged_weights_are_set_aside_and_can_be_pulled_again(store: ModelStore
     assert store.list() == []
     assert runner.invoke(app, ["models", "pull", "mine"]).exit_code == 0
     assert runner.invoke(app, ["models", "verify", "mine"]).exit_code == 0
+
+
+@pytest.mark.parametrize(("budget", "verdict"), [("4000", "fits"), ("1", "does not fit")])
+def test_a_model_is_shown_with_what_it_takes_and_where_it_fits(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: str
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for add in (writer.add_block_count, writer.add_head_count, writer.add_file_type):
+        add(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_tensor("token_embd.weight", np.ones((8, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "catalog.toml").write_text(CATALOG.format(sha256=digest, path=path))
+    monkeypatch.setenv("PORTEN_RAM_BUDGET_MB", budget)
+    absent = runner.invoke(app, ["models", "show", "mine"])
+    assert absent.exit_code == 1
+    assert "porten models pull mine" in absent.output
+    runner.invoke(app, ["models", "pull", "mine"])
+    shown = json.loads(runner.invoke(app, ["models", "show", "mine", "--json"]).output)
+    assert (shown["quantisation"], shown["parameters"], shown["digest"]) == ("Q4_0", 256, f"sha256:{digest}")
+    memory, device = shown["memory"][0], shown["devices"][0]
+    assert memory["total"] == sum(memory[part] for part in ("weights", "kv_cache", "compute", "overhead"))
+    assert (device["needed"], device["verdict"]) == (memory["total"], verdict)
+    assert verdict in runner.invoke(app, ["models", "show", "mine"]).output
