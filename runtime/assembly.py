@@ -4,7 +4,7 @@ Owns which setting goes where; the daemon and the command line build the same pa
 tunnel.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from models.catalog import Catalog, load_catalog
 from models.store import ModelStore
@@ -14,7 +14,9 @@ from runtime.backends.llama_cpp import LlamaCppBackend
 from runtime.backends.llama_cpp_python import LlamaCppPythonBackend
 from runtime.backends.llama_server import LlamaServerBackend
 from runtime.backends.vllm import VllmBackend
+from runtime.budget import Budgets
 from runtime.config import NodeConfig
+from runtime.devices import Device
 from runtime.engine_recipes import providers
 from runtime.engines import EngineEnvironment
 from runtime.errors import ConfigInvalid
@@ -27,6 +29,7 @@ INSTALLABLE = ("llama_cpp", "llama_cpp_python", "vllm")
 """Those that `porten engines install` can bring."""
 _MIB = 1024 * 1024
 _GB = 1_000_000_000
+_BYTES_PER_MBIT = 1_000_000 / 8
 
 
 def open_catalog(config: NodeConfig) -> Catalog:
@@ -51,6 +54,11 @@ def open_store(config: NodeConfig) -> ModelStore:
     """The store of weights, within the disk budget."""
     budget = None if config.disk_budget_gb is None else int(config.disk_budget_gb * _GB)
     return ModelStore(config.models_dir, budget_bytes=budget)
+
+
+def download_rate(config: NodeConfig) -> float | None:
+    """The bytes a second that one model's download may take; None for all the line has."""
+    return None if config.download_limit_mbit is None else config.download_limit_mbit * _BYTES_PER_MBIT
 
 
 def make_backends(config: NodeConfig) -> tuple[Backend, ...]:
@@ -89,6 +97,16 @@ def make_endpoints(config: NodeConfig) -> tuple[OwnersEndpoint, ...]:
     return tuple(OwnersEndpoint(name, settings) for name, settings in config.endpoints.items())
 
 
+def engine_options(config: NodeConfig) -> EngineOptions:
+    """What the owner set for every engine."""
+    return EngineOptions(context_length=config.context_length, slots=config.slots, threads=config.threads)
+
+
+def make_budgets(config: NodeConfig, found: Sequence[Device]) -> Budgets:
+    """The owner's budgets over these devices."""
+    return Budgets(found, ram=_mebibytes(config.ram_budget_mb), vram=_mebibytes(config.vram_budget_mb))
+
+
 def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[], None]) -> Supervisor:
     """The supervisor over this machine's devices."""
     return Supervisor(
@@ -105,9 +123,8 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
             max_replicas=config.max_replicas,
             ram_budget_bytes=_mebibytes(config.ram_budget_mb),
             vram_budget_bytes=_mebibytes(config.vram_budget_mb),
-            engine=EngineOptions(
-                context_length=config.context_length, slots=config.slots, threads=config.threads
-            ),
+            download_bytes_per_s=download_rate(config),
+            engine=engine_options(config),
         ),
         on_change=on_change,
     )

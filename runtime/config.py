@@ -227,6 +227,11 @@ class NodeConfig(BaseSettings):
     disk_budget_gb: float | None = Field(
         None, gt=0, description="Most disk (GB) that model weights may take; no limit where unset."
     )
+    download_limit_mbit: float | None = Field(
+        None,
+        gt=0,
+        description="Most (Mbit/s) that a model's download takes of the line; no limit where unset.",
+    )
     idle_ttl_s: float = Field(
         600.0, ge=0, description="Seconds without a request after which a model is unloaded from memory."
     )

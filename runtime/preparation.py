@@ -8,15 +8,17 @@ Owns what is known about the models this node offers; must not know replicas or 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from models.catalog import Catalog, EndpointSource, ModelSpec
 from models.download import Progress, pull
-from models.errors import FormatUnsupported, ModelsError
+from models.errors import FormatUnsupported, ModelNotFound, ModelsError
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
 from runtime.external import OwnersEndpoint
+from runtime.holds import Holds
 from runtime.learning import Shape
 from runtime.memory_book import MemoryBook
 from runtime.placement import Offer
@@ -52,9 +54,12 @@ class Preparation:
         offered: Sequence[str] | None = None,
         model_engines: Mapping[str, str] | None = None,
         endpoints: Sequence[OwnersEndpoint] = (),
+        bytes_per_s: float | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
+        self._bytes_per_s = bytes_per_s
+        self.holds = Holds(store)
         self._backends = {backend.name: backend for backend in backends}
         self._options = options
         self._book = book
@@ -176,7 +181,10 @@ class Preparation:
     async def prepare(
         self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]
     ) -> tuple[Offer, ...]:
-        """Bring the model to the disk, and plan it for every backend that can serve now; not an endpoint's.
+        """Bring the model to the disk, keep it there, and plan it for every backend that can serve now.
+
+        `holds` has the weights from here on; whoever gives the load up lets them go. An
+        endpoint's model has none.
 
         Raises:
             LoadFailed: it cannot be fetched or understood.
@@ -187,9 +195,7 @@ class Preparation:
             self.require_engine(spec)
             return (Offer(endpoint.key, "cpu", 0, endpoint.settings.slots, devices=0),)
         try:
-            stored = await asyncio.to_thread(self._store.find, spec)
-            if stored is None:
-                stored = await pull(spec, self._store, on_progress=lambda p: on_progress(_translated(p)))
+            stored = await self._bring(spec, on_progress)
             prepared = await asyncio.to_thread(self._learn, spec, stored)
         except FormatUnsupported as error:
             raise LoadFailed(spec.id, error.reason) from error
@@ -207,6 +213,20 @@ class Preparation:
 
     def _to_reserve(self, digest: str, plan: ReplicaPlan, shards: int) -> int:
         return self._book.planned(shape_of(digest, plan, shards), plan.memory_on_each(shards))
+
+    async def _bring(self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]) -> StoredModel:
+        """The weights on the disk, and held there."""
+
+        def tell(progress: Progress) -> None:
+            on_progress(_translated(progress))
+
+        while True:
+            stored = await asyncio.to_thread(self._store.find, spec)
+            if stored is None:
+                stored = await pull(spec, self._store, on_progress=tell, bytes_per_s=self._bytes_per_s)
+            with suppress(ModelNotFound):  # made room for another before it was held: once more
+                await asyncio.to_thread(self.holds.take, stored)
+                return stored
 
     def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
         known = self._known.get(spec.id)

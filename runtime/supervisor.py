@@ -62,6 +62,7 @@ class SupervisorSettings:
         vram_budget_bytes: the same for each GPU.
         waiting_per_model: requests that may wait for one model's load or slots.
         max_replicas: replicas of one model, where its line waits and memory is free.
+        download_bytes_per_s: most that a model's download may take of the line; None for all there is.
         engine: options given to every engine.
     """
 
@@ -73,6 +74,7 @@ class SupervisorSettings:
     vram_budget_bytes: int | None = None
     waiting_per_model: int = 128
     max_replicas: int = 1
+    download_bytes_per_s: float | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -129,6 +131,7 @@ class Supervisor:
             offered=settings.offered,
             model_engines=settings.model_engines,
             endpoints=endpoints,
+            bytes_per_s=settings.download_bytes_per_s,
         )
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)
@@ -175,6 +178,7 @@ class Supervisor:
             self._dismiss()
             await self._runner.end_all()
             self._launcher.unguard()
+            self._preparation.holds.keep_only(())
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """End every engine, verified; waits up to `drain_s` seconds for requests that are being answered."""
@@ -329,7 +333,13 @@ class Supervisor:
         if not isinstance(event, ev.Wanted | ev.Left | ev.Tick) or any(
             not isinstance(effect, ev.Grant) for effect in effects
         ):
+            self._preparation.holds.keep_only(self._in_use())
             self._on_change()
+
+    def _in_use(self) -> set[str]:
+        """The models that are loaded, or being loaded."""
+        loading = {model.model_id for model in self._scheduler.models.values() if model.load is not None}
+        return loading | {replica.model_id for replica in self._scheduler.replicas.values()}
 
     def _carry_out(self, effect: ev.Effect) -> None:
         match effect:

