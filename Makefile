@@ -58,7 +58,7 @@ test: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
 
 test-vllm: $(VENV)/.ready-dev fixtures-vllm
-	$(BIN)/python -m pytest -m vllm tests/backends
+	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime
 
 test-compiled: $(VENV)/.ready-dev fixtures-compiled
 	$(BIN)/python -m pytest -m compiled tests/backends

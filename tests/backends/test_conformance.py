@@ -229,10 +229,10 @@ async def test_its_log_holds_nothing_of_what_was_asked_or_answered(engine: Any) 
 
 
 async def test_its_memory_is_what_was_estimated(engine: Any) -> None:
-    """The estimate is never exceeded, and at most a quarter of it is wasted."""
+    """The estimate is within 15 % of what is taken, and never under it by more than 5 %."""
     await asyncio.gather(*(engine.chat("tell a story " * 30) for _ in range(8)))
     taken = memory_of(engine.process.pids())
-    assert 0.75 * engine.plan.memory.total < taken < engine.plan.memory.total
+    assert 0.95 * taken <= engine.plan.memory.total <= 1.15 * taken
 
 
 def memory_of(pids: Sequence[int]) -> int:
