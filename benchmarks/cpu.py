@@ -3,6 +3,7 @@
 Owns the reading of process tables. Must not know what the processes are for.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,13 @@ class WatchedTree:
         pid: the root.
         exclude: a descendant whose command line holds one of these texts is left out with all of its own; so
             a node is measured without the engine it started. The root always counts.
+        children: whether descendants count at all.
     """
 
     name: str
     pid: int
     exclude: tuple[str, ...] = ()
+    children: bool = True
 
 
 def read_cpu(trees: Sequence[WatchedTree]) -> Reading:
@@ -41,7 +44,7 @@ def read_cpu(trees: Sequence[WatchedTree]) -> Reading:
     Raises:
         ProcessMissing: a root is not there or may not be looked at.
     """
-    return {tree.name: dict(_walk(_root(tree), tree.exclude)) for tree in trees}
+    return {tree.name: dict(_read(tree)) for tree in trees}
 
 
 def consumed(before: Reading, after: Reading) -> dict[str, float]:
@@ -56,6 +59,11 @@ def consumed(before: Reading, after: Reading) -> dict[str, float]:
     }
 
 
+def _read(tree: WatchedTree) -> Iterator[tuple[ProcessKey, float]]:
+    found = _walk(_root(tree), tree.exclude)
+    return found if tree.children else itertools.islice(found, 1)
+
+
 def _root(tree: WatchedTree) -> psutil.Process:
     try:
         return psutil.Process(tree.pid)
@@ -66,13 +74,19 @@ def _root(tree: WatchedTree) -> psutil.Process:
 def _walk(process: psutil.Process, exclude: Sequence[str]) -> Iterator[tuple[ProcessKey, float]]:
     try:
         times, key = process.cpu_times(), (process.pid, process.create_time())
-        children = process.children()
     except psutil.Error:
         return  # it has just ended
     yield key, times.user + times.system
-    for child in children:
+    for child in _children(process):
         if not _matches(child, exclude):
             yield from _walk(child, exclude)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.Error:
+        return []
 
 
 def _matches(process: psutil.Process, texts: Sequence[str]) -> bool:

@@ -16,9 +16,9 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import cold_report, report
 from benchmarks.bare_engine import BareEngine
-from benchmarks.cold_load import UNLOAD_AT_ONCE, ColdLoad, compare_cold_loads
+from benchmarks.cold_load import UNLOAD_AT_ONCE, ColdLoad, ColdTurns, compare_cold_loads
 from benchmarks.cpu import WatchedTree
 from benchmarks.environment import describe_environment
 from benchmarks.errors import BenchmarkError
@@ -84,16 +84,11 @@ class Bench:
             plan = ComparePlan(self.plan.workload, rounds=self.plan.rounds)
             return await compare(direct, _via(stack), plan, trees=_trees(stack), progress=self.progress)
 
-    async def _cold(self) -> ColdLoad:
+    async def _cold(self) -> ColdLoad | None:
         async with run_stack(self.directory / "cold", self.shared, node_settings=UNLOAD_AT_ONCE) as stack:
-            return await compare_cold_loads(
-                self.bare,
-                stack,
-                _via(stack),
-                self.plan.workload,
-                rounds=self.plan.cold_rounds,
-                progress=self.progress,
-            )
+            daemon = stack.node.process.pid
+            turns = ColdTurns(self.bare, daemon, _via(stack), self.plan.workload, self.progress)
+            return await compare_cold_loads(turns, rounds=self.plan.cold_rounds)
 
 
 def _via(stack: Stack) -> Target:
@@ -115,11 +110,7 @@ def document(result: Result) -> report.Document:
         str(threads): report.comparison_document(each) for threads, each in result.relays.items()
     }
     if result.cold is not None:
-        found["cold_load"] = {
-            "direct_ms": [seconds * 1000 for seconds in result.cold.direct_s],
-            "via_ms": [seconds * 1000 for seconds in result.cold.via_s],
-            "ratio": report.interval_document(result.cold.ratio),
-        }
+        found["cold_load"] = cold_report.cold_document(result.cold)
     return found
 
 

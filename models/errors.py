@@ -44,11 +44,16 @@ class DownloadFailed(ModelsError):
 
 
 class DigestMismatch(ModelsError):
-    """The weights have another sha256 than the catalog entry: never stored, never served."""
+    """The weights have another digest than the catalog or the source says: never stored, never served.
 
-    def __init__(self, model_id: str, expected: str, actual: str) -> None:
-        super().__init__(f"{model_id}: the weights have sha256 {actual}, the catalog says {expected}")
+    `file` is the one file of several that is wrong: the others are kept for the next attempt.
+    """
+
+    def __init__(self, model_id: str, expected: str, actual: str, *, file: str | None = None) -> None:
+        what, who = ("the weights have", "the catalog") if file is None else (f"{file} has", "the source")
+        super().__init__(f"{model_id}: {what} sha256 {actual}, {who} says {expected}")
         self.model_id = model_id
+        self.file = file
         self.expected = expected
         self.actual = actual
 

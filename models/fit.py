@@ -1,11 +1,12 @@
 """How much memory a replica will take, and whether it fits. Pure arithmetic: no files, no clock, no devices.
 
-The estimate is what llama.cpp allocates: the weights, a key/value cache for every token of every slot, the
-scratch memory of one batch, and what the engine's process takes before it has loaded anything.
+The estimate is what llama.cpp's server has in resident memory once every slot has answered: the weights, a
+key/value cache for every token of every slot (llama.cpp clears it when it makes it, so its pages are there
+from the start, filled or not), the scratch memory of one batch, and the engine's process with its vocabulary.
 
-The constants marked "measured" come from the resident memory of llama.cpp's own server (xllamacpp 2026.10,
-Linux, CPU) with SmolLM2-135M at three shapes (1 slot of 2048, 4 of 2048, 4 of 8192 tokens, caches filled or
-nearly empty): the estimate lay 1 to 10 % above what was taken, never below.
+The constants marked "measured" are of xllamacpp 2026.10 on Linux and a CPU, with SmolLM2-135M and with made
+models of other shapes (vocabularies of 16,000 and 128,000, hidden states of 256 and 2,048); what llama.cpp
+logs of its buffers agrees. `tests/backends/test_memory.py` holds the whole to what the engine takes.
 """
 
 from dataclasses import dataclass
@@ -16,15 +17,23 @@ MIB = 1024 * 1024
 F16_BYTES = 2.0
 F32_BYTES = 4
 
-# llama.cpp computes a prompt in pieces of this many tokens (its `n_ubatch`); scratch memory grows with it.
-BATCH_TOKENS = 512
+# Tokens of a prompt that are computed at once (llama.cpp's `n_ubatch`, as this project starts it): scratch
+# memory grows with it, and whoever left is noticed between two batches.
+BATCH_TOKENS = 256
 # llama.cpp rounds the window's cache up to a multiple of this many tokens.
 CACHE_PADDING = 256
+# States of a model that slides that each slot may keep, to go back to; llama.cpp's own choice is 32.
+CHECKPOINTS = 4
 # Copies of the hidden state, and of the feed-forward state, alive at once in one layer (measured).
-HIDDEN_COPIES = 8
+HIDDEN_COPIES = 5
 FEED_FORWARD_COPIES = 3
-# The engine's process without a model: interpreter, libraries, HTTP threads, tokenizer (measured: 45-64 MiB).
-PROCESS_OVERHEAD = 64 * MIB
+# What one token of the vocabulary costs a slot: its logit, and its id, logit and chance while one is drawn.
+DRAWN_TOKEN_BYTES = 4 + 12
+# What one token costs the tokenizer: texts, merges and the tables over them (measured: 413).
+TOKENIZER_BYTES = 420
+# The engine's process: interpreter and libraries (measured: 32 MiB), threads, HTTP and what requests leave
+# in the allocator's pools (measured: 1 to 6 MiB).
+PROCESS_OVERHEAD = 40 * MIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +77,7 @@ def estimate(
         weights=size_bytes,
         kv_cache=_kv_cache(header, context, kv_element_bytes) * slots,
         compute=_compute(header, context, slots, accelerated=accelerated),
-        overhead=PROCESS_OVERHEAD + prompt_cache_bytes,
+        overhead=PROCESS_OVERHEAD + TOKENIZER_BYTES * header.vocabulary_size + prompt_cache_bytes,
     )
 
 
@@ -78,7 +87,7 @@ def fits(estimate: MemoryEstimate, free_bytes: int) -> bool:
 
 
 def _kv_cache(header: ModelHeader, context: int, element_bytes: float) -> int:
-    """Return the bytes of one slot's cache."""
+    """Return the bytes of one slot's cache, with the states of its sliding layers that it may go back to."""
     elements = sum(
         heads * _cached_tokens(header, context, sliding=sliding)
         for heads, sliding in zip(header.kv_heads, header.sliding_layers, strict=True)
@@ -91,11 +100,16 @@ def _cached_tokens(header: ModelHeader, context: int, *, sliding: bool) -> int:
     if not sliding or header.sliding_window is None:
         return context
     window = header.sliding_window + BATCH_TOKENS
-    return min(context, -(-window // CACHE_PADDING) * CACHE_PADDING)
+    kept = min(context, -(-window // CACHE_PADDING) * CACHE_PADDING)
+    return kept + CHECKPOINTS * min(context, header.sliding_window)
 
 
 def _compute(header: ModelHeader, context: int, slots: int, *, accelerated: bool) -> int:
+    """Return the bytes of a batch's states, of its mask over the context, and of what is drawn from."""
     batch = min(BATCH_TOKENS, context * slots)
-    activations = HIDDEN_COPIES * header.embedding_length + FEED_FORWARD_COPIES * header.feed_forward_length
-    logits = header.vocabulary_size * (batch if accelerated else slots)
-    return F32_BYTES * (batch * activations + batch * context + logits)
+    widest = max(header.embedding_length, header.heads * header.key_length)
+    states = HIDDEN_COPIES * widest + FEED_FORWARD_COPIES * header.feed_forward_length
+    mask = int(batch * context * F16_BYTES)
+    drawn = header.vocabulary_size * DRAWN_TOKEN_BYTES * slots
+    all_logits = header.vocabulary_size * F32_BYTES * batch if accelerated else 0
+    return F32_BYTES * batch * states + mask + drawn + all_logits

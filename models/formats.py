@@ -5,11 +5,11 @@ for every token of the vocabulary: seconds for a small model, at a moment when s
 token. The scan below skips what nobody asked for, and checks every length before it believes it.
 """
 
-import mmap
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGUF_MAGIC
 
@@ -21,8 +21,11 @@ __all__ = ["GgufHeader", "read_gguf_header"]
 SUPPORTED_VERSIONS: Final = (2, 3)
 # Longer arrays (the vocabulary) are skipped; per-layer settings are shorter than this.
 KEPT_ARRAY_LENGTH: Final = 4096
-# More than any real file has: a damaged count must not make us loop for hours.
+# More than any real file has: a damaged count must not make us loop for hours, nor fill the memory.
 MAX_ENTRIES: Final = 1_000_000
+MAX_VALUES: Final = 8_000_000
+MAX_HEADER_BYTES: Final = 64 * 1024 * 1024
+FIRST_READ_BYTES: Final = 8 * 1024 * 1024
 MAX_LAYERS: Final = 10_000
 MAX_DIMENSIONS: Final = 8
 # llama.cpp's own knowledge, which these architectures' files do not carry: of how many layers in a row the
@@ -34,6 +37,7 @@ _STRING, _ARRAY = 8, 9
 _SCALARS: Final = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
+_QUANT_SIZES: Final = {kind.value: sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
 class Skipped(NamedTuple):
@@ -57,21 +61,41 @@ def read_gguf_header(path: Path) -> GgufHeader:
         FormatUnsupported: Not a GGUF file, damaged or truncated, or of a version we do not know.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(_Scan(data))
+        with path.open("rb") as file:
+            return _read(file)
     except (_Malformed, ValueError) as error:
         raise FormatUnsupported(path, f"not a usable GGUF file: {error}") from error
     except OSError as error:
         raise FormatUnsupported(path, f"cannot be read: {error.strerror}") from error
 
 
-class _Scan:
-    """A cursor over the file's bytes; every read is bounded by the file's end."""
+class _MoreNeeded(Exception):
+    """Internal: the header goes on beyond what was read of the file."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+
+def _read(file: BinaryIO) -> GgufHeader:
+    """Read as much of the file as its header takes, and no more than `MAX_HEADER_BYTES`.
+
+    Not mapped: reading a mapped file that somebody cuts short meanwhile kills the process.
+    """
+    size, read = os.fstat(file.fileno()).st_size, b""
+    while True:
+        read += file.read(len(read) or FIRST_READ_BYTES)
+        try:
+            return _header(_Scan(read, size))
+        except _MoreNeeded:
+            if len(read) >= min(size, MAX_HEADER_BYTES):
+                raise _Malformed("it ends in the middle of its header") from None
+
+
+class _Scan:
+    """A cursor over the file's first bytes; every read is bounded by their end."""
+
+    def __init__(self, data: bytes, size: int) -> None:
         self._data = data
         self._at = 0
-        self.size = len(data)
+        self._looked_at = 0
+        self.size = size
 
     @property
     def at(self) -> int:
@@ -82,12 +106,21 @@ class _Scan:
         start = self._at
         if count > self.size - start:
             raise _Malformed("it ends in the middle of its header")
+        if count > len(self._data) - start:
+            raise _MoreNeeded
         self._at = start + count
         return start
 
     def numbers(self, letter: str, count: int = 1) -> tuple[Number, ...]:
+        self._note(count)
         layout = struct.Struct(f"<{count}{letter}")
         return layout.unpack_from(self._data, self.skip(layout.size))
+
+    def _note(self, count: int) -> None:
+        """Take note of so many numbers or texts that are about to be looked at one by one."""
+        self._looked_at += count
+        if self._looked_at > MAX_VALUES:
+            raise _Malformed("it has more values than any header needs")
 
     def unsigned(self, letter: str = "Q") -> int:
         return int(self.numbers(letter)[0])
@@ -129,13 +162,14 @@ class _Scan:
         return Skipped(length)
 
     def _skip_texts(self, count: int) -> None:
+        self._note(count)
         # The hot loop: hundreds of thousands of short strings, so no call per string but one.
         read, data, at = struct.Struct("<Q").unpack_from, self._data, self._at
         try:
             for _ in range(count):
                 at += 8 + read(data, at)[0]
         except (struct.error, OverflowError):  # past the end, or further than an offset can say
-            at = self.size + 1
+            at = len(self._data) + 1
         self.skip(at - self._at)
 
 
@@ -153,7 +187,12 @@ def _header(scan: _Scan) -> GgufHeader:
     if version not in SUPPORTED_VERSIONS:
         raise _Malformed(f"its version is {version}, not one of {SUPPORTED_VERSIONS}")
     tensors, entries = scan.count(), scan.count()
-    fields = {scan.text(): scan.value() for _ in range(entries)}
+    fields: dict[str, Value] = {}
+    for _ in range(entries):
+        key = scan.text()
+        if key in fields:  # readers differ in which they believe
+            raise _Malformed(f"it says {key[:100]!r} twice")
+        fields[key] = scan.value()
     return _describe(fields, *_tensors(scan, tensors, fields))
 
 
@@ -176,10 +215,10 @@ def _tensors(scan: _Scan, count: int, fields: Mapping[str, Value]) -> tuple[int,
 
 def _bytes_of(elements: int, kind: int) -> int:
     """Return the bytes that many numbers of one of ggml's types take."""
-    for known, (block, size) in GGML_QUANT_SIZES.items():
-        if known.value == kind:
-            return elements * size // block
-    raise _Malformed(f"it has tensors of unknown type {kind}")
+    if kind not in _QUANT_SIZES:
+        raise _Malformed(f"it has tensors of unknown type {kind}")
+    block, size = _QUANT_SIZES[kind]
+    return elements * size // block
 
 
 def _describe(fields: Mapping[str, Value], tensor_bytes: int, parameters: int) -> GgufHeader:

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from models.catalog import Format, ModelSpec, Source
-from models.disk import Disk
+from models.disk import Disk, OnBytes, file_digest
+from models.tree import TreeFile, after
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         digest: `sha256:` and 64 hex digits.
         source: Where the weights came from; they answer for an entry without a digest only if it agrees.
         mtime_ns: The original's, where the weights came from a file on this disk.
+        files: Of weights that are a folder; nothing for a single file.
+        location: Where the owner has weights that are used in place; None for those in the store.
     """
 
     model: str
@@ -29,9 +32,20 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     format: Format
     source: Source
     mtime_ns: int | None = None
+    files: tuple[TreeFile, ...] = ()
+    location: str | None = None
 
     @classmethod
-    def of(cls, spec: ModelSpec, sha256: str, size_bytes: int, mtime_ns: int | None = None) -> "Reference":
+    def of(
+        cls,
+        spec: ModelSpec,
+        sha256: str,
+        size_bytes: int,
+        *,
+        mtime_ns: int | None = None,
+        files: tuple[TreeFile, ...] = (),
+        location: str | None = None,
+    ) -> "Reference":
         """Say that `spec`'s weights are the ones with this sha256 (hex)."""
         return cls(
             model=spec.id,
@@ -40,7 +54,24 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             format=spec.format,
             source=spec.source,
             mtime_ns=mtime_ns,
+            files=files,
+            location=location,
         )
+
+
+def damaged_files(root: Path, reference: Reference, tell: OnBytes | None = None) -> tuple[str, ...]:
+    """Read all of the weights at `root` again; returns the files that are missing or hold other bytes."""
+    found, done = [], 0
+    whole = TreeFile(path="", sha256=reference.digest.removeprefix(PREFIX), size_bytes=reference.size_bytes)
+    for file in reference.files or (whole,):
+        try:
+            damaged = file_digest(root / file.path, after(done, tell)) != file.sha256
+        except OSError:
+            damaged = True
+        if damaged:
+            found.append(file.path or root.name)
+        done += file.size_bytes
+    return tuple(found)
 
 
 class References:

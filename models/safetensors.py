@@ -18,8 +18,9 @@ __all__ = ["read_safetensors_header"]
 
 CONFIG: Final = "config.json"
 INDEX: Final = "model.safetensors.index.json"
-# The format's own bound on a header.
+# The format's own bound on one header; of all files of a model together they are far smaller.
 MAX_HEADER_BYTES: Final = 100_000_000
+MAX_FILES: Final = 4096
 MAX_CONFIG_BYTES: Final = 16 * 1024 * 1024
 MAX_LAYERS: Final = 10_000
 # No real dimension comes near; products of three of them stay small numbers.
@@ -59,6 +60,7 @@ class _Tensors:
     def __init__(self) -> None:
         self.bytes_by_dtype: Counter[str] = Counter()
         self.parameters = 0
+        self.header_bytes = 0
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -66,6 +68,8 @@ def _weights(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if (folder / INDEX).exists():
         found = [folder / name for name in sorted(_indexed(folder / INDEX))]
+    if len(found) > MAX_FILES:
+        raise _Malformed(f"it has {len(found)} files of weights")
     if not found:
         raise _Malformed("it has no .safetensors file")
     if missing := [path.name for path in found if not path.is_file()]:
@@ -86,6 +90,9 @@ def _indexed(path: Path) -> set[str]:
 def _read_tensors(path: Path, found: _Tensors) -> None:
     with path.open("rb") as file:
         header, space = _header(file, path)
+        found.header_bytes += file.tell()
+    if found.header_bytes > MAX_HEADER_BYTES:
+        raise _Malformed("its headers are too large")
     for name, tensor in header.items():
         if name != "__metadata__":
             dtype, elements, size = _tensor(name, tensor, space)
@@ -143,12 +150,20 @@ def _object(path: Path, most: int) -> dict[str, Any]:
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_members)
     except (ValueError, RecursionError) as error:
         raise _Malformed(f"{name} cannot be understood") from error
     if not isinstance(found, dict):
         raise _Malformed(f"{name} is not an object")
     return found
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says something twice: readers differ in which they believe."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise _Malformed("it says something twice")
+    return members
 
 
 def _describe(folder: Path, config: Mapping[str, Any], tensors: _Tensors) -> SafetensorsHeader:

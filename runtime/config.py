@@ -6,15 +6,16 @@ Must not know what a setting is used for.
 
 import difflib
 import ipaddress
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,8 +24,10 @@ from pydantic_settings import (
 )
 
 from runtime.config_problems import describe_problems
+from runtime.endpoint_settings import EndpointSettings, checked_endpoints
 from runtime.errors import ConfigInvalid
 from runtime.hours import Hours
+from runtime.snapshot import DeviceKind
 
 ENV_PREFIX = "PORTEN_"
 CONFIG_VARIABLE = "PORTEN_CONFIG"
@@ -96,14 +99,36 @@ def _is_http_proxy(url: str) -> bool:
     )
 
 
+def _table(value: object) -> object:
+    """A variable holds JSON where the file has a table."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON in a variable") from None
+
+
 def _hours(text: str) -> str:
     Hours.parse(text)
     return text
 
 
+def _pairs(value: object) -> object:
+    """`a=b,c=d` as the environment has it; a table of the settings file is one already."""
+    if not isinstance(value, str):
+        return value
+    parts = (part.strip().partition("=") for part in value.split(",") if part.strip())
+    return {name: engine for name, _, engine in parts}
+
+
+NamedEngines = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommaSeparatedPaths = Annotated[
     tuple[Annotated[Path, AfterValidator(_expand)], ...], NoDecode, BeforeValidator(_split)
+]
+Endpoints = Annotated[
+    Mapping[str, EndpointSettings], NoDecode, BeforeValidator(_table), AfterValidator(checked_endpoints)
 ]
 AbsolutePath = Annotated[Path, AfterValidator(_expand)]
 
@@ -163,6 +188,18 @@ class NodeConfig(BaseSettings):
         default_factory=_below_data("engines"),
         description="Virtual environments of the engines; `<data_dir>/engines`.",
     )
+    engines: CommaSeparated | None = Field(
+        None, description="Engines to use, best first, comma-separated; all that are there where unset."
+    )
+    model_engines: NamedEngines | None = Field(
+        None, description="Engines for some models in place of the first that reads them: `model=engine,…`."
+    )
+    llama_server: Path | None = Field(
+        None, description="A `llama-server` of your own (llama.cpp), by its path or its name on PATH."
+    )
+    llama_server_device: DeviceKind = Field(
+        "cpu", description="What that `llama-server` was built for: `cpu`, `cuda` or `metal`."
+    )
     models_dir: AbsolutePath = Field(
         default_factory=_below_data("models"), description="Model weights; `<data_dir>/models`."
     )
@@ -176,6 +213,11 @@ class NodeConfig(BaseSettings):
     models: CommaSeparated | None = Field(
         None, description="Ids of the models this node offers, comma-separated; all that fit where unset."
     )
+    endpoints: Endpoints = Field(
+        {},
+        description="Servers of your own that answer for models, each a table `[endpoints.NAME]` "
+        "(see [Endpoints of your own](#endpoints-of-your-own)); JSON in the variable.",
+    )
     ram_budget_mb: int | None = Field(
         None, ge=1, description="Most memory (MiB) engines may take on the CPU; nine tenths where unset."
     )
@@ -185,6 +227,11 @@ class NodeConfig(BaseSettings):
     disk_budget_gb: float | None = Field(
         None, gt=0, description="Most disk (GB) that model weights may take; no limit where unset."
     )
+    download_limit_mbit: float | None = Field(
+        None,
+        gt=0,
+        description="Most (Mbit/s) that a model's download takes of the line; no limit where unset.",
+    )
     idle_ttl_s: float = Field(
         600.0, ge=0, description="Seconds without a request after which a model is unloaded from memory."
     )
@@ -193,6 +240,13 @@ class NodeConfig(BaseSettings):
     )
     slots: int | None = Field(
         None, ge=1, le=256, description="Requests an engine answers at once; the catalog's value where unset."
+    )
+    max_replicas: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Most engines of one model at a time; another is started where its line waits and memory "
+        "is free.",
     )
     threads: int | None = Field(
         None,
@@ -237,6 +291,15 @@ class NodeConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
+
+    @model_validator(mode="after")
+    def _is_of_one_mind(self) -> Self:
+        for name, endpoint in self.endpoints.items():
+            if endpoint.is_here and endpoint.port == self.local_port:
+                raise ValueError(f"endpoints.{name} leads to this node's own local API")
+            if both := sorted(endpoint.models.keys() & (self.model_engines or {}).keys()):
+                raise ValueError(f"endpoints.{name} and model_engines both say who serves {both[0]}")
+        return self
 
     @property
     def proxy(self) -> str | None:

@@ -23,6 +23,14 @@ _WORDS = {
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "mapping_type": "must be a table",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "too_short": "must not be empty",
 }
 _CONSEQUENCE = "default_factory_not_called"
 """A default that was not made because of another value: that one is told already."""
@@ -38,6 +46,7 @@ def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterable[st
         if problem["type"] == _CONSEQUENCE:
             continue
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        within = ".".join(part for part in problem["loc"] if isinstance(part, str)) or name
         words = _WORDS.get(problem["type"])
         message = words.format(**problem.get("ctx", {})) if words else problem["msg"]
-        yield f"{name} (from {origins.get(name, 'the settings')}): {message.removeprefix('Value error, ')}"
+        yield f"{within} (from {origins.get(name, 'the settings')}): {message.removeprefix('Value error, ')}"

@@ -69,18 +69,25 @@ class CpuDevice:
         self.memory_total = min(physical, self._cgroup.limit) if self._cgroup else physical
 
     def memory_use(self, own_pids: Collection[int]) -> MemoryUse:
-        """Bytes in use now.
+        """Bytes in use now: `ours` is each process's private memory, and the most that one of them shares.
 
-        Weights are mapped files: the kernel counts their pages as reclaimable, so only an engine's private
-        memory is taken off what is used, or `others` would come out too small.
+        For one process that is its resident memory (RSS), with the weights it has mapped: two replicas of a
+        model each count them, as each of their estimates does, and neither looks smaller (as PSS would make
+        it) because of a neighbour that may go tomorrow. In a tree the libraries and the memory that processes
+        share count once, where a sum of RSS would count them for each. It is read from one line in `/proc`:
+        exact figures (PSS, USS) walk the page tables and hold the engine up.
+
+        The kernel counts the pages of mapped files as reclaimable, so only private memory is taken off what
+        is used, or `others` would come out too small.
         """
-        ours = private = 0
+        private = shared = 0
         for pid in own_pids:
             with contextlib.suppress(psutil.Error):
                 info = psutil.Process(pid).memory_info()
-                ours += info.rss
-                private += info.rss - getattr(info, "shared", 0)
-        return MemoryUse(others=max(0, self._in_use() - private), ours=ours)
+                mapped = getattr(info, "shared", 0)
+                private += info.rss - mapped
+                shared = max(shared, mapped)
+        return MemoryUse(others=max(0, self._in_use() - private), ours=private + shared)
 
     def _in_use(self) -> int:
         memory = psutil.virtual_memory()

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 from models.errors import ModelsError
 from runtime import assembly, devices, machine_checks
+from runtime.backends.base import Availability, Backend
 from runtime.config import LoadedConfig, NodeConfig
 from runtime.control_client import NOT_RUNNING, ControlClient
 from runtime.enrollment import HubApi, HubDescription, tls_context
-from runtime.errors import DaemonUnreachable, EnrollmentRefused, RuntimeFault
+from runtime.errors import ConfigInvalid, DaemonUnreachable, EnrollmentRefused, RuntimeFault
+from runtime.external import OwnersEndpoint
 from runtime.findings import Finding, Verdict, failed, gigabytes, ok, warning
 from runtime.identity import Identity, IdentityStore
 from runtime.pause import PauseFile
@@ -45,22 +47,51 @@ async def examine(loaded: LoadedConfig) -> list[Finding]:
         machine_checks.service,
     ):
         findings += await asyncio.to_thread(look, loaded.config)
-    checks: tuple[Check, ...] = (_engines, _catalog, _way_out, _hub, _daemon)
+    checks: tuple[Check, ...] = (_engines, _endpoints, _catalog, _way_out, _hub, _daemon)
     for check in checks:
         findings += await check(loaded.config)
     return findings
 
 
 async def _engines(config: NodeConfig) -> list[Finding]:
-    found = []
-    for backend in assembly.make_backends(config):
-        availability = backend.available()
-        subject = f"engine {backend.name}"
-        if availability.ok:
-            found.append(ok(subject, f"{backend.provider} is installed"))
-        else:
-            found.append(failed(subject, availability.reason, availability.remedy))
-    return found
+    """One engine is enough to serve: those that are not there are a choice, as long as one is."""
+    try:
+        states = [(backend, backend.available()) for backend in assembly.make_backends(config)]
+    except ConfigInvalid as error:
+        return [failed("engines", str(error), "mend the setting (`porten config show`)")]
+    # Where none is, nor an endpoint in its place, the first is the one to install.
+    missed = None if config.endpoints or any(state.ok for _, state in states) else states[0][0]
+    return [_engine(backend, state, missed=backend is missed) for backend, state in states]
+
+
+def _engine(backend: Backend, state: Availability, *, missed: bool) -> Finding:
+    subject = f"engine {backend.name}"
+    serves = f"{' and '.join(sorted(backend.formats))} on {' or '.join(backend.device_kinds)}"
+    if state.ok:
+        return ok(subject, f"{backend.provider} is installed: serves {serves}")
+    if missed:
+        return failed(subject, state.reason, state.remedy)
+    return ok(subject, f"{state.reason}; it would serve {serves} ({state.remedy})")
+
+
+async def _endpoints(config: NodeConfig) -> list[Finding]:
+    """Each endpoint of the owner's, and whether it has what the owner says it serves."""
+    endpoints = assembly.make_endpoints(config)
+    await asyncio.gather(*(endpoint.look(quietly=True) for endpoint in endpoints))
+    return [_endpoint(endpoint) for endpoint in endpoints]
+
+
+def _endpoint(endpoint: OwnersEndpoint) -> Finding:
+    subject, settings = f"endpoint {endpoint.name}", endpoint.settings
+    troubles = {model_id: endpoint.trouble(model_id) for model_id in settings.models}
+    for model_id, trouble in troubles.items():
+        if trouble is not None:
+            return failed(subject, f"{trouble.reason} ({model_id} is not offered)", trouble.remedy)
+    serves = f"serves {', '.join(settings.models)}, {settings.slots} at once"
+    if not settings.is_here and not settings.is_encrypted:
+        found = f"{serves}; prompts and answers travel to it unencrypted"
+        return warning(subject, found, "give it an https url, unless the network between encrypts")
+    return ok(subject, serves)
 
 
 async def _catalog(config: NodeConfig) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client towards an engine on this machine: bytes out as they came in, nothing else.
+"""A lean HTTP/1.1 client towards an engine: bytes out as they came in, nothing else.
 
 Owns connections, keep-alive and HTTP's framing. Must not know models, leases, the tunnel or what bodies mean.
 A general client spends more time on a token than the engine's socket does; this one hands the body's bytes on
@@ -6,6 +6,9 @@ without a copy and says, with the piece itself, whether it was the last.
 """
 
 import asyncio
+import os
+import socket
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -292,11 +295,18 @@ class EngineResponse:
 
 
 class EngineClient:
-    """Requests to one engine over a pool of kept-alive connections. Belongs to one event loop."""
+    """Requests to one engine over a pool of kept-alive connections. Belongs to one event loop.
 
-    def __init__(self, host: str, port: int) -> None:
+    Args:
+        host: its name or address.
+        port: its port.
+        tls: how its certificate is judged; None speaks in the clear.
+    """
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._host = host
         self._port = port
+        self._tls = tls
         self._authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
@@ -358,9 +368,11 @@ class EngineClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_connection(_Connection, self._host, self._port)
+                _, connection = await loop.create_connection(
+                    _Connection, self._host, self._port, ssl=self._tls
+                )
         except OSError as error:
-            raise EngineUnreachable(f"the engine at {self._authority} does not answer: {error}") from None
+            raise EngineUnreachable(f"the engine does not answer: {_why(error)}") from None
         return connection
 
     async def _exchange(
@@ -392,6 +404,19 @@ class EngineClient:
             )
         if body.length is None:
             await connection.write(b"0\r\n\r\n")
+
+
+def _why(error: OSError) -> str:
+    """In words, without the address: whoever asked for an answer need not know it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return "it does not speak TLS as it should"
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, TimeoutError):
+        return "it takes no connection in time"
+    return os.strerror(error.errno) if error.errno else "it cannot be connected to"
 
 
 def _head(method: str, path: str, authority: str, headers: Headers, body: Body) -> bytes:

@@ -1,154 +1,159 @@
 """Engine environments: each engine in its own virtual environment, outside the node's.
 
 Engines pin what the node pins too, at other versions; apart, either can be upgraded, rolled back or broken
-without the other. Owns creating and checking the environments; must not know how an engine is started.
+without the other. Owns which version of an engine is in use; must not know how an engine is started.
+
+    <provider>@<version>/    an environment; `installed.json` is written last, so that half of one is none
+    <provider>               a link to the one in use (a folder, where an earlier release of Porten made it)
+    <provider>.before        a link to the one that `rollback` goes back to
 """
 
 import asyncio
-import ctypes
 import fcntl
-import importlib.util
 import json
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from runtime.errors import EngineUnavailable
+import psutil
 
-# Pinned exactly: the engine script speaks to this version's Python binding, which has no stable interface.
-XLLAMACPP_REQUIREMENT = "xllamacpp==2026.10.11549"
-_OPENMP = "libgomp.so.1"
-_OPENMP_REMEDY = "Debian and Ubuntu: apt-get install libgomp1; Fedora: dnf install libgomp"
-_LINES_SHOWN = 3
+from runtime.engine_build import InstallProgress, OnProgress, build, total_steps
+from runtime.engine_recipes import RECIPES, Recipe, missing_library
+from runtime.errors import EngineInUse, EngineUnavailable
 
+__all__ = ["EngineEnvironment", "InstallProgress", "missing_library"]
 
-@dataclass(frozen=True, slots=True)
-class InstallProgress:
-    """One step of an installation: `done` of `total` steps are over, and what is being done now."""
-
-    step: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """What an engine's environment consists of. `module` must import, or the environment is not used."""
-
-    requirement: str
-    module: str
-    needs_openmp: bool
-
-    @property
-    def version(self) -> str:
-        return self.requirement.partition("==")[2]
-
-
-RECIPES = {"xllamacpp": _Recipe(XLLAMACPP_REQUIREMENT, "xllamacpp", needs_openmp=True)}
-
-
-def missing_library(provider: str = "xllamacpp") -> tuple[str, str] | None:
-    """The system library an engine needs and this machine lacks, with the command that installs it."""
-    if not RECIPES[provider].needs_openmp or sys.platform != "linux":
-        return None
-    try:
-        ctypes.CDLL(_OPENMP)
-    except OSError:
-        return _OPENMP, _OPENMP_REMEDY
-    return None
+_STAMP = "installed.json"
 
 
 class EngineEnvironment:
-    """The virtual environment `<engines_dir>/<provider>/` of one engine.
-
-    `installed.json` is written last: where it is missing, whatever else lies there is a half installation.
-    """
+    """The versions of one engine below `engines_dir`, and the one that is in use."""
 
     def __init__(self, engines_dir: Path, provider: str = "xllamacpp") -> None:
         self.root = engines_dir / provider
         self.provider = provider
+        self._before = engines_dir / f"{provider}.before"
         self._recipe = RECIPES[provider]
-        self._stamp = self.root / "installed.json"
+
+    @property
+    def folder(self) -> Path:
+        """The environment in use, by its own name: it stays what it is when another takes its place."""
+        return self.root.resolve()
+
+    @property
+    def pinned_version(self) -> str:
+        """The version this release of Porten was tried with."""
+        return self._recipe.version
 
     @property
     def python(self) -> Path:
         """Its interpreter, whether it is there or not."""
-        return self.root / "bin" / "python"
+        return self.folder / "bin" / "python"
 
     def installed_version(self) -> str | None:
-        """The engine's version, or None where it is not wholly installed. Reads the disk only."""
-        try:
-            version = json.loads(self._stamp.read_text("utf-8"))["version"]
-        except (OSError, ValueError, KeyError):
-            return None
-        return str(version) if self.python.exists() else None
+        """The engine's version in use, or None where it is not wholly installed. Reads the disk only."""
+        return _version_in(self.folder)
+
+    def earlier_version(self) -> str | None:
+        """The version that `rollback` would go back to."""
+        return _version_in(self._before.resolve())
 
     def is_current(self) -> bool:
-        """Whether the pinned version is installed."""
-        return self.installed_version() == self._recipe.version
+        """Whether the pinned version is in use."""
+        return self.installed_version() == self.pinned_version
 
-    async def install(self, on_progress: Callable[[InstallProgress], None] = lambda _: None) -> str:
-        """Create the environment and install the pinned engine; returns its version. Safe to repeat.
+    async def install(self, on_progress: OnProgress = lambda _: None, *, version: str | None = None) -> str:
+        """Build the pinned version, or that one, beside what is there, and put it to use; returns it.
 
-        Two processes that install at once wait for each other, and the second finds the work done.
+        Safe to repeat. Two processes that install at once wait for each other, and the second finds the work
+        done. Engines that run go on with the version they were started from.
 
         Raises:
-            EngineUnavailable: A system library is missing or the installation failed; carries the remedy.
+            EngineUnavailable: a system library is missing or the installation failed; carries the remedy.
         """
         self._check_machine()
+        recipe = self._recipe.at(version or self.pinned_version)
         async with self._locked():
-            if not self.is_current():
-                await self._build(on_progress)
-        on_progress(InstallProgress("ready", 3, 3))
-        return self._recipe.version
+            if self.installed_version() != recipe.version:
+                await self._bring(recipe, on_progress)
+        total = total_steps(recipe)
+        on_progress(InstallProgress("ready", total, total))
+        return recipe.version
+
+    async def rollback(self) -> str:
+        """Put the version before to use again; returns it. What was in use can be gone back to in turn.
+
+        Raises:
+            EngineUnavailable: there is none.
+        """
+        async with self._locked():
+            earlier = self.earlier_version()
+            if earlier is None:
+                remedy = "run `porten engines upgrade` for the newest"
+                raise EngineUnavailable(f"there is no earlier version of {self.provider}", remedy=remedy)
+            self._switch(self._before.resolve())
+        return earlier
+
+    async def remove(self) -> int:
+        """Remove every version of the engine; returns the bytes freed.
+
+        Raises:
+            EngineUnavailable: it is not installed.
+            EngineInUse: processes run from it; nothing was removed.
+        """
+        async with self._locked():
+            folders = self._folders()
+            if not folders:
+                raise EngineUnavailable(f"{self.provider} is not installed", remedy="")
+            if pids := [pid for folder in folders for pid in await asyncio.to_thread(_users, folder)]:
+                raise EngineInUse(self.provider, pids)
+            for link in (self.root, self._before):
+                if link.is_symlink():
+                    link.unlink()
+            return sum([await asyncio.to_thread(_remove, folder) for folder in folders])
 
     def _check_machine(self) -> None:
         if missing := missing_library(self.provider):
             raise EngineUnavailable(f"the system library {missing[0]} is missing", remedy=missing[1])
 
-    async def _build(self, on_progress: Callable[[InstallProgress], None]) -> None:
-        self._stamp.unlink(missing_ok=True)
-        on_progress(InstallProgress("creating the environment", 0, 3))
-        own_pip = importlib.util.find_spec("pip") is not None
-        # Bootstrapping pip into every environment costs seconds; the node's own pip can install into it.
-        await self._step(
-            sys.executable, "-m", "venv", "--clear", *(["--without-pip"] * own_pip), str(self.root)
-        )
-        on_progress(InstallProgress(f"installing {self._recipe.requirement}", 1, 3))
-        pip = (
-            [sys.executable, "-m", "pip", "--python", str(self.python)]
-            if own_pip
-            else [self.python, "-m", "pip"]
-        )
-        await self._step(
-            *map(str, pip), "install", "--disable-pip-version-check", "--no-input", self._recipe.requirement
-        )
-        on_progress(InstallProgress("checking", 2, 3))
-        await self._step(str(self.python), "-c", f"import {self._recipe.module}")
-        self._stamp.write_text(json.dumps({"version": self._recipe.version}), "utf-8")
+    async def _bring(self, recipe: Recipe, on_progress: OnProgress) -> None:
+        folder = self.root.with_name(f"{self.provider}@{recipe.version}")
+        if _version_in(folder) != recipe.version:
+            (folder / _STAMP).unlink(missing_ok=True)
+            await build(recipe, folder, on_progress)
+            (folder / _STAMP).write_text(json.dumps({"version": recipe.version}), "utf-8")
+        self._switch(folder)
+        await self._remove_older()
 
-    async def _step(self, *argv: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output, _ = await process.communicate()
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            last = output.decode("utf-8", "replace").strip().splitlines()[-_LINES_SHOWN:]
-            raise EngineUnavailable(
-                f"installing {self.provider} failed: {' | '.join(last)}",
-                remedy="put that right, then run `porten engines install`",
-            )
+    def _switch(self, folder: Path) -> None:
+        """Point the link to another environment, in one step, and remember the one before."""
+        self._make_way()
+        if self.installed_version() is not None and self.folder != folder:
+            _link(self._before, self.folder)
+        _link(self.root, folder)
+
+    def _make_way(self) -> None:
+        """What an earlier release of Porten made is a folder where the link belongs."""
+        if self.root.is_dir() and not self.root.is_symlink():
+            version = _version_in(self.root)
+            if version is None:
+                shutil.rmtree(self.root)
+            else:
+                self.root.rename(self.root.with_name(f"{self.provider}@{version}"))
+                _link(self.root, self.root.with_name(f"{self.provider}@{version}"))
+
+    async def _remove_older(self) -> None:
+        """Nobody can go back to these any more; what still runs from one keeps it until the next time."""
+        for folder in set(self._folders()) - {self.folder, self._before.resolve()}:
+            if not await asyncio.to_thread(_users, folder):
+                await asyncio.to_thread(_remove, folder)
+
+    def _folders(self) -> list[Path]:
+        """Every environment of this engine, whole or not."""
+        found = sorted(self.root.parent.glob(f"{self.provider}@*"))
+        return found if self.root.is_symlink() or not self.root.is_dir() else [*found, self.root]
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -157,6 +162,38 @@ class EngineEnvironment:
             while not _try_lock(file):  # noqa: ASYNC110 - a file lock gives no event
                 await asyncio.sleep(0.2)
             yield
+
+
+def _version_in(folder: Path) -> str | None:
+    try:
+        version = json.loads((folder / _STAMP).read_text("utf-8"))["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(version) if (folder / "bin" / "python").exists() else None
+
+
+def _link(link: Path, folder: Path) -> None:
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.name)
+    fresh.replace(link)
+
+
+def _users(folder: Path) -> list[int]:
+    """Processes that run from an environment: started with its interpreter, or by one that was."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            started_with = (process.cmdline() or [""])[0]
+            if started_with.startswith(f"{folder}/") or process.environ().get("VIRTUAL_ENV") == str(folder):
+                found.append(process.pid)
+    return found
+
+
+def _remove(folder: Path) -> int:
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    shutil.rmtree(folder)
+    return size
 
 
 def _try_lock(file: IO[str]) -> bool:

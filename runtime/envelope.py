@@ -23,6 +23,7 @@ from runtime.errors import (
     NodeStopping,
     NodeYields,
     Overloaded,
+    RequestRefused,
     RuntimeFault,
     Warming,
 )
@@ -100,6 +101,8 @@ _FAULTS: tuple[tuple[type[RuntimeFault], tuple[int, str, str]], ...] = (
 
 def from_fault(fault: RuntimeFault) -> ErrorAnswer:
     """A fault of this node in the terms of the API's error table; what is not in it stays unexplained."""
+    if isinstance(fault, RequestRefused):
+        return ErrorAnswer(400, fault.code, _REQUEST_ERROR, str(fault), fault.param)
     for kind, (status, code, type_) in _FAULTS:
         if isinstance(fault, kind):
             param = "model" if kind is ModelUnknown else None

@@ -10,10 +10,12 @@
     ├── Overloaded           every slot is taken and the line is full
     ├── ReplicaBusy          an unload was asked for while it answers
     ├── EngineUnavailable    no engine for this format is installed; carries the remedy
+    ├── EngineInUse          it cannot be removed while processes run from it
     ├── EngineFailed         an engine process died or never got ready
     │   ├── EngineUnreachable     it gave no byte of an answer; says whether it had been asked
     │   └── EngineConnectionLost  it broke off within an answer, or what it said is not HTTP
     ├── BodyTooLarge         a request's body is over the limit
+    ├── RequestRefused       a request's body asks for what no endpoint of the owner's is asked
     ├── NodeStopping         the supervisor is shutting down
     ├── NodeYields           the machine is its owner's for now; says why
     ├── ConfigInvalid        a setting is unknown or makes no sense
@@ -32,6 +34,8 @@
 
 Knows nothing of HTTP, the tunnel or the Hub.
 """
+
+from collections.abc import Sequence
 
 from runtime.progress import LoadProgress
 
@@ -98,6 +102,14 @@ class EngineUnavailable(RuntimeFault):
         self.remedy = remedy
 
 
+class EngineInUse(RuntimeFault):
+    """Processes run from an engine's environment, so it is not removed."""
+
+    def __init__(self, provider: str, pids: Sequence[int]) -> None:
+        running = ", ".join(map(str, pids))
+        super().__init__(f"{provider} is in use (pid {running}): stop them first (`porten stop`)")
+
+
 class EngineFailed(RuntimeFault):
     """An engine process died, or never became ready."""
 
@@ -144,6 +156,15 @@ class BodyTooLarge(RuntimeFault):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request's body is over {limit} bytes")
         self.limit = limit
+
+
+class RequestRefused(RuntimeFault):
+    """A request's body is not what an endpoint may be sent; `code` and `param` as in OpenAI's envelope."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class HubUnreachable(EnrollmentRefused):

@@ -86,6 +86,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What the replica's processes were seen to take of each of its devices, in bytes."""
+
+    replica_id: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """The replica's processes are gone; `held` bytes of a device did not come back (0: all of it did)."""
 
@@ -135,6 +143,7 @@ Event = (
     | Progressed
     | Started
     | Failed
+    | Measured
     | Gone
     | Released
     | DevicesChanged

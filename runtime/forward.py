@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.adaptation import adapt
+from runtime.adapted_answer import QuietAnswer
 from runtime.backends.base import Endpoint
 from runtime.engine_http import Body, EngineClient, EngineResponse, StreamedBody
 from runtime.envelope import (
@@ -38,6 +40,7 @@ HELD_BODY_BYTES = 1024 * 1024
 DEFAULT_WARMUP_S = 300.0
 
 Headers = tuple[tuple[str, str], ...]
+_Answer = EngineResponse | QuietAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,21 +153,24 @@ class Forwarder:
 
     async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
         started = self._clock()
+        body, unasked = await _adapted(body, job.path, lease.endpoint)
         client = self._client(lease.replica_id, lease.endpoint)
         headers = [*request_headers(job.headers), *lease.endpoint.headers]
-        response = await client.request(job.method, lease.endpoint.base_path + job.path, headers, body)
+        path = lease.endpoint.base_path + job.path
+        response = await client.request(job.method, path, headers, body)
         try:
             if response.status >= 400:
                 return await self._answer_error(job, response, sink)
             await sink.head(response.status, response_headers(response.headers, digest=lease.model_digest))
-            last, outcome = await self._pass_on(response, sink, started)
+            answer = QuietAnswer(response) if unasked else response
+            last, outcome = await self._pass_on(answer, sink, started)
         finally:
             response.close()
         if outcome.usage is not None:
             lease.report(outcome.usage.completion_tokens, self._clock() - started)
         return last, outcome
 
-    async def _pass_on(self, response: EngineResponse, sink: Sink, started: float) -> tuple[bytes, Outcome]:
+    async def _pass_on(self, response: _Answer, sink: Sink, started: float) -> tuple[bytes, Outcome]:
         """Pass pieces on as they come, but keep back the last: it travels with the outcome.
 
         Of an event stream only the closing `[DONE]` is kept back; of any other body, which nobody reads until
@@ -200,7 +206,7 @@ class Forwarder:
         if known is not None and known[0] == endpoint:
             return known[1]
         self._forget_unused()
-        client = EngineClient(endpoint.host, endpoint.port)
+        client = EngineClient(endpoint.host, endpoint.port, endpoint.tls)
         self._clients[replica_id] = (endpoint, client)
         return client
 
@@ -232,7 +238,7 @@ def _straight_to(sink: Sink, ends: BodyEnds) -> Callable[[bytes], bool]:
     return take
 
 
-async def _next(response: EngineResponse, ends: BodyEnds) -> bytes:
+async def _next(response: _Answer, ends: BodyEnds) -> bytes:
     """The next piece; an engine that hangs up right after `[DONE]` has said all there was."""
     try:
         return await response.read()
@@ -248,6 +254,20 @@ def _judge(ends: BodyEnds, *, streamed: bool) -> str:
         return "ok"
     last_event = ends.tail[-MAX_ERROR_BYTES:].rstrip().rpartition(b"\n\n")[2]
     return "engine_error" if last_event.startswith((b'data: {"error"', b"error:")) else "ok"
+
+
+async def _adapted(body: Body, path: str, endpoint: Endpoint) -> tuple[Body, bool]:
+    """The body as this endpoint takes it, our own engines' as it came, and whether to hide an unasked count.
+
+    Raises:
+        RequestRefused: the endpoint may not be asked that.
+        BodyTooLarge: it was longer than announced.
+    """
+    if endpoint.model is None:
+        return body, False
+    whole = body if isinstance(body, bytes) else b"".join([piece async for piece in body.pieces])
+    adapted = adapt(whole, path, endpoint.model)
+    return adapted.body, adapted.unasked
 
 
 async def _take_body(pieces: AsyncIterator[bytes], length: int | None) -> Body:

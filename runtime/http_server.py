@@ -4,12 +4,15 @@ Owns the server's life. Must not know what is served. The server handles no sign
 decides what a signal means.
 """
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+
+_DATE_S = 1.0
 
 
 class AppServer:
@@ -24,6 +27,7 @@ class AppServer:
             lifespan="off",
             ws="none",
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(grace_s)),
         )
         self._server = _Server(config)
@@ -34,11 +38,26 @@ class AppServer:
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let `serve` return, `at_once` without waiting for answers in flight."""
-        self._server.should_exit = True
-        self._server.force_exit = at_once
+        self._server.ask_to_stop(at_once=at_once)
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._asked = asyncio.Event()
+
+    def ask_to_stop(self, *, at_once: bool) -> None:
+        """End `main_loop`, and with `at_once` what is still answered too."""
+        self.should_exit = True
+        self.force_exit = at_once
+        self._asked.set()
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped, and keep the `Date` header right; uvicorn's own wakes ten times a second."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), _DATE_S)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the daemon."""

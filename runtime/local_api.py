@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.envelope import ErrorAnswer, unknown_url
 from runtime.forward import PATHS, Forwarder
 from runtime.listening import LOOPBACK_NAMES
-from runtime.local_inference import Inference, new_request_id
+from runtime.local_inference import Capabilities, Inference, new_request_id
 from runtime.metrics import CONTENT_TYPE, NodeMetrics
 from runtime.snapshot import ModelView, NodeSnapshot
 
@@ -25,23 +25,22 @@ def create_app(
     *,
     forwarder: Forwarder,
     snapshot: Callable[[], NodeSnapshot],
+    capabilities: Capabilities,
     metrics: NodeMetrics,
     stopping: Callable[[], bool] = lambda: False,
-) -> FastAPI:
+) -> ASGIApp:
     """The application; `stopping` says whether new requests are refused."""
     app = FastAPI(title="Porten node", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_SameMachineOnly)
     app.add_exception_handler(HTTPException, _http_error)
-
-    async def infer(request: Request) -> Response:
-        return Inference(request, forwarder, metrics, stopping=stopping, snapshot=snapshot)
-
-    for path in sorted(PATHS):
-        app.add_route(path, infer, methods=["POST"])
     app.include_router(_models_router(snapshot))
     app.add_api_route("/healthz", _healthz(snapshot, stopping))
     app.add_api_route("/metrics", _exposition(metrics), response_class=Response)
-    return app
+
+    async def infer(scope: Scope, receive: Receive, send: Send) -> None:
+        work = Inference(scope, forwarder, metrics, stopping=stopping, capabilities=capabilities)
+        await work.answer(receive, send)
+
+    return _SameMachineOnly(_InferenceFirst(infer, app))
 
 
 def _models_router(snapshot: Callable[[], NodeSnapshot]) -> APIRouter:
@@ -81,8 +80,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return _error(unknown_url(request.url.path))
-    text = f"{request.method} is not for {request.url.path}"
-    return _error(ErrorAnswer(error.status_code, "method_not_allowed", "invalid_request_error", text))
+    return _not_allowed(request.method, request.url.path)
+
+
+def _not_allowed(method: str, path: str) -> Response:
+    text = f"{method} is not for {path}"
+    return _error(ErrorAnswer(405, "method_not_allowed", "invalid_request_error", text))
 
 
 def _error(answer: ErrorAnswer) -> Response:
@@ -114,6 +117,22 @@ class _SameMachineOnly:
             await _error(answer)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class _InferenceFirst:
+    """Answers inference before the framework sees it, whose layers would each touch every piece."""
+
+    def __init__(self, infer: ASGIApp, app: ASGIApp) -> None:
+        self._infer = infer
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in PATHS:
+            await self._app(scope, receive, send)
+        elif scope["method"] != "POST":
+            await _not_allowed(scope["method"], scope["path"])(scope, receive, send)
+        else:
+            await self._infer(scope, receive, send)
 
 
 def is_local(headers: Iterable[tuple[bytes, bytes]]) -> bool:

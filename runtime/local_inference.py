@@ -7,19 +7,16 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runtime.envelope import ErrorAnswer, from_fault
 from runtime.errors import BodyTooLarge, NodeStopping, RuntimeFault
 from runtime.forward import CAPABILITIES, MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
 from runtime.metrics import NodeMetrics
-from runtime.snapshot import NodeSnapshot
 
 SOURCE = "local"
 
@@ -35,28 +32,33 @@ def new_request_id() -> str:
     return "req_" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20]
 
 
-class Inference(Response):
-    """One request. It speaks ASGI itself: status and headers are known only once the engine has answered."""
+Capabilities = Callable[[str], Collection[str] | None]
+"""What a model of this node can do; None for a model that it does not have."""
+
+
+class Inference:
+    """One request, spoken in ASGI: status and headers are known only once the engine has answered."""
 
     def __init__(
         self,
-        request: Request,
+        scope: Scope,
         forwarder: Forwarder,
         metrics: NodeMetrics,
         *,
         stopping: Callable[[], bool],
-        snapshot: Callable[[], NodeSnapshot],
+        capabilities: Capabilities,
     ) -> None:
-        super().__init__()
-        self._asked_headers = tuple(request.headers.items())
-        self._path = request.url.path
-        self._length = request.headers.get("content-length")
+        self._asked_headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
+        self._path: str = scope["path"]
+        self._length = next((value for name, value in self._asked_headers if name == "content-length"), None)
         self._forwarder = forwarder
         self._metrics = metrics
         self._stopping = stopping
-        self._snapshot = snapshot
+        self._capabilities = capabilities
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def answer(self, receive: Receive, send: Send) -> None:
         """Answer; a client that hangs up cancels the engine's work."""
         started = time.monotonic()
         request_id = new_request_id()
@@ -88,11 +90,10 @@ class Inference(Response):
 
     def _check_capability(self, model: str) -> None:
         """Refuse what the model cannot do before gigabytes are loaded for it."""
-        wanted = CAPABILITIES[self._path]
-        for view in self._snapshot().models:
-            if view.model == model and wanted not in view.capabilities:
-                text = f"The model does not do {wanted}."
-                raise _Unanswerable(_bad_request("unsupported_parameter", text, "model"))
+        wanted, known = CAPABILITIES[self._path], self._capabilities(model)
+        if known is not None and wanted not in known:
+            text = f"The model does not do {wanted}."
+            raise _Unanswerable(_bad_request("unsupported_parameter", text, "model"))
 
     async def _forward(self, request_id: str, model: str, body: bytes, sink: "_AsgiSink") -> Outcome:
         if self._stopping():

@@ -26,6 +26,7 @@ class NodeMetrics:
 
     def __init__(self, snapshot: Callable[[], NodeSnapshot]) -> None:
         self._snapshot = snapshot
+        self._offered: frozenset[str] = frozenset()
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "porten_node_requests",
@@ -85,8 +86,8 @@ class NodeMetrics:
         usage: TokenUsage | None = None,
         ttft_ms: float | None = None,
     ) -> None:
-        """Count one request. A model this node does not offer is no label: anybody can make names up."""
-        model = model if any(model == view.model for view in self._snapshot().models) else ""
+        """Count one request."""
+        model = self._label(model)
         self._requests.labels(source, model, outcome).inc()
         self._duration.labels(model).observe(duration_s)
         if ttft_ms is not None:
@@ -95,6 +96,12 @@ class NodeMetrics:
             self._tokens.labels(model, "prompt").inc(usage.prompt_tokens)
             self._tokens.labels(model, "cached").inc(usage.cached_tokens)
             self._tokens.labels(model, "completion").inc(usage.completion_tokens)
+
+    def _label(self, model: str) -> str:
+        """The model, if this node offers it or has offered it: anybody can make names up."""
+        if model not in self._offered:
+            self._offered |= {view.model for view in self._snapshot().models}
+        return model if model in self._offered else ""
 
     def tunnel_state(self, state: str) -> None:
         """Say which state the tunnel is in."""

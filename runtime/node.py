@@ -107,6 +107,7 @@ class Node:
         api = local_api.create_app(
             forwarder=self._forwarder,
             snapshot=self._gate.snapshot,
+            capabilities=self._gate.capabilities,
             metrics=self._metrics,
             stopping=self._stop.is_set,
         )

@@ -13,7 +13,10 @@ _LEAST_LOAD_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One way to run a model: with this backend, on so many devices of that kind, so many bytes on each."""
+    """One way to run a model: with this backend, on so many devices of that kind, so many bytes on each.
+
+    On none at all where an endpoint of the owner's answers for it: that takes no memory of ours.
+    """
 
     backend: str
     device_kind: DeviceKind

@@ -1,19 +1,26 @@
 """From a model's name to the ways it can run: its catalog entry, its weights on disk, the backends' plans.
 
+A model that the owner gave to an endpoint of theirs is served there and nowhere else.
+
 Owns what is known about the models this node offers; must not know replicas or memory in use.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from models.catalog import Catalog, ModelSpec
+from models.catalog import Catalog, EndpointSource, ModelSpec
 from models.download import Progress, pull
-from models.errors import FormatUnsupported, ModelsError
+from models.errors import FormatUnsupported, ModelNotFound, ModelsError
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
+from runtime.external import OwnersEndpoint
+from runtime.holds import Holds
+from runtime.learning import Shape
+from runtime.memory_book import MemoryBook
 from runtime.placement import Offer
 from runtime.progress import LoadProgress
 
@@ -43,13 +50,23 @@ class Preparation:
         store: ModelStore,
         backends: Sequence[Backend],
         options: EngineOptions,
+        book: MemoryBook,
         offered: Sequence[str] | None = None,
+        model_engines: Mapping[str, str] | None = None,
+        endpoints: Sequence[OwnersEndpoint] = (),
+        bytes_per_s: float | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
+        self._bytes_per_s = bytes_per_s
+        self.holds = Holds(store)
         self._backends = {backend.name: backend for backend in backends}
         self._options = options
+        self._book = book
         self._offered = None if offered is None else frozenset(offered)
+        self._engine_of = model_engines or {}
+        self._endpoints = endpoints
+        self._served = {model: endpoint for endpoint in endpoints for model in endpoint.settings.models}
         self._known: dict[str, Prepared] = {}
         self._seen: dict[str, Availability] = {}
 
@@ -75,12 +92,35 @@ class Preparation:
         Raises:
             EngineUnavailable: none can; with the remedy.
         """
-        if fault := _lacking(spec, [backend.available() for backend in self._for(spec)]):
+        fault = _lacking(spec, self._endpoint_state(spec) or [b.available() for b in self._for(spec)])
+        if fault is not None:
             raise fault
 
     def lacks_engine(self, spec: ModelSpec) -> EngineUnavailable | None:
         """Why no backend could run the model when they were last looked at; None where one could."""
-        return _lacking(spec, [self._seen.get(backend.name, _USABLE) for backend in self._for(spec)])
+        seen = [self._seen.get(backend.name, _USABLE) for backend in self._for(spec)]
+        return _lacking(spec, self._endpoint_state(spec) or seen)
+
+    def _endpoint_state(self, spec: ModelSpec) -> list[Availability]:
+        endpoint = self._served.get(spec.id)
+        return [] if endpoint is None else [endpoint.available(spec.id)]
+
+    def endpoint(self, model_id: str) -> OwnersEndpoint | None:
+        """The endpoint that the owner gave the model to, if they did."""
+        return self._served.get(model_id)
+
+    def require_weights(self, model_id: str) -> None:
+        """See that the model is one to be fetched.
+
+        Raises:
+            LoadFailed: an endpoint answers for it.
+        """
+        if (endpoint := self._served.get(model_id)) is not None:
+            raise LoadFailed(model_id, f"the endpoint {endpoint.name!r} serves it: there is nothing to fetch")
+
+    async def look_at_endpoints(self) -> None:
+        """Ask every endpoint how it is, all at once."""
+        await asyncio.gather(*(endpoint.look() for endpoint in self._endpoints))
 
     def backend(self, name: str) -> Backend:
         """The backend of that name."""
@@ -90,12 +130,19 @@ class Preparation:
         """What is known of a model that is on the disk; None where it is not, or was not looked at."""
         return self._known.get(model_id)
 
-    def memory_guess(self, spec: ModelSpec) -> int:
-        """Bytes the model takes, exactly planned where it is on the disk, else guessed from its size."""
+    def memory_guess(self, spec: ModelSpec) -> Mapping[int, int]:
+        """Bytes on each of so many devices, planned where it is on the disk, else guessed from its size."""
         if (known := self._known.get(spec.id)) and known.plans:
-            return min(plan.memory.total for plan in known.plans)
+            return {
+                shards: min(
+                    self._to_reserve(known.stored.digest, plan, shards)
+                    for plan in known.plans
+                    if shards in plan.shards
+                )
+                for shards in sorted({shards for plan in known.plans for shards in plan.shards})
+            }
         size = spec.size_bytes or 0
-        return size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD
+        return {1: size + size // _GUESSED_SHARE + _GUESSED_OVERHEAD}
 
     def kinds(self, spec: ModelSpec) -> frozenset[str]:
         """The kinds of device the model could run on."""
@@ -105,6 +152,8 @@ class Preparation:
         """Look again: other processes bring and take models and engines. Blocks: call it in a thread."""
         self._look_at_engines()
         for spec in self.offered:
+            if spec.id in self._served:
+                continue
             try:
                 stored = self._store.find(spec)
                 if stored is None:
@@ -132,15 +181,21 @@ class Preparation:
     async def prepare(
         self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]
     ) -> tuple[Offer, ...]:
-        """Bring the model to the disk, and plan it for every backend that can serve now.
+        """Bring the model to the disk, keep it there, and plan it for every backend that can serve now.
+
+        `holds` has the weights from here on; whoever gives the load up lets them go. An
+        endpoint's model has none.
 
         Raises:
             LoadFailed: it cannot be fetched or understood.
+            EngineUnavailable: the endpoint that is to serve it does not.
         """
+        if (endpoint := self._served.get(spec.id)) is not None:
+            await endpoint.look()
+            self.require_engine(spec)
+            return (Offer(endpoint.key, "cpu", 0, endpoint.settings.slots, devices=0),)
         try:
-            stored = await asyncio.to_thread(self._store.find, spec)
-            if stored is None:
-                stored = await pull(spec, self._store, on_progress=lambda p: on_progress(_translated(p)))
+            stored = await self._bring(spec, on_progress)
             prepared = await asyncio.to_thread(self._learn, spec, stored)
         except FormatUnsupported as error:
             raise LoadFailed(spec.id, error.reason) from error
@@ -149,11 +204,29 @@ class Preparation:
         except OSError as error:
             raise LoadFailed(spec.id, f"the disk failed: {error.strerror}") from error
         return tuple(
-            Offer(plan.backend, kind, plan.memory.total, plan.slots)
+            Offer(plan.backend, kind, self._to_reserve(stored.digest, plan, shards), plan.slots, shards)
             for plan in prepared.plans
             if self._backends[plan.backend].available().ok
             for kind in self._backends[plan.backend].device_kinds
+            for shards in plan.shards
         )
+
+    def _to_reserve(self, digest: str, plan: ReplicaPlan, shards: int) -> int:
+        return self._book.planned(shape_of(digest, plan, shards), plan.memory_on_each(shards))
+
+    async def _bring(self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]) -> StoredModel:
+        """The weights on the disk, and held there."""
+
+        def tell(progress: Progress) -> None:
+            on_progress(_translated(progress))
+
+        while True:
+            stored = await asyncio.to_thread(self._store.find, spec)
+            if stored is None:
+                stored = await pull(spec, self._store, on_progress=tell, bytes_per_s=self._bytes_per_s)
+            with suppress(ModelNotFound):  # made room for another before it was held: once more
+                await asyncio.to_thread(self.holds.take, stored)
+                return stored
 
     def _learn(self, spec: ModelSpec, stored: StoredModel) -> Prepared:
         known = self._known.get(spec.id)
@@ -163,12 +236,27 @@ class Preparation:
         return known
 
     def _for(self, spec: ModelSpec) -> list[Backend]:
-        return [backend for backend in self._backends.values() if spec.format in backend.formats]
+        """Those that read its format, best first; the one that the owner named or none; no endpoint's."""
+        if spec.id in self._served or isinstance(spec.source, EndpointSource):
+            return []
+        named = self._engine_of.get(spec.id)
+        return [
+            backend
+            for backend in self._backends.values()
+            if spec.format in backend.formats and named in (None, backend.name)
+        ]
+
+
+def shape_of(digest: str, plan: ReplicaPlan, devices: int) -> Shape:
+    """What the memory of a replica of these weights depends on, when it runs as planned."""
+    return Shape(digest, plan.backend, plan.context_length, plan.slots, devices)
 
 
 def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailable | None:
     if any(state.ok for state in states):
         return None
+    if not states and isinstance(spec.source, EndpointSource):
+        return EngineUnavailable("no endpoint of this node serves it", remedy="name one in `endpoints`")
     if not states:
         return EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
     return EngineUnavailable(states[0].reason, remedy=states[0].remedy)

@@ -16,6 +16,7 @@ from runtime.errors import (
     EngineFailed,
     LoadFailed,
     Overloaded,
+    RequestRefused,
     RuntimeFault,
     Warming,
 )
@@ -127,7 +128,7 @@ class Relay:
         try:
             return await self._forwarder.forward(job, sink)
         except RuntimeFault as fault:
-            if isinstance(fault, Warming | BodyTooLarge) and not sink.begun:
+            if isinstance(fault, Warming | BodyTooLarge | RequestRefused) and not sink.begun:
                 return await finish_with(sink, from_fault(fault), opened.uid)
             outcome = _reset(stream, reset_code(fault), str(fault))
             # What an engine said while it answered may hold pieces of the request.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 _SPEED_WEIGHT = 0.3
+_LEAST_WEIGHT = 0.05
 
 
 class ReplicaState(StrEnum):
@@ -65,19 +66,23 @@ class Replica:
     """One engine process serving one model, as the scheduler sees it.
 
     Attributes:
-        devices: where it runs: more than one where the engine spreads the model over them.
-        memory: bytes reserved on EACH of them from its start until it is gone.
+        devices: where it runs: more than one where the engine spreads the model over them, none where it is
+            an endpoint of the owner's.
+        reserved: bytes reserved on EACH of them from its start until it is gone.
+        measured: the most bytes its processes were seen to take of one of them.
         running: ids of the waiters that hold one of its slots.
         granted: slots it has given so far.
         last_used: when a slot was last given or returned, in the scheduler's clock.
         load_seconds: how long its start took: what evicting it costs.
+        answered: requests it has answered to their end.
+        answer_seconds: how long an answer takes, the mean; 0 until one has ended.
     """
 
     id: str
     model_id: str
     devices: tuple[str, ...]
     backend: str
-    memory: int
+    reserved: int
     slots: int
     started_at: float
     state: ReplicaState = ReplicaState.STOPPED
@@ -85,7 +90,15 @@ class Replica:
     granted: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    answered: int = 0
+    answer_seconds: float = 0.0
     tokens_per_second: float = 0.0
+    measured: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that count as its own on each device: what was reserved, or more where it takes more."""
+        return max(self.reserved, self.measured)
 
     def take(self, step: Step) -> None:
         """Move on.
@@ -117,9 +130,13 @@ class Replica:
         """Whether one more request may be admitted."""
         return self.state is ReplicaState.READY and len(self.running) < self.slots
 
-    def observe_speed(self, tokens: int, seconds: float) -> None:
-        """Fold one finished request into the moving average of tokens per second of one stream."""
-        if tokens > 0 and seconds > 0:
+    def observe_answer(self, tokens: int, seconds: float) -> None:
+        """Fold one finished request into the averages: how long an answer takes, and a stream's tokens/s."""
+        if seconds <= 0:
+            return
+        self.answered += 1
+        self.answer_seconds += max(1 / self.answered, _LEAST_WEIGHT) * (seconds - self.answer_seconds)
+        if tokens > 0:
             speed = tokens / seconds
             known = self.tokens_per_second or speed
             self.tokens_per_second = known + _SPEED_WEIGHT * (speed - known)

@@ -65,6 +65,7 @@ class Scheduler:
             ev.Progressed: self._on_progressed,
             ev.Started: self._on_started,
             ev.Failed: self._on_failed,
+            ev.Measured: self._on_measured,
             ev.Gone: self._on_gone,
             ev.Released: self._on_released,
             ev.DevicesChanged: self._on_devices_changed,
@@ -120,7 +121,7 @@ class Scheduler:
         if replica is not None:
             replica.running.discard(event.waiter_id)
             replica.last_used = now
-            replica.observe_speed(event.tokens, event.seconds)
+            replica.observe_answer(event.tokens, event.seconds)
             if replica.state is ReplicaState.DRAINING and not replica.running:
                 self._stop(replica)
 
@@ -203,6 +204,10 @@ class Scheduler:
                 fault = LoadFailed(model.model_id, event.reason, retry_after_s=wait_s)
                 self._lines.refuse(model.waiters.values(), fault)
         self._stop(replica)
+
+    def _on_measured(self, event: ev.Measured, _now: float) -> None:
+        if replica := self.replicas.get(event.replica_id):
+            replica.measured = max(replica.measured, event.memory)
 
     def _stop(self, replica: Replica) -> None:
         if not replica.may(Step.STOP):
@@ -306,6 +311,8 @@ class Scheduler:
         """When a model that is served gets another replica, if its line goes on waiting and there is room."""
         if not model.is_ready or model.load is not None:
             return _NEVER
+        if any(offer.devices == 0 for offer in model.offers):  # an endpoint's slots are all it has
+            return _NEVER
         if len(self.ledger.of_model(model.model_id)) >= self._limits.max_replicas:
             return _NEVER
         since = [waiter.since for waiter in model.waiters.values() if waiter.need is Need.SLOT]
@@ -346,7 +353,7 @@ class Scheduler:
             model_id=model.model_id,
             devices=plan.devices,
             backend=plan.offer.backend,
-            memory=plan.offer.memory,
+            reserved=plan.offer.memory,
             slots=plan.offer.slots,
             started_at=now,
         )

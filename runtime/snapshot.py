@@ -29,7 +29,10 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica: its state (see `runtime.replica`), requests running and waiting, and its own speed."""
+    """One replica: its state (see `runtime.replica`), requests running and waiting, and its own speed.
+
+    `measured_bytes` is the most it was seen to take of its devices together, 0 where that is not known.
+    """
 
     id: str
     model: str
@@ -43,11 +46,14 @@ class ReplicaView:
     device: str
     reserved_bytes: int
     pid: int | None
+    measured_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
     """One model this node offers. `digest` is the sha256 of its weights, where known.
+
+    Where an endpoint of the owner's serves it, that is `external:` and its name: its weights are not known.
 
     `fits` says that the node may be asked for it: an engine for it is here, and it would fit a device.
     """

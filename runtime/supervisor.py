@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,11 @@ from runtime import events as ev
 from runtime.backends.base import Backend, Endpoint, EngineOptions
 from runtime.budget import Budgets, DeviceReading
 from runtime.devices import Device
-from runtime.errors import EngineUnreachable, LoadFailed, NodeStopping
+from runtime.errors import EngineUnavailable, EngineUnreachable, LoadFailed, ModelUnknown, NodeStopping
 from runtime.events import Need
+from runtime.external import OwnersEndpoint
 from runtime.launcher import Launcher
+from runtime.memory_book import MemoryBook
 from runtime.preparation import Preparation
 from runtime.progress import LoadProgress
 from runtime.runner import ReplicaRunner
@@ -54,19 +56,25 @@ class SupervisorSettings:
     Attributes:
         state_dir: logs of the engines and the mark by which strays are found. One running node per directory.
         offered: ids of the models to offer; None offers all of the catalog.
+        model_engines: the engine for a model, where the owner named one.
         idle_ttl_s: seconds a replica may be idle before it is unloaded.
         ram_budget_bytes: most memory engines may take on the CPU; None leaves a tenth of it to the machine.
         vram_budget_bytes: the same for each GPU.
         waiting_per_model: requests that may wait for one model's load or slots.
+        max_replicas: replicas of one model, where its line waits and memory is free.
+        download_bytes_per_s: most that a model's download may take of the line; None for all there is.
         engine: options given to every engine.
     """
 
     state_dir: Path
     offered: tuple[str, ...] | None = None
+    model_engines: Mapping[str, str] = field(default_factory=dict)
     idle_ttl_s: float = 600.0
     ram_budget_bytes: int | None = None
     vram_budget_bytes: int | None = None
     waiting_per_model: int = 128
+    max_replicas: int = 1
+    download_bytes_per_s: float | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -104,21 +112,35 @@ class Supervisor:
         backends: Sequence[Backend],
         devices: Sequence[Device],
         settings: SupervisorSettings,
+        endpoints: Sequence[OwnersEndpoint] = (),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        limits = SchedulerLimits(idle_ttl_s=settings.idle_ttl_s, waiting_per_model=settings.waiting_per_model)
+        limits = SchedulerLimits(
+            idle_ttl_s=settings.idle_ttl_s,
+            waiting_per_model=settings.waiting_per_model,
+            max_replicas=settings.max_replicas,
+        )
         self._scheduler = Scheduler(limits)
+        self._book = MemoryBook(settings.state_dir)
         self._preparation = Preparation(
             catalog=catalog,
             store=store,
             backends=backends,
             options=settings.engine,
+            book=self._book,
             offered=settings.offered,
+            model_engines=settings.model_engines,
+            endpoints=endpoints,
+            bytes_per_s=settings.download_bytes_per_s,
         )
         self._budgets = Budgets(devices, ram=settings.ram_budget_bytes, vram=settings.vram_budget_bytes)
         self._launcher = Launcher(settings.state_dir)
         self._runner = ReplicaRunner(
-            launcher=self._launcher, preparation=self._preparation, budgets=self._budgets, post=self._post
+            launcher=self._launcher,
+            preparation=self._preparation,
+            budgets=self._budgets,
+            book=self._book,
+            post=self._post,
         )
         self._on_change = on_change
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
@@ -139,7 +161,8 @@ class Supervisor:
     async def run(self) -> None:
         """Own the state until `stop`, or until cancelled; either way no engine is left behind."""
         try:
-            await self._launcher.end_strays()
+            opening = asyncio.to_thread(self._book.open)
+            await asyncio.gather(self._launcher.end_strays(), self._launcher.guard(), opening)
             await self._look_around()
             self.looked_around.set()
             async with asyncio.TaskGroup() as self._tasks:
@@ -154,6 +177,8 @@ class Supervisor:
                 self._timer.cancel()
             self._dismiss()
             await self._runner.end_all()
+            self._launcher.unguard()
+            self._preparation.holds.keep_only(())
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """End every engine, verified; waits up to `drain_s` seconds for requests that are being answered."""
@@ -196,8 +221,16 @@ class Supervisor:
 
     def snapshot(self) -> NodeSnapshot:
         """The node as it is now. Cheap and synchronous."""
-        pids = {replica_id: engine.process.pid for replica_id, engine in self._runner.engines.items()}
+        engines = self._runner.engines.items()
+        pids = {replica_id: engine.process.pid for replica_id, engine in engines if engine.process}
         return survey(self._scheduler, self._preparation, self._readings, pids)
+
+    def capabilities(self, model_id: str) -> Collection[str] | None:
+        """What an offered model can do; None for a model that is not offered. As cheap as a look-up."""
+        try:
+            return self._preparation.require(model_id).capabilities
+        except ModelUnknown:
+            return None
 
     async def load(self, model_id: str, *, on_progress: ProgressCallback | None = None) -> None:
         """Make the model ready and keep it for `idle_ttl_s`; returns when it is. Raises as `lease`."""
@@ -222,6 +255,7 @@ class Supervisor:
             ModelUnknown, LoadFailed, NodeStopping
         """
         self._preparation.require(model_id)
+        self._preparation.require_weights(model_id)
         await self._ask(model_id, Need.DISK, on_progress)
 
     async def examine(self, replica_id: str) -> None:
@@ -299,7 +333,13 @@ class Supervisor:
         if not isinstance(event, ev.Wanted | ev.Left | ev.Tick) or any(
             not isinstance(effect, ev.Grant) for effect in effects
         ):
+            self._preparation.holds.keep_only(self._in_use())
             self._on_change()
+
+    def _in_use(self) -> set[str]:
+        """The models that are loaded, or being loaded."""
+        loading = {model.model_id for model in self._scheduler.models.values() if model.load is not None}
+        return loading | {replica.model_id for replica in self._scheduler.replicas.values()}
 
     def _carry_out(self, effect: ev.Effect) -> None:
         match effect:
@@ -371,6 +411,9 @@ class Supervisor:
         except LoadFailed as error:
             self._post(ev.PrepareFailed(load_id, error.reason))
             return
+        except EngineUnavailable as error:
+            self._post(ev.PrepareFailed(load_id, error.reason, error))
+            return
         await self._measure()
         self._post(ev.Prepared(load_id, offers))
 
@@ -386,8 +429,12 @@ class Supervisor:
             await self._look_around()
 
     async def _look_around(self) -> None:
-        await asyncio.to_thread(self._preparation.refresh)
+        await asyncio.gather(
+            asyncio.to_thread(self._preparation.refresh), self._preparation.look_at_endpoints()
+        )
         await self._measure()
+        await self._runner.measure()
+        await self._launcher.guard()
 
     async def _measure(self) -> None:
         """Read the devices; the scheduler hears of it before whatever is posted next."""

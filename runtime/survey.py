@@ -1,5 +1,6 @@
 """Puts the node's snapshot together from what its parts know. Pure: reads values, keeps none."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from models.catalog import ModelSpec
@@ -72,23 +73,24 @@ def _replica(scheduler: Scheduler, replica: Replica, pid: int | None) -> Replica
         tokens_per_second=replica.tokens_per_second,
         phase=phase,
         progress=LoadProgress(phase).fraction,
-        device=", ".join(replica.devices),
-        reserved_bytes=replica.memory * len(replica.devices),
+        device=", ".join(replica.devices) or replica.backend,
+        reserved_bytes=replica.reserved * len(replica.devices),
         pid=pid,
+        measured_bytes=replica.measured * len(replica.devices),
     )
 
 
 def _model(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
 ) -> ModelView:
-    known = preparation.known(spec.id)
+    known, endpoint = preparation.known(spec.id), preparation.endpoint(spec.id)
     demand = scheduler.models.get(spec.id) or ModelDemand(spec.id)
     progress = _progress(demand)
     context_lengths = [plan.context_length for plan in known.plans] if known else []
     return ModelView(
         model=spec.id,
-        digest=known.stored.digest if known else None,
-        size_bytes=known.stored.size_bytes if known else spec.size_bytes or 0,
+        digest=endpoint.key if endpoint else known.stored.digest if known else None,
+        size_bytes=0 if endpoint else known.stored.size_bytes if known else spec.size_bytes or 0,
         on_disk=known is not None,
         state=_state(demand),
         fits=_servable(demand, preparation, spec) and _fits(scheduler, preparation, readings, spec),
@@ -123,9 +125,12 @@ def _fits(
     scheduler: Scheduler, preparation: Preparation, readings: Sequence[DeviceReading], spec: ModelSpec
 ) -> bool:
     """Whether it would fit were every idle replica gone: what this node may be asked for."""
-    needed, kinds = preparation.memory_guess(spec), preparation.kinds(spec)
-    return any(
-        needed <= reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))
-        for reading in readings
-        if reading.kind in kinds
-    )
+    if preparation.endpoint(spec.id) is not None:
+        return True
+    room = Counter[tuple[str, int]]()
+    for reading in readings:
+        budget = reading.budget - sum(one.memory for one in scheduler.ledger.held_on(reading.id))
+        if reading.kind in preparation.kinds(spec):
+            for shards, needed in preparation.memory_guess(spec).items():
+                room[reading.kind, shards] += needed <= budget
+    return any(devices >= shards for (_, shards), devices in room.items())

@@ -18,6 +18,8 @@ HEAD_BYTES = 4 * 1024
 _DONE = b"[DONE]"
 _DONE_WINDOW = 16
 _MAX_LINES = 64
+COMMENT = b": usage "
+"""How our engine scripts report the count of a stream whose client did not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def find_usage(ends: BodyEnds, *, streamed: bool) -> TokenUsage | None:
 def _from_events(tail: bytes) -> TokenUsage | None:
     """The last event that carries counts; its first line may have been cut off and is then not JSON."""
     for line in reversed(tail.splitlines()[-_MAX_LINES:]):
+        if line.startswith(COMMENT) and (counted := _from_openai(_decode(line[len(COMMENT) :]))):
+            return counted
         if line.startswith(b"data:") and (b'"usage"' in line or b'"timings"' in line):
             usage = _from_object(_decode(line[5:]))
             if usage is not None:

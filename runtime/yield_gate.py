@@ -5,7 +5,7 @@ never whoever is being answered. Must not know why the node yields.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
@@ -70,6 +70,10 @@ class YieldGate:
     async def examine(self, replica_id: str) -> None:
         """As the supervisor's."""
         await self._supervisor.examine(replica_id)
+
+    def capabilities(self, model_id: str) -> Collection[str] | None:
+        """As the supervisor's."""
+        return self._supervisor.capabilities(model_id)
 
     def snapshot(self) -> NodeSnapshot:
         """As the supervisor's, and accepting nothing while the gate is closed."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from models.disk import FileLock
 from models.progress import Gauge
+from models.tree import TreeFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,12 +15,14 @@ class Job:
 
     Attributes:
         workspace: A folder for this pull alone; what an interrupted pull left there is there again next time.
+        bytes_per_s: Most that a transfer may take of the line; None for all there is.
         lock: Held by the pull; a child process that writes into the workspace must hold it too.
     """
 
     workspace: Path
     gauge: Gauge
     lock: FileLock
+    bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,15 +39,27 @@ class Weights:
 
     Attributes:
         mtime_ns: Of the original, where that is a file on this disk.
+        files: All files of weights that are a folder; `sha256` is that of their list then.
+        in_place: The weights are their owner's, and stay where they are.
     """
 
     path: Path
     sha256: str
     mtime_ns: int | None = None
+    files: tuple[TreeFile, ...] = ()
+    in_place: bool = False
 
 
 class Fetcher(Protocol):
     """Fetches one model's weights. Cancelling either step leaves no thread and no child process behind."""
+
+    async def survey(self, job: Job) -> None:
+        """Find out what `room` and `download` need to know.
+
+        Raises:
+            DownloadFailed: With the reason and what to do.
+        """
+        ...
 
     def room(self, store: Path, /) -> Room:
         """Say how much space the pull takes where the store is; blocks."""

@@ -35,16 +35,25 @@ async def run_python(
     lock: FileLock,
     extra_environment: Mapping[str, str],
     on_line: Callable[[str], None],
+    bytes_per_s: float | None = None,
 ) -> Ended:
     """Run a module (`-m name`) or a script with this interpreter; cancelling kills it and what it started.
 
     The child is tethered to this process and inherits the lock: should this process be killed, nobody touches
     the workspace before the child is gone too. `-P` keeps the user's current folder out of its module path.
+
+    Args:
+        arguments: What to run.
+        lock: Held by the caller.
+        extra_environment: Added to this process's own.
+        on_line: Told each line that the child writes.
+        bytes_per_s: Most that it may read from the network; None for all there is.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         tether.__file__,
+        str(bytes_per_s or 0.0),
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -22,6 +22,9 @@ class FileFetcher:
         self._spec = spec
         self._path = source.path
 
+    async def survey(self, job: Job) -> None:
+        """Nothing to find out."""
+
     def room(self, store: Path, /) -> Room:
         """Nothing where the file can be linked; its size on another file system."""
         status = self._original().stat()

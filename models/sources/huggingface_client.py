@@ -6,15 +6,57 @@ The library's own `hf_hub_download` writes to a file with a random name and dele
 had better go on where they stopped, so we take the metadata call and the transfer one by one.
 """
 
+import errno
+import itertools
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 ANSWER = "porten-answer "
+# Files that come at the same time: enough to fill a line with the small ones, too few to be a nuisance.
+WORKERS = 4
+# More than any repository has: a server must not make us collect for ever.
+MOST_LISTED = 100_000
 # Written at a time. The library's own 10 MB would look like a stall on a slow line, and be lost with it.
 PIECE_BYTES = 256 * 1024
+
+
+def carry_out(order: dict[str, Any]) -> None:
+    """List the repository's files, or fetch those that are named."""
+    place = {"repository": order["repository"], "revision": order["revision"]}
+    if order.get("list"):
+        list_files(place, Path(order["target"]))
+        return
+    if "order" in order:  # long lists come in a file: a command line has an end
+        order = json.loads(Path(order["order"]).read_text())
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running = [pool.submit(fetch, {**place, **file}) for file in order["files"]]
+        for ended in as_completed(running):
+            if error := ended.exception():
+                _give_up(error)
+
+
+def list_files(place: dict[str, str], target: Path) -> None:
+    """Write down what files there are, how large, and with which digests."""
+    from huggingface_hub import HfApi, RepoFile  # noqa: PLC0415 - not in our parent
+
+    tree = HfApi().list_repo_tree(place["repository"], revision=place["revision"], recursive=True)
+    files = [
+        {
+            "path": file.path,
+            "size": file.size,
+            "blob_id": file.blob_id,
+            "sha256": file.lfs.sha256 if file.lfs else None,
+        }
+        for file in itertools.islice(tree, MOST_LISTED)
+        if isinstance(file, RepoFile)
+    ]
+    target.write_text(json.dumps(files))
 
 
 def fetch(order: dict[str, str]) -> None:
@@ -32,14 +74,14 @@ def fetch(order: dict[str, str]) -> None:
     if len(order["revision"]) == 40 and found.commit_hash != order["revision"]:
         raise ValueError(f"the server has commit {found.commit_hash}, not {order['revision']}")
     target, etag = Path(order["target"]), found.etag or ""
-    have = _usable(target, etag, found.size)
+    have = _usable(target, Path(order["version"]), etag, found.size)
     # A file in chunked storage has no plain location: the server redirects each request for it.
     location = url if found.xet_file_data else found.location
     with target.open("r+b") as file:
         file.seek(have)
         http_get(
             location,
-            file,
+            cast("BinaryIO", file),
             resume_size=have,
             headers=_headers(url, location),
             expected_size=found.size,
@@ -51,9 +93,8 @@ def version_file(target: Path) -> Path:
     return target.with_name("etag")
 
 
-def _usable(target: Path, etag: str, size: int | None) -> int:
+def _usable(target: Path, beside: Path, etag: str, size: int | None) -> int:
     """Return how many bytes of this version are there, after throwing away those of any other."""
-    beside = version_file(target)
     same = bool(etag) and beside.exists() and beside.read_text() == etag and target.exists()
     have = target.stat().st_size if same else 0
     if not same or (size is not None and have > size):
@@ -80,6 +121,8 @@ def _explain(error: BaseException) -> dict[str, str]:
     for kind, (reason, remedy) in _KNOWN.items():
         if kind in {base.__name__ for base in type(error).__mro__}:
             return {"reason": reason, "remedy": remedy}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"reason": "the disk is full", "remedy": f"Make room. {again}"}
     if status is not None:
         return {"reason": f"the server answered {status}", "remedy": again}
     text = str(error).strip().splitlines() or [""]
@@ -104,6 +147,13 @@ def _answer(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     sys.stdout.write(f"\n{ANSWER}{json.dumps(_explain(error))}\n")
 
 
+def _give_up(error: BaseException) -> None:
+    """End at once: the other transfers cannot be interrupted, and what they have so far is on the disk."""
+    _answer(type(error), error, None)
+    sys.stdout.flush()
+    os._exit(1)
+
+
 if __name__ == "__main__":
     sys.excepthook = _answer
-    fetch(json.loads(sys.argv[1]))
+    carry_out(json.loads(sys.argv[1]))

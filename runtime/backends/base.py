@@ -4,7 +4,8 @@ Decisions here are synchronous and small; `runtime.supervisor` does the slow wor
 other, the tunnel or the scheduler.
 """
 
-from collections.abc import Mapping
+import ssl
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,12 +26,19 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an engine answers, and the headers every request to it must carry (its loopback key)."""
+    """Where an engine answers, and the headers every request to it must carry (its key).
+
+    Attributes:
+        model: what it calls the model, where it is not ours and may call it otherwise than requests do.
+        tls: how its certificate is judged; None speaks in the clear.
+    """
 
     host: str
     port: int
     base_path: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    model: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,24 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """One backend's choice for one stored model: what it will run and what that takes."""
+    """One backend's choice for one stored model: what it will run and what that takes.
+
+    Attributes:
+        memory: on one device.
+        shards: over how many devices of one kind the engine can spread the model, fewest first.
+    """
 
     backend: str
     slots: int
     context_length: int
     threads: int
     memory: MemoryEstimate
+    shards: tuple[int, ...] = (1,)
+
+    def memory_on_each(self, devices: int) -> int:
+        """Bytes on each of so many devices: weights and cache are shared out, the rest each needs itself."""
+        shared = self.memory.weights + self.memory.kv_cache
+        return self.memory.total - shared + -(-shared // devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +128,10 @@ class Backend(Protocol):
             models.errors.FormatUnsupported: the file is not one this engine reads.
         """
 
-    def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
-        """The process to start."""
+    def command(
+        self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
+    ) -> LaunchSpec:
+        """The process to start on those devices; with none named, on what the engine finds."""
 
     def explain(self, log: str) -> str:
         """Why the engine did not start, out of the end of its log; empty where the log does not tell.

@@ -6,26 +6,21 @@ context times slots, with a cache divided evenly, so that one long request never
 
 import json
 import os
-import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
-from models.errors import FormatUnsupported
-from models.fit import estimate
-from models.formats import read_gguf_header
+from models.fit import BATCH_TOKENS, CHECKPOINTS
 from models.store import StoredModel
+from runtime.backends import gguf
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
-from runtime.devices import engine_threads
-from runtime.engines import EngineEnvironment, missing_library
+from runtime.backends.installed import availability
+from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("xllamacpp_server.py")
 _LOOPBACK = "127.0.0.1"
-_START_TIMEOUT_S = 120.0
-_SLOWEST_LOAD_BYTES_PER_S = 20e6
-_ERROR_LINE = re.compile(r"^\S+ E [^:]*: (?P<text>.+)$", re.MULTILINE)
-_PATH = re.compile(r"'?/[^\s']+'?")
 
 
 class LlamaCppBackend:
@@ -41,31 +36,15 @@ class LlamaCppBackend:
 
     def available(self) -> Availability:
         """Whether the engine is installed and the machine has the library it needs."""
-        if missing := missing_library(self._environment.provider):
-            return Availability(
-                ok=False, reason=f"the system library {missing[0]} is missing", remedy=missing[1]
-            )
-        if self._environment.installed_version() is None:
-            remedy = "run `porten engines install`"
-            return Availability(ok=False, reason="llama.cpp (xllamacpp) is not installed", remedy=remedy)
-        return Availability(ok=True)
+        return availability(self._environment, engine=self.name, title="llama.cpp (xllamacpp)")
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
-        """The catalog's context and slots, unless the owner set others, never beyond what the model knows.
+        """As `runtime.backends.gguf.plan`."""
+        return gguf.plan(self.name, spec, stored, options)
 
-        Raises:
-            models.errors.FormatUnsupported: not a GGUF file.
-        """
-        header = read_gguf_header(stored.path)
-        if header.context_length < 1:
-            raise FormatUnsupported(stored.path, "it names no context length")
-        context = min(options.context_length or spec.context_length, header.context_length)
-        slots = options.slots or spec.slots
-        memory = estimate(header, size_bytes=stored.size_bytes, context=context, slots=slots)
-        threads = options.threads or engine_threads()
-        return ReplicaPlan(self.name, slots=slots, context_length=context, threads=threads, memory=memory)
-
-    def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
+    def command(
+        self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
+    ) -> LaunchSpec:
         """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
         key = secrets.token_urlsafe(32)
         parameters = {
@@ -77,23 +56,20 @@ class LlamaCppBackend:
             "slots": plan.slots,
             "context_length": plan.context_length,
             "threads": plan.threads,
-            "task": _task(spec),
+            "batch_tokens": BATCH_TOKENS,
+            "checkpoints": CHECKPOINTS,
+            "task": gguf.task(spec),
+            "chat_template": spec.chat_template,
         }
         return LaunchSpec(
             argv=(str(self._environment.python), "-I", str(_SCRIPT)),
+            # What placement did not choose stays out of sight, whatever the build could use.
+            env={"CUDA_VISIBLE_DEVICES": ",".join(device for device in devices if device != "cpu")},
             headers=(("authorization", f"Bearer {key}"),),
             stdin=json.dumps(parameters).encode() + b"\n",
-            start_timeout_s=_START_TIMEOUT_S + stored.size_bytes / _SLOWEST_LOAD_BYTES_PER_S,
+            start_timeout_s=gguf.start_timeout_s(stored),
         )
 
     def explain(self, log: str) -> str:
-        """The first error llama.cpp logged: those after it only say who else gave up."""
-        found = _ERROR_LINE.search(log)
-        return _PATH.sub("the file", found["text"]) if found else ""
-
-
-def _task(spec: ModelSpec) -> str:
-    """llama.cpp serves one kind of task: generating excludes embedding, and both exclude ranking."""
-    if spec.capabilities & {"chat", "completions"}:
-        return "generate"
-    return "rerank" if "rerank" in spec.capabilities else "embed"
+        """As `runtime.backends.gguf.cause`."""
+        return gguf.cause(log)

@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import json
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -23,7 +24,8 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _LOG_ERRORS_ONLY = 1
-_BATCH_TOKENS = 256
+_SHARED_FILE = "r--s"
+_MADV_DONTNEED = 4
 
 
 def die_with_parent(parent: int) -> None:
@@ -47,7 +49,9 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     params.n_ctx = wanted["context_length"] * wanted["slots"]
     params.kv_unified = False
     # A prompt is read in batches, and whoever left is noticed between two of them.
-    params.n_batch = params.n_ubatch = _BATCH_TOKENS
+    params.n_batch = params.n_ubatch = wanted["batch_tokens"]
+    # States that a model which slides or recurs may go back to: as many as were reserved for.
+    params.n_ctx_checkpoints = wanted["checkpoints"]
     params.cpuparams.n_threads = wanted["threads"]
     params.cpuparams_batch.n_threads = wanted["threads"]
     # Never shrink the context behind the scheduler's back to what happens to be free.
@@ -60,6 +64,7 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     if wanted["task"] == "rerank":
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.use_jinja = True
+    params.chat_template = wanted["chat_template"]
     params.endpoint_slots = True
     params.endpoint_metrics = True
     params.endpoint_props = False
@@ -67,6 +72,24 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     params.offline = True
     params.verbosity = _LOG_ERRORS_ONLY
     return params
+
+
+def let_go_of_what_was_copied() -> None:
+    """Unmap the pages of the weights; those that are used come back from the page cache at their first use.
+
+    llama.cpp copies weights of some types (Q4_0, Q4_K on x86) into an order that suits the processor, and
+    never reads their pages again: left mapped they would double the memory that this process takes.
+    """
+    if sys.platform != "linux":
+        return
+    advise = ctypes.CDLL(None, use_errno=True).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with pathlib.Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as maps:
+        for line in maps:
+            place, access, _, _, inode = line.split(maxsplit=5)[:5]
+            if access == _SHARED_FILE and inode != "0":
+                start, end = (int(address, 16) for address in place.split("-"))
+                advise(start, end - start, _MADV_DONTNEED)
 
 
 def close_log() -> None:
@@ -86,6 +109,7 @@ def serve() -> None:
     die_with_parent(wanted["parent_pid"])
     xllamacpp = importlib.import_module("xllamacpp")  # after the line above: importing takes a while
     server = xllamacpp.Server(parameters(xllamacpp, wanted))  # returns when it answers; raises when it cannot
+    let_go_of_what_was_copied()
     address = urllib.parse.urlsplit(server.listening_address)
     announced = {"host": address.hostname, "port": address.port, "load_s": time.monotonic() - began}
     sys.stdout.write(json.dumps(announced) + "\n")

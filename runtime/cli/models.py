@@ -1,28 +1,46 @@
 """`porten models`: what there is, what is on the disk, getting and deleting weights."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
+from models.catalog import ModelSpec
 from models.download import Progress, pull
 from models.errors import ModelNotFound
+from models.store import Checked, ModelStore
 from runtime import assembly
+from runtime.cli.model_details import show_model
 from runtime.cli.terminal import StepBar, columns, console, say, settings, size
 from runtime.config import NodeConfig
 from runtime.control_client import ControlClient
 from runtime.errors import DaemonUnreachable
 
-app = typer.Typer(help="Models: list, pull and remove them.", no_args_is_help=True)
+app = typer.Typer(help="Models: list, pull, keep, check and remove them.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="MODEL", help="Id of a model, as `porten models list` shows it.")]
 
 
 @app.command("list")
-def list_models(context: typer.Context) -> None:
+def list_models(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
     """List the catalog: what is on the disk, what fits this machine, what is loaded."""
-    config = settings(context)
-    asyncio.run(_list(config))
+    models, running = asyncio.run(_list(settings(context)))
+    if as_json:
+        say(json.dumps(models, indent=2))
+        return
+    console().print(_table(models))
+    if not running:
+        say("\nThe node is not running: state and fit are known once it is (`porten run`).")
+
+
+app.command("show")(show_model)
 
 
 @app.command("pull", epilog="Example: porten models pull smollm2-135m-instruct")
@@ -41,25 +59,109 @@ def remove_model(context: typer.Context, model: Id) -> None:
     say(f"{model} is removed; {size(freed)} are free again.")
 
 
-async def _list(config: NodeConfig) -> None:
+@app.command("pin")
+def pin_model(context: typer.Context, model: Id) -> None:
+    """Keep a model on the disk, whatever else is pulled."""
+    _require_known(settings(context), model).marks.pin(model)
+    say(f"{model} is pinned.")
+
+
+@app.command("unpin")
+def unpin_model(context: typer.Context, model: Id) -> None:
+    """Let a model make room for others again."""
+    _require_known(settings(context), model).marks.unpin(model)
+    say(f"{model} is not pinned.")
+
+
+@app.command("verify")
+def verify_models(
+    context: typer.Context,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Ids; everything on the disk without.")
+    ] = None,
+) -> None:
+    """Read all bytes of models again. Damaged ones are set aside; then the exit code is 1."""
+    store = assembly.open_store(settings(context))
+    found = [_verify(store, model) for model in models or [stored.model_id for stored in store.list()]]
+    for checked in found:
+        say(_verdict(checked))
+    if any(checked.damaged for checked in found):
+        raise typer.Exit(1)
+
+
+def _verify(store: ModelStore, model: str) -> Checked:
+    size_bytes = next((one.size_bytes for one in store.list() if one.model_id == model), None)
+    with StepBar(model).shown() as bar:
+        return store.check(model, lambda done: bar.show("verifying", done, size_bytes))
+
+
+def _verdict(checked: Checked) -> str:
+    if not checked.damaged:
+        return f"{checked.model_id} is sound."
+    where = f"set aside in {checked.set_aside}" if checked.set_aside else "left where they are"
+    files = ", ".join(checked.damaged)
+    return f"{checked.model_id} is DAMAGED ({files}): its weights are {where}. Pull it again."
+
+
+def _require_known(config: NodeConfig, model: str) -> ModelStore:
+    """The store, where the catalog or the disk has the model.
+
+    Raises:
+        ModelNotFound: neither has.
+    """
+    store = assembly.open_store(config)
+    if model not in assembly.open_catalog(config) and all(one.model_id != model for one in store.list()):
+        raise ModelNotFound(model)
+    return store
+
+
+async def _list(config: NodeConfig) -> tuple[list[dict[str, Any]], bool]:
+    """Each model of the catalog, and whether a node runs that knows their state."""
     running = await _running_models(config)
-    catalog, store = assembly.open_catalog(config), assembly.open_store(config)
+    store = assembly.open_store(config)
+    served = {model: name for name, end in config.endpoints.items() for model in end.models}
+    rows = [
+        _row(spec, store, running.get(spec.id)) | {"endpoint": served.get(spec.id)}
+        for spec in assembly.open_catalog(config)
+    ]
+    return rows, bool(running)
+
+
+def _row(spec: ModelSpec, store: ModelStore, view: dict[str, Any] | None) -> dict[str, Any]:
+    stored = store.find(spec)
+    return {
+        "model": spec.id,
+        "name": spec.name,
+        "format": spec.format,
+        "context_length": spec.context_length,
+        "state": view and view["state"],
+        "fits": view and view["fits"],
+        "on_disk": stored is not None,
+        "size_bytes": stored.size_bytes if stored else spec.size_bytes,
+        "digest": stored and stored.digest,
+        "in_place": stored is not None and stored.in_place,
+        "pinned": store.marks.is_pinned(spec.id),
+        "last_used": store.marks.used(spec.id) or None,
+    }
+
+
+def _table(models: Sequence[dict[str, Any]]) -> Table:
     table = columns("model", "state", "on disk", "size", "fits", "context", "name")
-    for spec in catalog:
-        view = running.get(spec.id)
-        stored = store.find(spec)
+    for model in models:
+        fits = {None: "-", True: "yes", False: "no"}[model["fits"]]
+        on_disk = ("pinned" if model["pinned"] else "yes") if model["on_disk"] else "no"
+        if model["endpoint"]:
+            on_disk = f"at {model['endpoint']}"
         table.add_row(
-            spec.id,
-            "-" if view is None else str(view["state"]),
-            "yes" if stored else "no",
-            size(stored.size_bytes if stored else spec.size_bytes),
-            "-" if view is None else ("yes" if view["fits"] else "no"),
-            str(spec.context_length),
-            spec.name,
+            model["model"],
+            model["state"] or "-",
+            on_disk,
+            size(model["size_bytes"]),
+            fits,
+            str(model["context_length"]),
+            model["name"],
         )
-    console().print(table)
-    if not running:
-        say("\nThe node is not running: state and fit are known once it is (`porten run`).")
+    return table
 
 
 async def _running_models(config: NodeConfig) -> dict[str, dict[str, Any]]:
@@ -84,7 +186,12 @@ async def _pull(config: NodeConfig, model: str, bar: StepBar) -> None:
     def show(progress: Progress) -> None:
         bar.show(progress.phase, progress.done_bytes, progress.total_bytes)
 
-    await pull(spec, assembly.open_store(config), on_progress=show)
+    await pull(
+        spec,
+        assembly.open_store(config),
+        on_progress=show,
+        bytes_per_s=assembly.download_rate(config),
+    )
 
 
 async def _remove(config: NodeConfig, model: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -62,4 +63,6 @@ def _shown(value: object) -> str:
         return "(set)"
     if isinstance(value, tuple):
         return ", ".join(str(part) for part in value) or "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {getattr(each, 'url', each)}" for name, each in value.items()) or "-"
     return str(value)

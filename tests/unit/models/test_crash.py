@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from models.catalog import FileSource, ModelSpec
 from models.disk import Disk
 from models.errors import ModelNotFound
-from models.store import ModelStore
+from models.store import ModelStore, StoredModel
+from models.tree import hash_tree, tree_digest
 
 
 class Crash(BaseException):
@@ -45,11 +46,10 @@ class CrashingDisk(Disk):
     def replace(self, source: Path, target: Path) -> None:
         self._point()
         super().replace(source, target)
-        if source in self._unsynced:
-            self._unsynced.remove(source)
-            self._unsynced.add(target)
-        else:
-            self._unsynced.discard(target)
+        moved = {path for path in self._unsynced if path.is_relative_to(source)}
+        gone = {path for path in self._unsynced if path.is_relative_to(target)}
+        self._unsynced -= moved | gone
+        self._unsynced |= {target / path.relative_to(source) for path in moved}
         self._point()
 
     def unlink(self, path: Path) -> None:
@@ -88,6 +88,18 @@ def publish(store: ModelStore, disk: CrashingDisk, spec: ModelSpec, content: byt
     store.discard(spec)
 
 
+def publish_folder(store: ModelStore, disk: CrashingDisk, model_id: str, content: bytes) -> None:
+    spec = spec_of(model_id)
+    folder = store.workspace(spec) / "folder"
+    (folder / "below").mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).write_bytes(content)
+        disk.wrote(folder / name)
+    files = hash_tree(folder, FILES)
+    store.publish(spec, folder, digest=tree_digest(files), files=files)
+    store.discard(spec)
+
+
 def remove(store: ModelStore, model_id: str) -> None:
     try:
         store.remove(model_id)
@@ -95,6 +107,7 @@ def remove(store: ModelStore, model_id: str) -> None:
         return
 
 
+FILES = ("config.json", "below/model.safetensors")
 Step = Callable[[ModelStore, CrashingDisk], None]
 STEPS: list[Step] = [
     lambda store, disk: publish(store, disk, spec_of("a"), b"first weights"),
@@ -104,6 +117,10 @@ STEPS: list[Step] = [
     lambda store, disk: remove(store, "b"),
     lambda store, disk: (store.adopt(spec_of("c", b"second weights")), None)[1],
     lambda store, disk: (store.sweep(10.0**10), None)[1],
+    lambda store, disk: publish_folder(store, disk, "f", b"first folder"),
+    lambda store, disk: publish_folder(store, disk, "f", b"second folder"),
+    lambda store, disk: publish_folder(store, disk, "a", b"second folder"),
+    lambda store, disk: remove(store, "f"),
 ]
 
 
@@ -115,21 +132,27 @@ def run(root: Path, steps: list[int], crash_at: int) -> CrashingDisk:
     return disk
 
 
+def digest_of(model: StoredModel) -> str:
+    if not model.files:
+        return hashlib.sha256(model.path.read_bytes()).hexdigest()
+    root = model.path if model.path.is_dir() else model.path.parent
+    return tree_digest(hash_tree(root, FILES))
+
+
 def check_whole(root: Path) -> None:
     """Everything a fresh process finds is whole."""
     store = ModelStore(root)
     for model in store.list():
-        assert model.path.stat().st_size == model.size_bytes
-        assert "sha256:" + hashlib.sha256(model.path.read_bytes()).hexdigest() == model.digest
+        assert "sha256:" + digest_of(model) == model.digest
         assert store.find(spec_of(model.model_id)) == model
 
 
 def check_recovers(root: Path) -> None:
     """The same work succeeds after the crash, and nothing of it stays when all is removed."""
-    run(root, [0, 1, 2, 5], 0)
-    assert [model.model_id for model in ModelStore(root).list()] == ["a", "b", "c"]
+    run(root, [0, 1, 2, 5, 8], 0)
+    assert [model.model_id for model in ModelStore(root).list()] == ["a", "b", "c", "f"]
     check_whole(root)
-    for model_id in ("a", "b", "c"):
+    for model_id in ("a", "b", "c", "f"):
         ModelStore(root).remove(model_id)
     ModelStore(root).sweep(10.0**10)
     assert list((root / "blobs" / "sha256").iterdir()) == []
@@ -142,9 +165,9 @@ def crash(root: Path, steps: list[int], crash_at: int) -> None:
 
 
 def test_a_crash_at_any_point_leaves_every_model_whole_or_absent(tmp_path: Path) -> None:
-    steps = [0, 1, 2, 3, 5, 4, 6]
+    steps = [0, 1, 2, 3, 5, 4, 7, 8, 9, 10, 6]
     points = run(tmp_path / "0", steps, 0).points
-    assert points > 40
+    assert points > 80
     for point in range(1, points + 1):
         root = tmp_path / str(point)
         crash(root, steps, point)
@@ -166,7 +189,7 @@ def test_a_replaced_model_is_the_old_or_the_new_one_at_any_point(tmp_path: Path)
 @settings(max_examples=60, deadline=None)
 @given(
     steps=st.lists(st.integers(0, len(STEPS) - 1), min_size=1, max_size=8),
-    crashes=st.lists(st.integers(1, 60), max_size=3),
+    crashes=st.lists(st.integers(1, 90), max_size=3),
 )
 def test_crash_after_crash_in_any_order_of_work(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int], crashes: list[int]

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import FileSource, HuggingFaceSource, WheelSource, load_catalog
+from models.catalog import (
+    EndpointSource,
+    FileSource,
+    HuggingFaceSource,
+    PathSource,
+    WheelSource,
+    load_catalog,
+)
 from models.fit import MIB, estimate
 from models.header import GgufHeader
 
@@ -23,7 +30,7 @@ def test_the_example_entry_is_a_catalog(tmp_path: Path) -> None:
     assert set(type(spec).__struct_fields__) - named == {"description"}
 
 
-@pytest.mark.parametrize("source", [FileSource, WheelSource, HuggingFaceSource])
+@pytest.mark.parametrize("source", [FileSource, PathSource, WheelSource, HuggingFaceSource, EndpointSource])
 def test_every_key_of_every_source_is_explained(source: type) -> None:
     kind = source.__struct_config__.tag
     (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |"))

@@ -1,4 +1,9 @@
 import contextlib
+import math
+import os
+import struct
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import FormatUnsupported
-from models.formats import read_gguf_header
+from models.formats import FIRST_READ_BYTES, MAX_HEADER_BYTES, read_gguf_header
 
 Write = Callable[..., Path]
 
@@ -106,6 +111,89 @@ def test_a_text_longer_than_memory_can_be_is_damage(whole: bytes, tmp_path: Path
     path.write_bytes(whole[:first_token] + (2**63).to_bytes(8, "little") + whole[first_token + 8 :])
     with pytest.raises(FormatUnsupported, match="middle of its header"):
         read_gguf_header(path)
+
+
+def gguf_bytes(*entries: bytes, tensors: int = 0, count: int | None = None) -> bytes:
+    """A header by hand: what no writer would write."""
+    counts = struct.pack("<QQ", tensors, len(entries) if count is None else count)
+    return b"GGUF" + struct.pack("<I", 3) + counts + b"".join(entries)
+
+
+def entry(key: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+
+
+ARCHITECTURE = entry(b"general.architecture", 8, struct.pack("<Q", 5) + b"llama")
+MALICIOUS = {
+    "a key said twice": (gguf_bytes(ARCHITECTURE, ARCHITECTURE), "twice"),
+    "arrays in arrays": (gguf_bytes(entry(b"a", 9, struct.pack("<IQ", 9, 1) * 1000)), "unknown type 9"),
+    "numbers without end": (
+        gguf_bytes(*(entry(b"%d" % n, 9, struct.pack("<IQ", 0, 4096) + bytes(4096)) for n in range(2100))),
+        "more values",
+    ),
+    "texts without end": (
+        gguf_bytes(entry(b"a", 9, struct.pack("<IQ", 8, 2**40) + bytes(1000))), "more values"
+    ),
+    "more entries than any file": (gguf_bytes(count=2**40), "claims"),
+    "a number that is none": (
+        gguf_bytes(ARCHITECTURE, entry(b"llama.block_count", 12, struct.pack("<d", math.nan))),
+        "not a whole number",
+    ),
+    "a huge count of layers": (
+        gguf_bytes(ARCHITECTURE, entry(b"llama.block_count", 10, struct.pack("<Q", 2**64 - 1))), "layers"
+    ),
+    "a negative length": (
+        gguf_bytes(ARCHITECTURE, entry(b"llama.embedding_length", 5, struct.pack("<i", -7))), "whole number"
+    ),
+    "a tensor of more bytes than numbers can say": (
+        gguf_bytes(ARCHITECTURE, tensors=1)
+        + struct.pack("<Q", 1) + b"t" + struct.pack("<I8QIQ", 8, *[2**64 - 1] * 8, 0, 2**64 - 1),
+        "truncated",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MALICIOUS)
+def test_what_is_made_to_harm_is_refused_in_little_time_and_memory(tmp_path: Path, name: str) -> None:
+    content, says = MALICIOUS[name]
+    path = tmp_path / "malicious.gguf"
+    path.write_bytes(content)
+    tracemalloc.start()
+    began = time.process_time()
+    with pytest.raises(FormatUnsupported, match=says):
+        read_gguf_header(path)
+    spent, (_, most) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert spent < 10
+    assert most < 500e6
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        pytest.param(entry(b"a", 9, struct.pack("<IQ", 8, 2**29 - 100)), "more values", id="empty texts"),
+        pytest.param(entry(b"a", 8, struct.pack("<Q", 2**31)), "middle of its header", id="one long text"),
+    ],
+)
+def test_a_huge_file_is_not_read_beyond_what_a_header_may_take(
+    tmp_path: Path, first: bytes, says: str
+) -> None:
+    """Four gigabytes, none of which is on the disk."""
+    path = tmp_path / "sparse.gguf"
+    path.write_bytes(gguf_bytes(first))
+    os.truncate(path, 1 << 32)
+    tracemalloc.start()
+    with pytest.raises(FormatUnsupported, match=says):
+        read_gguf_header(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * MAX_HEADER_BYTES
+
+
+def test_a_header_longer_than_the_first_read_is_read(write_gguf: Write) -> None:
+    path = write_gguf(tokens=600_000)
+    assert path.stat().st_size > FIRST_READ_BYTES
+    assert read_gguf_header(path).vocabulary_size == 600_000
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

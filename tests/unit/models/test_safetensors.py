@@ -94,6 +94,7 @@ def test_the_same_shape_costs_the_same_memory_in_either_format(
     found = read_safetensors_header(write_safetensors(config={"sliding_window": 100}))
     same = header(
         layers=4,
+        heads=4,
         kv_heads=(2,) * 4,
         key_length=16,
         value_length=16,
@@ -105,7 +106,7 @@ def test_the_same_shape_costs_the_same_memory_in_either_format(
     )
     shape = {"size_bytes": 1000, "context": 4096, "slots": 3}
     assert estimate(found, **shape) == estimate(same, **shape)
-    assert estimate(found, **shape).kv_cache == 4 * 2 * 32 * 2 * 768 * 3
+    assert estimate(found, **shape).kv_cache == 4 * 2 * 32 * 2 * (512 + 4 * 100) * 3
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,19 @@ def test_the_same_shape_costs_the_same_memory_in_either_format(
         ("config.json", b"[" * 100_000, "cannot be understood"),
         ("config.json", b'{"num_hidden_layers": true}', "num_hidden_layers"),
         ("config.json", b"\xff", "cannot be understood"),
+        ("config.json", b'{"a": ' * 50_000, "cannot be understood"),
+        ("config.json", b'{"a": 1, "a": 2}', "twice"),
+        ("config.json", b'{"num_hidden_layers": NaN}', "num_hidden_layers"),
+        ("config.json", b'{"num_hidden_layers": 1e999}', "num_hidden_layers"),
+        ("config.json", b'{"num_hidden_layers": ' + b"9" * 5000 + b"}", "cannot be understood"),
+        ("config.json", b'{"num_hidden_layers": 9999999999999999999}', "num_hidden_layers"),
+        ("model.safetensors", (24).to_bytes(8, "little") + b'{"a": {}, "a": {"b": {}}}'[:24], "understood"),
+        ("model.safetensors", (18).to_bytes(8, "little") + b'{"a": {}, "a": {}}', "twice"),
+        (
+            INDEX,
+            json.dumps({"weight_map": {str(n): f"{n}.safetensors" for n in range(5000)}}).encode(),
+            "5000",
+        ),
         ("model.safetensors", None, "no .safetensors"),
         ("model.safetensors", b"", "middle of its header"),
         ("model.safetensors", (2**63).to_bytes(8, "little") + b"{}", "middle of its header"),

@@ -8,7 +8,8 @@ import pytest
 from models.catalog import FileSource, ModelSpec
 from models.disk import FileLock
 from models.errors import DigestMismatch, DiskBudgetExceeded, ModelNotFound
-from models.store import ABANDONED_AFTER_S, ModelStore, StoredModel
+from models.leftovers import ABANDONED_AFTER_S
+from models.store import ModelStore, StoredModel
 
 
 def spec_of(content: bytes | None, model_id: str = "mine", path: str = "/nowhere.gguf") -> ModelSpec:
@@ -161,6 +162,7 @@ def test_the_budget_counts_what_is_here_and_what_is_coming(tmp_path: Path) -> No
     store = ModelStore(tmp_path, budget_bytes=100)
     publish(store, spec_of(b"a" * 40, "here"), b"a" * 40)
     coming, other = spec_of(b"b", "coming"), spec_of(b"c", "other")
+    store.marks.pin("here")
     with store.lock(coming).held():
         store.reserve(coming, kept=50)
         with pytest.raises(DiskBudgetExceeded, match="porten models rm") as caught:

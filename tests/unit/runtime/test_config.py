@@ -194,3 +194,11 @@ def test_the_docs_name_the_defaults() -> None:
             assert shown == f"`{str(default).lower()}`", name
         elif isinstance(default, str | int | float):
             assert shown == f"`{default:g}`" if isinstance(default, int | float) else f"`{default}`", name
+
+
+def test_engines_of_models_come_as_pairs_or_as_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('model_engines = { "a" = "vllm", "b/c" = "llama_cpp" }\n')
+    assert load_config(file, environ={}).config.model_engines == {"a": "vllm", "b/c": "llama_cpp"}
+    read = load_config(environ={"PORTEN_MODEL_ENGINES": "a=vllm, b/c=llama_cpp"}).config
+    assert read.model_engines == {"a": "vllm", "b/c": "llama_cpp"}

@@ -1,4 +1,4 @@
-"""What llama.cpp is started with, decided without starting it."""
+"""What each way to run llama.cpp is started with, decided without starting it."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ import pytest
 from models.catalog import FileSource, ModelSpec
 from models.header import GgufHeader
 from models.store import StoredModel
-from runtime.backends import llama_cpp
-from runtime.backends.base import EngineOptions
+from runtime.backends import gguf, installed
+from runtime.backends.base import Backend, EngineOptions
 from runtime.backends.llama_cpp import LlamaCppBackend
+from runtime.backends.llama_cpp_python import LlamaCppPythonBackend
+from runtime.backends.llama_server import LlamaServerBackend
 from runtime.engines import EngineEnvironment
 
 HEADER = GgufHeader(
@@ -40,9 +42,22 @@ def stored(tmp_path: Path) -> StoredModel:
 
 
 @pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppBackend:
-    monkeypatch.setattr(llama_cpp, "read_gguf_header", lambda path: HEADER)
+def backend(tmp_path: Path) -> LlamaCppBackend:
     return LlamaCppBackend(EngineEnvironment(tmp_path / "engines"))
+
+
+@pytest.fixture(autouse=True)
+def header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf, "read_gguf_header", lambda path: HEADER)
+
+
+@pytest.fixture(params=["xllamacpp", "llama-server", "llama-cpp-python"])
+def any_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "llama-server":
+        return LlamaServerBackend(tmp_path / "llama-server")
+    if request.param == "xllamacpp":
+        return LlamaCppBackend(EngineEnvironment(tmp_path / "engines"))
+    return LlamaCppPythonBackend(EngineEnvironment(tmp_path / "engines", "llama-cpp-python"))
 
 
 def test_the_context_is_no_longer_than_the_model_was_trained_for(
@@ -61,15 +76,54 @@ def test_the_owner_decides_over_the_catalog(backend: LlamaCppBackend, stored: St
 
 
 def test_each_start_has_a_key_of_its_own_that_only_stdin_carries(
-    backend: LlamaCppBackend, stored: StoredModel
+    any_backend: Backend, stored: StoredModel
 ) -> None:
-    plan = backend.plan(SPEC, stored, EngineOptions())
-    first, second = (backend.command(SPEC, stored, plan) for _ in range(2))
-    key = json.loads(first.stdin)["api_key"]
+    plan = any_backend.plan(SPEC, stored, EngineOptions())
+    first, second = (any_backend.command(SPEC, stored, plan) for _ in range(2))
+    ((name, value),) = first.headers
+    key = value.removeprefix("Bearer ")
+    assert name == "authorization"
     assert len(key) >= 32
-    assert json.loads(second.stdin)["api_key"] != key
-    assert first.headers == (("authorization", f"Bearer {key}"),)
+    assert second.headers != first.headers
+    assert key in first.stdin.decode()
     assert not any(key in part for part in (*first.argv, *first.env.values()))
+
+
+def test_it_sees_the_devices_that_placement_chose(any_backend: Backend, stored: StoredModel) -> None:
+    plan = any_backend.plan(SPEC, stored, EngineOptions())
+    launch = any_backend.command(SPEC, stored, plan, ("cpu",))
+    assert launch.env["CUDA_VISIBLE_DEVICES"] == ""
+    launch = any_backend.command(SPEC, stored, plan, ("GPU-1",))
+    assert launch.env["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+
+
+def test_llama_cpp_python_has_one_slot_and_interrupts_nobody(tmp_path: Path, stored: StoredModel) -> None:
+    backend = LlamaCppPythonBackend(EngineEnvironment(tmp_path / "engines", "llama-cpp-python"))
+    plan = backend.plan(SPEC, stored, EngineOptions(slots=8))
+    assert plan.slots == 1
+    settings = json.loads(backend.command(SPEC, stored, plan).stdin)["settings"]
+    assert settings["interrupt_requests"] is False
+    assert settings["n_ctx"] == plan.context_length
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("cpu", "0"), ("cuda", "999"), ("metal", "999")])
+def test_llama_server_computes_where_it_was_built_for(
+    tmp_path: Path, stored: StoredModel, kind: str, layers: str
+) -> None:
+    backend = LlamaServerBackend(tmp_path / "llama-server", kind)  # type: ignore[arg-type]
+    assert backend.device_kinds == (kind,)
+    plan = backend.plan(SPEC, stored, EngineOptions())
+    arguments = json.loads(backend.command(SPEC, stored, plan).stdin)["arguments"]
+    assert arguments[arguments.index("--gpu-layers") + 1] == layers
+    assert arguments[arguments.index("--ctx-size") + 1] == str(plan.context_length * plan.slots)
+
+
+def test_llama_server_that_is_not_there_says_which_setting_names_it(tmp_path: Path) -> None:
+    binary = tmp_path / "llama-server"
+    assert "`llama_server`" in LlamaServerBackend(binary).available().remedy
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    assert LlamaServerBackend(binary).available().ok
 
 
 @pytest.mark.parametrize(
@@ -103,9 +157,9 @@ def test_the_log_is_explained_without_the_machines_paths(backend: LlamaCppBacken
 def test_an_engine_that_is_not_there_says_what_to_do(
     backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "missing_library", lambda provider: None)
+    monkeypatch.setattr(installed, "missing_library", lambda provider: None)
     state = backend.available()
     assert not state.ok
     assert "porten engines install" in state.remedy
-    monkeypatch.setattr(llama_cpp, "missing_library", lambda provider: ("libx", "get it"))
+    monkeypatch.setattr(installed, "missing_library", lambda provider: ("libx", "get it"))
     assert backend.available().remedy == "get it"

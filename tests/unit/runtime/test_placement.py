@@ -44,7 +44,7 @@ OFFERS = st.lists(
         device_kind=st.sampled_from(["cpu", "cuda"]),
         memory=st.integers(1, 100),
         slots=st.just(1),
-        devices=st.integers(1, 2),
+        devices=st.integers(0, 2),
     ),
     max_size=3,
 )
@@ -144,6 +144,14 @@ def test_an_offer_over_two_devices_takes_those_with_room() -> None:
     spread = Offer("b", "cuda", 50, 1, devices=3)
     plan = plan_placement([spread], GPUS, [])
     assert plan == Impossible("it needs 0 MB on each of 3 devices and at most 0 MB can be had")
+
+
+def test_what_takes_no_device_is_placed_whatever_else_is_there() -> None:
+    offer = Offer("external:own", "cpu", 0, 3, devices=0)
+    assert plan_placement([offer], [], []) == Place((), offer)
+    full = [Resident("busy", ("cpu",), 60)]
+    cpu = [Capacity("cpu", "cpu", 60)]
+    assert plan_placement([offer], cpu, full, claimed=["cpu"], pressing=True) == Place((), offer)
 
 
 def test_nobody_goes_for_room_that_is_of_no_use_yet() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -62,6 +63,71 @@ async def test_one_that_ignores_every_request_to_end_is_killed_with_its_children
     assert not [process for process in tree if process.is_running() and process.status() != "zombie"]
 
 
+CLEARED = """
+    import os, subprocess, sys, time
+    SLEEP = "import os, time; print(1, flush=True); time.sleep(600)"
+    BEAR = "import subprocess as s, sys, os; p = s.Popen([sys.executable, '-c', sys.argv[1]]," \
+           "stdout=s.PIPE, env={}); print(p.pid, flush=True); p.stdout.readline(); os._exit(0)"
+    said = subprocess.run([sys.executable, "-c", BEAR, SLEEP], stdout=subprocess.PIPE, env={}).stdout
+    print('{"host": "127.0.0.1", "port": %d}' % int(said), flush=True)
+    time.sleep(600)
+"""
+WANDERER = """
+    import json, subprocess, sys, time
+    LEAVE = "import os, sys, time; os.read(0, 1); os.fork() and os._exit(0); os.setsid();" \
+            "os.write(1, b'%d' % os.getpid()); os.close(1); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", LEAVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdin.write(b"x")
+    child.stdin.flush()
+    pid = int(child.stdout.read())
+    child.wait()
+    print(json.dumps({"host": "127.0.0.1", "port": pid}), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        pytest.param(CLEARED, "its session", id="an orphan with a cleared environment"),
+        pytest.param(WANDERER, "its mark", id="one that forked twice and left the session"),
+    ],
+)
+async def test_one_that_got_away_is_found_and_ended(tmp_path: Path, script: str, why: str) -> None:
+    engine = await start(script, tmp_path)
+    away = psutil.Process((await engine.announcement()).port)
+    assert away.ppid() != engine.pid
+    assert away.pid not in engine.pids(), "it has left the family"
+    await asyncio.to_thread(engine.look)
+    assert away.pid in engine.pids(), f"known by {why}, and remembered: its memory counts"
+    os.kill(engine.pid, signal.SIGKILL)
+    await engine.wait()
+    assert away.pid in engine.pids()
+    assert await engine.stop() == ()
+    assert not away.is_running() or away.status() == psutil.STATUS_ZOMBIE
+
+
+HYDRA = """
+    import os, signal, time
+    def grow(*_):
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+    signal.signal(signal.SIGTERM, grow)
+    print('{"host": "127.0.0.1", "port": 1}', flush=True)
+    while True:
+        time.sleep(600)
+"""
+
+
+async def test_what_is_started_while_it_ends_is_ended_too(tmp_path: Path) -> None:
+    engine = await start(HYDRA, tmp_path)
+    await engine.announcement()
+    assert await engine.stop() == ()
+    assert engine.log_tail() == ""
+    assert marked(OWNER_MARK, owner_of(tmp_path)) == set()
+
+
 async def test_one_that_dies_before_it_is_ready_says_how(tmp_path: Path) -> None:
     engine = await start("import sys; sys.stderr.write('no such model'); sys.exit(3)", tmp_path)
     with pytest.raises(EngineFailed, match="exit code 3"):
@@ -106,6 +172,22 @@ async def test_cancelling_a_start_leaves_nothing(tmp_path: Path) -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
+    assert marked(OWNER_MARK, owner_of(tmp_path)) == set()
+
+
+HEIR = """
+    import subprocess, sys
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    sys.exit(4)
+"""
+
+
+async def test_its_end_is_noticed_though_a_child_of_it_holds_its_output_open(tmp_path: Path) -> None:
+    engine = await start(HEIR, tmp_path)
+    with pytest.raises(EngineFailed, match="exit code 4"):
+        await engine.announcement()
+    assert await engine.wait() == "ended with exit code 4"
+    assert await engine.stop() == ()
     assert marked(OWNER_MARK, owner_of(tmp_path)) == set()
 
 

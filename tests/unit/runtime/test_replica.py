@@ -6,7 +6,7 @@ from runtime.replica import TRANSITIONS, IllegalStep, Replica, ReplicaState, Ste
 
 
 def replica(state: ReplicaState) -> Replica:
-    return Replica("r", "m", ("cpu",), "b", memory=1, slots=2, started_at=0.0, state=state)
+    return Replica("r", "m", ("cpu",), "b", reserved=1, slots=2, started_at=0.0, state=state)
 
 
 @pytest.mark.parametrize("state", ReplicaState)
@@ -35,10 +35,10 @@ def test_every_state_can_end() -> None:
 
 def test_its_speed_follows_what_is_observed() -> None:
     one = replica(ReplicaState.READY)
-    one.observe_speed(0, 1.0)
-    one.observe_speed(10, 0.0)
+    one.observe_answer(0, 1.0)
+    one.observe_answer(10, 0.0)
     assert one.tokens_per_second == 0.0
-    one.observe_speed(100, 1.0)
+    one.observe_answer(100, 1.0)
     assert one.tokens_per_second == 100.0
-    one.observe_speed(50, 1.0)
+    one.observe_answer(50, 1.0)
     assert 50.0 < one.tokens_per_second < 100.0

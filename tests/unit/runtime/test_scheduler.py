@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runtime import events as ev
-from runtime.errors import NodeStopping, Overloaded, Warming
+from runtime.errors import LoadFailed, NodeStopping, Overloaded, Warming
 from runtime.events import Need
 from runtime.placement import Capacity, Offer
 from runtime.progress import LoadProgress
@@ -145,6 +145,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.doomed = {*self.doomed, replica_id}
         self.send(ev.Failed(replica_id, "killed"))
 
+    @precondition(lambda self: self.up or self.starting)
+    @rule(data=st.data(), memory=st.integers(0, 120))
+    def measured(self, data: st.DataObject, memory: int) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.up | set(self.starting))))
+        self.send(ev.Measured(replica_id, memory))
+
     @precondition(lambda self: self.to_stop)
     @rule(data=st.data(), held=st.sampled_from([0, 0, 0, 7]))
     def gone(self, data: st.DataObject, held: int) -> None:
@@ -178,7 +184,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def stale_news_is_ignored(self) -> None:
-        for event in (ev.Started("x#0"), ev.Failed("x#0", ""), ev.Gone("x#0"), ev.Prepared("load-0", ())):
+        for event in (
+            ev.Started("x#0"),
+            ev.Failed("x#0", ""),
+            ev.Gone("x#0"),
+            ev.Measured("x#0", 1),
+            ev.Prepared("load-0", ()),
+        ):
             assert self.scheduler.handle(event, self.now) == []
 
     @invariant()
@@ -321,6 +333,22 @@ def test_a_busy_replica_is_drained_before_it_is_unloaded() -> None:
     assert scheduler.handle(ev.Left("w"), 2.0) == [ev.Stop(replica)]
 
 
+def test_a_replica_that_takes_more_than_was_reserved_has_that_counted() -> None:
+    scheduler = with_budget(100)
+    first = ready(scheduler, "m", 40)
+    scheduler.handle(ev.Measured(first, 70), 1.0)
+    scheduler.handle(ev.Measured(first, 30), 2.0)  # what it took once it may take again
+    assert scheduler.ledger.reserved("cpu") == 70
+    (prepare,) = scheduler.handle(ev.Wanted("w", "n", 10.0), 3.0)
+    assert isinstance(prepare, ev.Prepare)
+    effects = scheduler.handle(ev.Prepared(prepare.load_id, (Offer("engine", "cpu", 50, 2),)), 3.0)
+    assert ev.Stop(first) in effects, "the other is idle and makes room"
+    assert not [effect for effect in effects if isinstance(effect, ev.Start)]
+    (start, *_) = scheduler.handle(ev.Gone(first), 4.0)
+    assert isinstance(start, ev.Start | ev.Announce)
+    assert scheduler.ledger.reserved("cpu") == 50
+
+
 def test_memory_that_did_not_come_back_is_not_promised() -> None:
     scheduler = with_budget(100)
     replica = ready(scheduler, "m", 80)
@@ -393,19 +421,42 @@ def test_nobody_is_asked_to_go_for_a_load_that_nobody_waits_for() -> None:
     assert scheduler.replicas[busy].state is ReplicaState.READY
 
 
-def test_a_model_that_pays_stays_for_a_while_though_it_is_idle() -> None:
+def asked_for_four_times() -> tuple[Scheduler, str]:
+    """A model that took two seconds to load, and answers four since 3.0."""
     scheduler = with_budget(100)
-    scheduler.handle(ev.Wanted("first", "paying", 1e9), 0.0)
+    scheduler.handle(ev.Wanted("w0", "paying", 1e9), 0.0)
     scheduler.handle(ev.Prepared("load-1", (Offer("engine", "cpu", 60, 4),)), 0.0)
     (paying,) = scheduler.replicas
     scheduler.handle(ev.Started(paying), 2.0)
-    for number in range(3):
+    for number in range(1, 4):
         scheduler.handle(ev.Wanted(f"w{number}", "paying", 1e9), 3.0)
+    return scheduler, paying
+
+
+def test_a_model_that_is_asked_for_stays_for_its_turn_though_it_is_idle() -> None:
+    scheduler, paying = asked_for_four_times()
     assert prepared(scheduler, "new", 50, now=4.0) == []
-    for waiter in ("first", "w0", "w1", "w2"):
-        assert scheduler.handle(ev.Left(waiter), 5.0) == []
-    assert scheduler.next_deadline() == 9.0, "twice the two seconds of its load"
-    assert scheduler.handle(ev.Tick(), 9.0) == [ev.Stop(paying)]
+    for number in range(4):
+        assert scheduler.handle(ev.Left(f"w{number}", seconds=1.0), 5.0) == []
+    assert scheduler.next_deadline() == 14.0, "four times the load and an answer, since it was ready"
+    assert scheduler.handle(ev.Tick(), 14.0) == [ev.Stop(paying)]
+
+
+def test_a_turn_is_no_longer_than_changes_are_worth() -> None:
+    """What changes cheaply changes often, though it answers all the time."""
+    scheduler, paying = asked_for_four_times()
+    scheduler.handle(ev.Left("w0", seconds=1.0), 4.0)
+    assert prepared(scheduler, "new", 50, now=5.0) == []
+    assert scheduler.next_deadline() == 14.0
+    assert scheduler.handle(ev.Tick(), 14.0) == []
+    assert scheduler.replicas[paying].state is ReplicaState.DRAINING
+
+
+def test_a_turn_has_an_end_though_loads_and_answers_are_long() -> None:
+    scheduler, _ = asked_for_four_times()
+    scheduler.handle(ev.Left("w0", seconds=100.0), 4.0)
+    assert prepared(scheduler, "new", 50, now=5.0) == []
+    assert scheduler.next_deadline() == 32.0
 
 
 def test_a_later_load_never_takes_what_an_earlier_one_waits_for() -> None:
@@ -495,3 +546,48 @@ def test_another_replica_that_fails_to_start_refuses_nobody() -> None:
     scheduler.handle(ev.Gone(start.replica_id), 4.0)
     assert scheduler.next_deadline() == 9.0, "tried again after the cool-down"
     assert starts(scheduler.handle(ev.Tick(), 9.0)) == ["m"]
+
+
+ENDPOINT = Offer("external:own", "cpu", 0, 2, devices=0)
+
+
+def attached(scheduler: Scheduler, now: float = 0.0) -> str:
+    """The id of a replica that is an endpoint of the owner's, with both slots taken."""
+    for number in range(2):
+        scheduler.handle(ev.Wanted(f"w{number}", "theirs", 1e9), now)
+    (load,) = (model.load for model in scheduler.models.values() if model.load)
+    *_, start = scheduler.handle(ev.Prepared(load.id, (ENDPOINT,)), now)
+    assert isinstance(start, ev.Start)
+    assert (start.backend, start.devices) == ("external:own", ())
+    _, *granted = scheduler.handle(ev.Started(start.replica_id), now)
+    assert granted == [ev.Grant(f"w{number}", start.replica_id) for number in range(2)]
+    return start.replica_id
+
+
+def test_an_endpoint_takes_no_memory_and_its_slots_are_all_it_has() -> None:
+    scheduler = Scheduler(SPREAD)
+    scheduler.handle(ev.DevicesChanged((Capacity("cpu", "cpu", 100),)), 0.0)
+    replica = attached(scheduler)
+    assert scheduler.ledger.reserved("cpu") == 0
+    assert scheduler.handle(ev.Wanted("third", "theirs", 1e9), 1.0) == []
+    assert scheduler.handle(ev.Tick(), 10.0) == [], "another replica would ask the same endpoint for more"
+    ready(scheduler, "ours", 100, now=11.0)
+    assert scheduler.replicas[replica].state is ReplicaState.READY, "it is in nobody's way"
+    assert scheduler.handle(ev.Left("w0"), 12.0) == [ev.Grant("third", replica)]
+
+
+def test_an_endpoint_that_is_lost_is_asked_again_at_once_and_then_after_a_cool_down() -> None:
+    scheduler = with_budget(100)
+    replica = attached(scheduler)
+    assert scheduler.handle(ev.Failed(replica, "it does not answer"), 70.0) == [ev.Stop(replica)]
+    assert scheduler.handle(ev.Gone(replica), 70.0) == []
+    scheduler.handle(ev.Wanted("next", "theirs", 1e9), 71.0)
+    (load,) = (model.load for model in scheduler.models.values() if model.load)
+    *_, start = scheduler.handle(ev.Prepared(load.id, (ENDPOINT,)), 71.0)
+    assert isinstance(start, ev.Start)
+    refuse, stop = scheduler.handle(ev.Failed(start.replica_id, "it does not answer"), 71.0)
+    assert isinstance(refuse, ev.Refuse)
+    assert isinstance(refuse.fault, LoadFailed)
+    assert isinstance(stop, ev.Stop)
+    (refuse,) = scheduler.handle(ev.Wanted("soon", "theirs", 1e9), 72.0)
+    assert isinstance(refuse, ev.Refuse)

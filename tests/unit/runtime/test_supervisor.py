@@ -7,17 +7,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from models.catalog import Catalog, FileSource, ModelSpec
+from models.errors import DiskBudgetExceeded
 from models.fit import MIB, MemoryEstimate
 from models.store import ModelStore, StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
-from runtime.devices import MemoryUse
+from runtime.devices import CpuDevice, MemoryUse
 from runtime.errors import (
     EngineUnavailable,
     LoadFailed,
@@ -28,7 +29,7 @@ from runtime.errors import (
 )
 from runtime.process import OWNER_MARK, marked, owner_of
 from runtime.progress import LoadProgress
-from runtime.snapshot import DeviceKind, ModelView
+from runtime.snapshot import DeviceKind, ModelView, ReplicaView
 from runtime.supervisor import Lease, Supervisor, SupervisorSettings
 
 ENGINE = """
@@ -63,18 +64,21 @@ class FakeBackend:
         self.gate = gate
         self.started: list[str] = []
         self.failing = False
+        self.estimated = 60 * MIB
         self.state = Availability(ok=True)
 
     def available(self) -> Availability:
         return self.state
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
-        memory = MemoryEstimate(weights=60 * MIB, kv_cache=0, compute=0, overhead=0)
+        memory = MemoryEstimate(weights=self.estimated, kv_cache=0, compute=0, overhead=0)
         return ReplicaPlan(
             self.name, slots=spec.slots, context_length=spec.context_length, threads=1, memory=memory
         )
 
-    def command(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> LaunchSpec:
+    def command(
+        self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
+    ) -> LaunchSpec:
         self.started.append(spec.id)
         wanted = {"gate": str(self.gate), "fail": self.failing}
         return LaunchSpec(
@@ -86,19 +90,23 @@ class FakeBackend:
 
 
 class FakeDevice:
+    """A small machine; what engines take of it is real."""
+
     id = "cpu"
     kind: DeviceKind = "cpu"
     name = "a machine"
-    memory_total = 100 * MIB
 
-    def memory_use(self, own_pids: object) -> MemoryUse:
-        return MemoryUse(others=0, ours=0)
+    def __init__(self, memory: int) -> None:
+        self.memory_total = memory
+
+    def memory_use(self, own_pids: Collection[int]) -> MemoryUse:
+        return MemoryUse(others=0, ours=CpuDevice().memory_use(own_pids).ours)
 
 
 class Node:
     """A running supervisor and what the tests ask of it."""
 
-    def __init__(self, tmp_path: Path, **settings: object) -> None:
+    def __init__(self, tmp_path: Path, *, memory: int = 100 * MIB, **settings: object) -> None:
         weights = tmp_path / "weights.gguf"
         weights.write_bytes(b"GGUF and nothing more")
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -107,15 +115,16 @@ class Node:
             ModelSpec(id=name, name=name, source=source, sha256=digest, context_length=64, slots=2)
             for name in ("one", "two")
         ]
+        self.store = ModelStore(tmp_path / "models", budget_bytes=1000)
         self.gate = tmp_path / "gate"
         self.backend = FakeBackend(self.gate)
         self.state_dir = tmp_path / "state"
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(
             catalog=Catalog(specs),
-            store=ModelStore(tmp_path / "models"),
+            store=self.store,
             backends=[self.backend],
-            devices=[FakeDevice()],
+            devices=[FakeDevice(memory)],
             settings=SupervisorSettings(state_dir=self.state_dir, **settings),  # type: ignore[arg-type]
             on_change=self._changed.set,
         )
@@ -138,8 +147,10 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp_path: Path, *, gate: bool = True, **settings: object) -> AsyncIterator[Node]:
-    node = Node(tmp_path, **settings)
+async def running(
+    tmp_path: Path, *, gate: bool = True, memory: int = 100 * MIB, **settings: object
+) -> AsyncIterator[Node]:
+    node = Node(tmp_path, memory=memory, **settings)
     if gate:
         node.open_gate()
     task = asyncio.create_task(node.supervisor.run())
@@ -211,6 +222,14 @@ async def test_a_slot_that_comes_free_goes_to_the_organisation_that_holds_fewer(
         await node.until(lambda: len(order) == 4)
         last.set()
     assert order == ["many", "many", "few", "many"]
+
+
+async def test_a_line_that_waits_gets_another_replica_where_the_owner_allows_it(tmp_path: Path) -> None:
+    roomy = running(tmp_path, max_replicas=2, memory=200 * MIB)
+    async with roomy as node, lease(node) as first, lease(node):
+        async with lease(node) as third:
+            assert third.replica_id != first.replica_id
+        assert node.backend.started == ["one", "one"]
 
 
 async def hold(node: Node, model: str = "one") -> None:
@@ -333,6 +352,51 @@ async def test_unload_waits_for_what_is_being_answered(tmp_path: Path) -> None:
         assert node.engines() == set()
 
 
+def can_make_room(node: Node) -> bool:
+    """Whether a pull that needs the whole budget would get it."""
+    try:
+        node.store.reserve(
+            ModelSpec(id="big", name="", source=FileSource(path="/x"), context_length=1), kept=1000
+        )
+    except DiskBudgetExceeded:
+        return False
+    return True
+
+
+async def test_weights_that_are_loaded_or_being_loaded_make_no_room(tmp_path: Path) -> None:
+    async with running(tmp_path, gate=False) as node:
+        loading = asyncio.create_task(node.supervisor.load("one"))
+        await node.until(lambda: bool(node.engines()))
+        (tmp_path / "weights.gguf").unlink()  # the store's link is the only one now, and counts
+        assert not can_make_room(node)
+        node.open_gate()
+        await loading
+        assert node.model().state == "ready"
+        assert not can_make_room(node)
+        assert node.store.marks.used("one") > 0
+        await node.supervisor.unload("one")
+        assert can_make_room(node)
+        assert node.store.list() == []
+
+
+async def test_a_load_that_is_given_up_lets_its_weights_go(tmp_path: Path) -> None:
+    async with running(tmp_path, gate=False) as node:
+        waiting = asyncio.create_task(hold(node))
+        await node.until(lambda: bool(node.engines()))
+        (tmp_path / "weights.gguf").unlink()
+        waiting.cancel()
+        await node.until(lambda: not node.supervisor.snapshot().replicas)
+        assert can_make_room(node)
+
+
+async def test_a_stopped_node_holds_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        await node.supervisor.load("one")
+        (tmp_path / "weights.gguf").unlink()
+        assert not can_make_room(node)
+    assert can_make_room(node)
+
+
 async def test_pull_loads_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as node:
         seen: list[LoadProgress] = []
@@ -392,6 +456,8 @@ async def test_what_it_does_not_have_or_cannot_hold(tmp_path: Path) -> None:
             await hold(node)
         assert not node.model().fits
         assert [model.model for model in node.supervisor.snapshot().models] == ["one"]
+        assert node.supervisor.capabilities("one") == {"chat", "completions"}
+        assert node.supervisor.capabilities("two") is node.supervisor.capabilities("three") is None
 
 
 async def test_stop_drains_for_a_while_and_then_cuts(tmp_path: Path) -> None:
@@ -422,3 +488,49 @@ async def test_cancelling_it_leaves_no_engine(tmp_path: Path) -> None:
     with pytest.raises(NodeStopping):
         await waiter
     assert node.engines() == set()
+
+
+def replica(node: Node) -> ReplicaView | None:
+    return next(iter(node.supervisor.snapshot().replicas), None)
+
+
+async def test_what_an_engine_takes_counts_at_once_and_is_reserved_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.supervisor._WATCH_EVERY_S", 0.02)
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.until(lambda: bool((view := replica(node)) and view.measured_bytes > 0))
+        view, device = replica(node), node.supervisor.snapshot().devices[0]
+        assert view is not None
+        assert view.reserved_bytes == MIB < view.measured_bytes
+        assert device.memory_reserved >= view.measured_bytes
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        after = replica(node)
+        assert after is not None
+        assert after.reserved_bytes >= view.measured_bytes
+
+
+async def test_a_replica_that_goes_before_it_was_looked_at_is_measured_at_its_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.supervisor.unload("one")
+        await node.supervisor.load("one")
+        view = replica(node)
+        assert view is not None
+        assert view.reserved_bytes > 4 * MIB
+
+
+async def test_an_engine_that_takes_what_is_not_there_has_the_next_model_refused(tmp_path: Path) -> None:
+    """Known to take more than the machine has, it is not started again, and the reason has the numbers."""
+    async with running(tmp_path, ram_budget_bytes=4 * MIB) as node:
+        node.backend.estimated = MIB
+        await node.supervisor.load("one")
+        await node.supervisor.unload("one")
+        with pytest.raises(ModelDoesNotFit, match=r"it needs .* MB and at most 4 MB can be had"):
+            await node.supervisor.load("one")
+        assert not node.model().fits

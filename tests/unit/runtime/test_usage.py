@@ -132,3 +132,14 @@ def test_whether_a_piece_would_say_done_is_known_before_it_is_added(pieces: list
         foreseen = ends.would_say_done(piece)
         ends.add(piece)
         assert foreseen == ends.says_done
+
+
+@given(cuts=st.lists(st.integers(min_value=0, max_value=5000), max_size=40))
+def test_a_count_that_nobody_asked_for_comes_as_a_comment(cuts: list[int]) -> None:
+    body = chunk("hello") + b": usage " + json.dumps(USAGE).encode() + b"\n\n" + DONE
+    assert find_usage(ends_of(body, cuts), streamed=True) == TokenUsage(12, 0, 34)
+
+
+def test_a_comment_that_the_model_wrote_is_text() -> None:
+    body = chunk('\n: usage {"prompt_tokens": 1}\n') + DONE
+    assert find_usage(ends_of(body), streamed=True) is None

@@ -24,7 +24,10 @@ STOP_S = 0.5
 
 @dataclass(frozen=True)
 class Model:
-    """What a model takes; `starts_badly` and `crashes` are chances of a start and of a run of it."""
+    """What a model takes; what it `takes` once it runs may be more, and is measured.
+
+    `starts_badly` and `crashes` are chances of a start and of a run of it.
+    """
 
     name: str
     memory: int
@@ -32,6 +35,7 @@ class Model:
     slots: int = 2
     kind: DeviceKind = "cpu"
     devices: int = 1
+    takes: int = 0
     starts_badly: float = 0.0
     crashes: float = 0.0
 
@@ -67,6 +71,10 @@ class Engine:
     stopping: bool = False
     running: set[str] = field(default_factory=set)
 
+    @property
+    def memory(self) -> int:
+        return max(self.model.memory, self.model.takes if self.ready else 0)
+
 
 class World:
     """Runs one scheduler. `want` makes clients, `at` anything else; then `run`."""
@@ -85,6 +93,7 @@ class World:
         self.chance = random.Random(seed)
         self.now = 0.0
         self.clients: dict[str, Client] = {}
+        self.waiting: list[Client] = []
         self.engines: dict[str, Engine] = {}
         self.held: dict[str, tuple[tuple[str, ...], int]] = {}
         self.preparing: dict[str, str] = {}
@@ -168,6 +177,7 @@ class World:
 
     def _arrive(self, client: Client) -> None:
         self.clients[client.id] = client
+        self.waiting.append(client)
         wanted = ev.Wanted(client.id, client.model, client.deadline, client.need, client.share)
         self.send(wanted)
 
@@ -254,7 +264,7 @@ class World:
 
     def used(self, device: str) -> int:
         held = sum(memory for devices, memory in self.held.values() if device in devices)
-        return held + sum(e.model.memory for e in self.engines.values() if device in e.devices)
+        return held + sum(e.memory for e in self.engines.values() if device in e.devices)
 
     def _up(self, replica_id: str) -> None:
         engine = self.engines.get(replica_id)
@@ -268,6 +278,7 @@ class World:
         self.ready.append((self.now, engine.model.name))
         if self.chance.random() < engine.model.crashes:
             self.at(self.now + self.chance.uniform(0, 20), lambda: self.crash(replica_id))
+        self.send(ev.Measured(replica_id, engine.memory))
         self.send(ev.Started(replica_id))
 
     def _stop(self, replica_id: str) -> None:
@@ -280,7 +291,7 @@ class World:
 
     def _gone(self, replica_id: str) -> None:
         engine = self.engines.pop(replica_id)
-        kept = engine.model.memory // 2 if self.chance.random() < self.keeps_memory else 0
+        kept = engine.memory // 2 if self.chance.random() < self.keeps_memory else 0
         if kept:
             self.held[replica_id] = (engine.devices, kept)
             self.at(self.now + 10.0, lambda: self._released(replica_id))
@@ -293,10 +304,9 @@ class World:
     # -- what must never be
 
     def _check(self) -> None:
-        waiting = {c.model for c in self.clients.values() if not c.answered and not c.left}
-        late = [
-            c.id for c in self.clients.values() if not c.answered and not c.left and c.deadline < self.now
-        ]
+        self.waiting = [c for c in self.waiting if not c.answered and not c.left]
+        waiting = {c.model for c in self.waiting}
+        late = [c.id for c in self.waiting if c.deadline < self.now]
         assert not late, f"{late} were forgotten"
         loading = [e.model.name for e in self.engines.values() if not (e.ready or e.dead or e.stopping)]
         assert len(loading) == len(set(loading)), "two loads of one model"

@@ -27,7 +27,8 @@ def random_models(chance: random.Random, model: Made, *, trouble: float) -> list
     return [
         model(
             name=f"m{number}",
-            memory=chance.randint(5, 60),
+            memory=(memory := chance.randint(5, 60)),
+            takes=memory + chance.choice([0, 0, 1, 20]),
             load_s=chance.choice([0.1, 1.0, 5.0, 20.0]),
             slots=chance.randint(1, 4),
             kind=(kind := chance.choice(["cpu", "cuda", "cuda"])),

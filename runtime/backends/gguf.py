@@ -1,0 +1,72 @@
+"""What every way to run a GGUF file with llama.cpp shares: the plan, the task, and reading its log.
+
+Knows llama.cpp's memory and words; must not know how any build of it is started.
+"""
+
+import re
+
+from models.catalog import ModelSpec
+from models.errors import FormatUnsupported
+from models.fit import estimate
+from models.formats import read_gguf_header
+from models.store import StoredModel
+from runtime.backends.base import EngineOptions, ReplicaPlan
+from runtime.devices import engine_threads
+
+START_TIMEOUT_S = 120.0
+_SLOWEST_LOAD_BYTES_PER_S = 20e6
+_ERROR_LINE = re.compile(r"^\S+ E [^:]*: (?P<text>.+)$", re.MULTILINE)
+_PYTHON_ERROR = re.compile(r"^(?:[a-z_]+\.)*[A-Z]\w*(?:Error|Exception): (\S.*)$", re.MULTILINE)
+_LONGEST = 300
+_PATH = re.compile(r"'?/[^\s']+'?")
+
+
+def plan(
+    backend: str, spec: ModelSpec, stored: StoredModel, options: EngineOptions, *, accelerated: bool = False
+) -> ReplicaPlan:
+    """The catalog's context and slots, unless the owner set others, never beyond what the model knows.
+
+    Args:
+        backend: the name of the one that will run it.
+        spec: the catalog's entry.
+        stored: the weights.
+        options: what the owner set.
+        accelerated: whether its scratch memory lies on a GPU.
+
+    Raises:
+        models.errors.FormatUnsupported: not a GGUF file.
+    """
+    header = read_gguf_header(stored.path)
+    if header.context_length < 1:
+        raise FormatUnsupported(stored.path, "it names no context length")
+    context = min(options.context_length or spec.context_length, header.context_length)
+    slots = options.slots or spec.slots
+    memory = estimate(
+        header, size_bytes=stored.size_bytes, context=context, slots=slots, accelerated=accelerated
+    )
+    threads = options.threads or engine_threads()
+    return ReplicaPlan(backend, slots=slots, context_length=context, threads=threads, memory=memory)
+
+
+def start_timeout_s(stored: StoredModel) -> float:
+    """Seconds until a start is given up: a slow disk still has time to read the weights."""
+    return START_TIMEOUT_S + stored.size_bytes / _SLOWEST_LOAD_BYTES_PER_S
+
+
+def task(spec: ModelSpec) -> str:
+    """llama.cpp serves one kind of task: generating excludes embedding, and both exclude ranking."""
+    if spec.capabilities & {"chat", "completions"}:
+        return "generate"
+    return "rerank" if "rerank" in spec.capabilities else "embed"
+
+
+def cause(log: str) -> str:
+    """The first error llama.cpp logged: those after it only say who else gave up. Holds no path."""
+    found = _ERROR_LINE.search(log)
+    return _PATH.sub("the file", found["text"]) if found else ""
+
+
+def python_error(log: str) -> str:
+    """The last error of a Python program's log, without paths; empty where it tells none."""
+    found = _PYTHON_ERROR.findall(log)
+    return _PATH.sub("the file", found[-1])[:_LONGEST] if found else ""

@@ -1,0 +1,90 @@
+"""llama.cpp, by the `llama-cpp-python` package: GGUF on the CPU, or on what the owner compiled it for.
+
+Its model answers one request at a time, so it reports one slot whatever is asked for: requests wait in the
+node's line, where they are counted, and none is ever interrupted for another.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from models.catalog import ModelSpec
+from models.fit import BATCH_TOKENS
+from models.store import StoredModel
+from runtime.backends import gguf
+from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.installed import availability
+from runtime.engines import EngineEnvironment
+from runtime.snapshot import DeviceKind
+
+_SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
+_LOOPBACK = "127.0.0.1"
+# The package and its web server beside llama.cpp's own (measured with SmolLM2 at 256, 1024 and 2048 tokens).
+_PYTHON_BYTES = 44 * 1024 * 1024
+
+
+class LlamaCppPythonBackend:
+    """Starts `llama_cpp_python_server.py` in the engine's environment."""
+
+    name = "llama_cpp_python"
+    provider = "llama-cpp-python"
+    formats = frozenset({"gguf"})
+    device_kinds: tuple[DeviceKind, ...] = ("cpu",)
+
+    def __init__(self, environment: EngineEnvironment) -> None:
+        self._environment = environment
+
+    def available(self) -> Availability:
+        """Whether the engine is installed and the machine has the library it needs."""
+        return availability(self._environment, engine=self.name, title="llama-cpp-python")
+
+    def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
+        """As `runtime.backends.gguf.plan`, of one slot."""
+        planned = gguf.plan(self.name, spec, stored, replace(options, slots=1))
+        return replace(
+            planned, memory=replace(planned.memory, overhead=planned.memory.overhead + _PYTHON_BYTES)
+        )
+
+    def command(
+        self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
+    ) -> LaunchSpec:
+        """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
+        key = secrets.token_urlsafe(32)
+        parameters = {
+            "parent_pid": os.getpid(),
+            "host": _LOOPBACK,
+            "key": key,
+            "settings": self._settings(spec, stored, plan),
+        }
+        return LaunchSpec(
+            argv=(str(self._environment.python), "-I", str(_SCRIPT)),
+            env={"CUDA_VISIBLE_DEVICES": ",".join(device for device in devices if device != "cpu")},
+            headers=(("authorization", f"Bearer {key}"),),
+            stdin=json.dumps(parameters).encode() + b"\n",
+            start_timeout_s=gguf.start_timeout_s(stored),
+        )
+
+    def _settings(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> dict[str, object]:
+        """The package's settings, by the names it gives them."""
+        settings: dict[str, object] = {
+            "model": str(stored.path),
+            "model_alias": spec.id,
+            "n_ctx": plan.context_length,
+            "n_batch": BATCH_TOKENS,
+            "n_threads": plan.threads,
+            "n_threads_batch": plan.threads,
+            # It would keep the scores of every word it knows for every token of the prompt.
+            "logits_all": False,
+            "embedding": gguf.task(spec) == "embed",
+            "interrupt_requests": False,
+            "verbose": False,
+        }
+        # The one format of its own that makes calls out of what a model says.
+        return settings | ({"chat_format": "chatml-function-calling"} if "tools" in spec.capabilities else {})
+
+    def explain(self, log: str) -> str:
+        """As `runtime.backends.gguf.cause`, or the last error that Python tells."""
+        return gguf.cause(log) or gguf.python_error(log)

