@@ -5,6 +5,7 @@
 #   make check          format, lint, types, layering, shell
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
+#   make test-upgrade   from version to version and back, killed at every step: six minutes
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
@@ -19,7 +20,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-compiled test-upgrade soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,6 +63,9 @@ test-vllm: $(VENV)/.ready-dev fixtures-vllm
 
 test-compiled: $(VENV)/.ready-dev fixtures-compiled
 	$(BIN)/python -m pytest -m compiled tests/backends
+
+test-upgrade: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m upgrade tests/integration/runtime
 
 soak: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends

@@ -26,6 +26,8 @@ from runtime.versions import Versions, program_of, runs_from
 SOUND_S = 120.0
 """Until then the new version must be what the old one was; a Hub that restarts comes back sooner."""
 _STOP_MARGIN_S = 60.0
+# What was never sound gets less time to end by itself than what served until now.
+_LEAVE_MARGIN_S = 10.0
 _EVERY_S = 0.25
 
 Tell = Callable[[str], None]
@@ -63,7 +65,7 @@ class ServiceNode:
         self._service = service
         self._state_dir = state_dir
         self._before = before
-        self._stop_s = stop_s + _STOP_MARGIN_S
+        self._stop_s = stop_s
         self._sound_s = sound_s
 
     async def go_over(self, versions: Versions, new: Path, tell: Tell) -> None:
@@ -110,7 +112,7 @@ class ServiceNode:
             await self._end(version)
 
     async def _end(self, stuck: Path | None) -> None:
-        """Tell the node to come again, and return once it has ended; a deaf one of `stuck` is killed."""
+        """Tell the node to come again, and return once its process has ended; one of `stuck` is made to."""
         before = await ask(self._state_dir)
         if before is None:
             if stuck is not None:
@@ -119,10 +121,13 @@ class ServiceNode:
         with suppress(DaemonUnreachable):  # it has ended meanwhile
             async with ControlClient.connect(self._state_dir) as client:
                 await client.restart()
-        end = time.monotonic() + self._stop_s
-        while (now := await ask(self._state_dir)) is not None and now["pid"] == before["pid"]:
+        end = time.monotonic() + self._stop_s + (_STOP_MARGIN_S if stuck is None else _LEAVE_MARGIN_S)
+        while (await asyncio.to_thread(self._service.state)).pid == before["pid"]:
             if time.monotonic() > end:
-                raise UpgradeFailed(f"the node (pid {before['pid']}) does not end")
+                if stuck is None:
+                    raise UpgradeFailed(f"the node (pid {before['pid']}) does not end")
+                await self._kill(stuck)
+                return
             await asyncio.sleep(_EVERY_S)
 
     async def _kill(self, version: Path) -> None:

@@ -205,6 +205,7 @@ class Installation:
             "PATH": self.manager.path,
             "PYTHON": sys.executable,
             "PORTEN_LOCAL_PORT": "0",
+            "PORTEN_DRAIN_S": "3",
             "PORTEN_YIELD_ON_BATTERY": "false",
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(300)]
 
 FIRST, NEXT, UNLOADABLE, DIES, NEVER_DIALS, NEVER_LISTENS, LIES = (f"7.{number}.0" for number in range(1, 8))
 
