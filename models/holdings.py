@@ -70,6 +70,9 @@ class Holdings:
 
         Nobody can begin to use them while the block lasts.
         """
+        if self.references.has_unreadable():  # whose weights they name, and whether pinned, is not known
+            yield []
+            return
         with ExitStack() as unused:
             found = [candidate for blob in self.blobs if (candidate := self._evictable(blob, for_model))]
             yield [candidate for candidate in found if self._is_free(candidate.digest, unused)]

@@ -24,7 +24,8 @@ def sweep_finished(holdings: Holdings, damaged: Path, now: float) -> int:
     kept = {reference.digest for reference in holdings.references}
     freed = 0
     for blob in holdings.blobs:
-        if is_leaving(blob) or (PREFIX + blob.name not in kept and _is_abandoned(blob, now)):
+        unnamed = PREFIX + blob.name not in kept and not holdings.references.has_unreadable()
+        if is_leaving(blob) or (unnamed and _is_abandoned(blob, now)):
             freed += holdings.blobs.drop(blob.name)
     for path in sorted(damaged.iterdir()) if damaged.is_dir() else ():
         if _is_abandoned(path, now):

@@ -102,8 +102,14 @@ class References:
         self._disk.unlink(self._path(model_id))
 
     def __iter__(self) -> Iterator[Reference]:
-        paths = sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
-        return (found for path in paths if (found := self._decode(path)) is not None)
+        return (found for path in self._paths() if (found := self._decode(path)) is not None)
+
+    def has_unreadable(self) -> bool:
+        """Whether a ref cannot be understood, as one of a later release: what it keeps is not known then."""
+        return any(self._decode(path) is None for path in self._paths())
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
 
     def _decode(self, path: Path) -> Reference | None:
         try:

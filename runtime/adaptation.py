@@ -16,7 +16,21 @@ from runtime.usage import COMMENT
 MAX_HELD_BYTES = 256 * 1024
 STREAMING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 LEADS_ELSEWHERE = frozenset(
-    {"api_base", "base_url", "api_key", "custom_llm_provider", "fallbacks", "models", "provider", "route"}
+    {
+        "api_base",
+        "api_key",
+        "base_url",
+        "content_policy_fallbacks",
+        "context_window_fallbacks",
+        "custom_llm_provider",
+        "extra_body",
+        "fallbacks",
+        "model_list",
+        "models",
+        "provider",
+        "route",
+        "user_config",
+    }
 )
 """Members by which gateways let a request choose another server or model than the owner's settings name."""
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -44,13 +58,19 @@ def adapt(body: bytes, path: str, model: str) -> Adapted:
     members = _members(body)
     if members is None:
         raise RequestRefused("invalid_json", "the body is not a JSON object")
-    if elsewhere := sorted(LEADS_ELSEWHERE & members.keys()):
+    if elsewhere := sorted(name for name in members if _leads_elsewhere(name)):
         raise RequestRefused(
             "unsupported_parameter", "The model's endpoint is its owner's to choose.", param=elsewhere[0]
         )
     members["model"] = _raw(model)
     unasked = path in STREAMING_PATHS and _have_counted(members)
     return Adapted(msgspec.json.encode(members), unasked)
+
+
+def _leads_elsewhere(name: str) -> bool:
+    """Servers written in Go take a member by any case of its name: `Model` would stand in for `model`."""
+    folded = name.casefold()
+    return folded in LEADS_ELSEWHERE or (folded == "model" and name != "model")
 
 
 def _members(text: bytes | msgspec.Raw) -> Members | None:

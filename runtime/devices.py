@@ -164,9 +164,18 @@ class CudaDevice:
         self.memory_total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
 
     def memory_use(self, own_pids: Collection[int]) -> MemoryUse:
-        """Bytes in use now, by process id as the driver sees it."""
-        used = int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
-        processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        """Bytes in use now, by process id as the driver sees it; tried on a simulated driver only.
+
+        A driver that fails, as one that was upgraded under the node, leaves nothing to plan with: all of the
+        device counts as used by others.
+        """
+        try:
+            used = int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except self._nvml.NVMLError as error:
+            fields = {"event": "nvml_failed", "device": self.id, "reason": str(error)}
+            logger.warning("the GPU's driver does not answer: nothing is planned on it", extra=fields)
+            return MemoryUse(others=self.memory_total, ours=0)
         # The driver gives None where it may not tell, as inside some containers.
         ours = sum(int(p.usedGpuMemory or 0) for p in processes if p.pid in own_pids)
         return MemoryUse(others=max(0, used - ours), ours=ours)

@@ -101,16 +101,23 @@ class OwnersEndpoint:
             if self._trust is None:
                 self._trust = await asyncio.to_thread(_trusted, self.settings)
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                return await self._ask(self._trust)
+                return self._noted(await self._ask(self._trust))
         except _NotTrusted as problem:
             return problem.trouble
         except EngineUnreachable as error:
+            self._trust = None
             remedy = "start it, or correct its `url` (a private authority belongs in `ca_file`)"
             return Trouble(_predicate(error), remedy)
         except EngineFailed as error:
             return Trouble(_predicate(error), "look at its own log", is_clear=False)
         except TimeoutError:
             return Trouble("does not answer in time", "look at its own log", is_clear=False)
+
+    def _noted(self, found: Look) -> Look:
+        """The key or the authority may be corrected where something is wrong: they are read anew then."""
+        if isinstance(found, Trouble) and found.is_clear:
+            self._trust = None
+        return found
 
     async def _ask(self, trust: _Trust) -> Look:
         where = self._endpoint(trust)

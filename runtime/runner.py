@@ -120,7 +120,9 @@ class ReplicaRunner:
         ours = [
             (replica_id, engine, engine.process)
             for replica_id, engine in self.engines.items()
-            if engine.process is not None and (not replica_ids or replica_id in replica_ids)
+            # While it loads it may hold its weights twice: that is no measure of what it takes.
+            if engine.process is not None and engine.endpoint is not None
+            if not replica_ids or replica_id in replica_ids
         ]
         async with self._measuring:
             taken = await asyncio.to_thread(

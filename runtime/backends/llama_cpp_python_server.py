@@ -22,6 +22,7 @@ engine_side = importlib.import_module("engine_side")
 
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 _DONE = b"data: [DONE]"
+_NO_GRAMMAR = b"this engine cannot keep to that schema or tool"
 
 
 class Work:
@@ -55,6 +56,8 @@ class Model:
             return watcher.watched(llama, tokens, *args, **options)
 
         llama_cpp.Llama.generate = generate
+        for name in ("llama_sampler_init_grammar", "llama_sampler_init_grammar_lazy_patterns"):
+            refuse_null(importlib.import_module("llama_cpp.llama_cpp"), name)
 
     def watched(self, llama: Any, tokens: Any, *args: Any, **options: Any) -> Iterator[int]:
         """The tokens of `Llama.generate`, as long as somebody waits for them."""
@@ -65,6 +68,21 @@ class Model:
                 return
             work.completion += not self._is_end(vocabulary, token)
             yield token
+
+
+def refuse_null(module: Any, name: str) -> None:
+    """Have a maker of grammars raise where it gives none: sampling with that would end the process.
+
+    Schemas and names of tools become grammars too, and not each can be read back.
+    """
+    make = getattr(module, name)
+
+    def made(*args: Any) -> Any:
+        if not (sampler := make(*args)):
+            raise ValueError(_NO_GRAMMAR.decode())
+        return sampler
+
+    setattr(module, name, made)
 
 
 class Completions:
@@ -171,7 +189,8 @@ class Answer:
         body = message.get("body", b"")
         if self._start is not None:
             start, self._start = self._start, None
-            await self._send({**start, "status": 400} if b"validation error" in body else start)
+            theirs = b"validation error" in body or _NO_GRAMMAR in body
+            await self._send({**start, "status": 400} if theirs else start)
         await self._send({**message, "body": self._mended(body)} if body else message)
 
     def _mended(self, body: bytes) -> bytes:

@@ -19,7 +19,7 @@ from models.store import StoredModel
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.backends.installed import availability
 from runtime.backends.vllm_log import cause
-from runtime.backends.vllm_memory import BATCH_TOKENS, estimate
+from runtime.backends.vllm_memory import batch_tokens, estimate
 from runtime.devices import engine_threads
 from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
@@ -29,7 +29,13 @@ _LOOPBACK = "127.0.0.1"
 # Importing torch, compiling for the model's shapes the first time: minutes on a slow machine.
 _START_TIMEOUT_S = 600.0
 _SLOWEST_LOAD_BYTES_PER_S = 20e6
-_QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_QUIET = {
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
 
 
 class VllmBackend:
@@ -99,7 +105,7 @@ class VllmBackend:
             "served_model_name": [spec.id],
             "max_model_len": plan.context_length,
             "max_num_seqs": plan.slots,
-            "max_num_batched_tokens": max(BATCH_TOKENS, plan.context_length),
+            "max_num_batched_tokens": batch_tokens(plan.context_length),
             "tensor_parallel_size": shards,
             # The node counts tokens whether or not the client asked for them.
             "enable_force_include_usage": True,
@@ -107,6 +113,8 @@ class VllmBackend:
             "enable_auto_tool_choice": "tools" in spec.capabilities,
             "tool_call_parser": "hermes" if "tools" in spec.capabilities else None,
             "disable_uvicorn_access_log": True,
+            # A picture comes within the request: what a URL in one names is never fetched, from anywhere.
+            "allowed_media_domains": ["none.invalid"],
             "kv_cache_memory_bytes": plan.memory.kv_cache // shards,
             # Without a compiler nothing can be compiled for the model's shapes.
             "enforce_eager": self._kind == "cpu" and shutil.which("c++") is None,
@@ -134,5 +142,8 @@ class VllmBackend:
 
 
 def _shards(header: SafetensorsHeader) -> tuple[int, ...]:
-    """Over how many GPUs of one machine tensor parallelism can go: its heads are dealt out evenly."""
-    return tuple(count for count in (1, 2, 4, 8) if header.heads % count == 0)
+    """Over how many GPUs of one machine its heads are dealt out evenly; beyond that the cache is copied."""
+    kept = [heads for heads in header.kv_heads if heads] or [header.heads]
+    return tuple(
+        count for count in (1, 2, 4, 8) if not header.heads % count and not any(n % count for n in kept)
+    )

@@ -33,7 +33,7 @@ def estimate(header: SafetensorsHeader, *, context: int, slots: int, kind: str) 
     return MemoryEstimate(
         weights=header.tensor_bytes // (2 if header.dtype == "F32" else 1),
         kv_cache=_cache(header, context, slots),
-        compute=_compute(header, slots),
+        compute=_compute(header, slots, batch_tokens(context)),
         overhead=OVERHEAD_BYTES[kind],
     )
 
@@ -44,6 +44,11 @@ def _cache(header: ModelHeader, context: int, slots: int) -> int:
     return sum(header.kv_heads) * (header.key_length + header.value_length) * _ELEMENT_BYTES * tokens
 
 
-def _compute(header: ModelHeader, slots: int) -> int:
+def batch_tokens(context: int) -> int:
+    """Tokens that one step computes at most: a prompt that fills the context is computed in one."""
+    return max(BATCH_TOKENS, context)
+
+
+def _compute(header: ModelHeader, slots: int, batch: int) -> int:
     states = _HIDDEN_COPIES * header.embedding_length + _FEED_FORWARD_COPIES * header.feed_forward_length
-    return _F32_BYTES * (BATCH_TOKENS * states + header.vocabulary_size * slots)
+    return _F32_BYTES * (batch * states + header.vocabulary_size * slots)

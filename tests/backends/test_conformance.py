@@ -213,6 +213,29 @@ async def test_an_answer_keeps_to_its_schema(engine: Any) -> None:
     assert json.loads(answer["choices"][0]["message"]["content"])["colour"] in ("red", "blue")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "no"}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"type": "string", "pattern": r"^[\d]{3}$"}},
+            }
+        },
+        {
+            "tools": [{"type": "function", "function": TOOL | {"name": 'a"b'}}],
+            "tool_choice": {"type": "function", "function": {"name": 'a"b'}},
+        },
+    ],
+    ids=["an unknown type", "a pattern that no grammar has", "a tool with a quote in its name"],
+)
+async def test_what_it_cannot_keep_to_ends_no_engine(engine: Any, options: dict[str, object]) -> None:
+    await engine.chat(max_tokens=8, **options)
+    assert engine.process.alive
+    assert (await engine.chat()).status_code == 200
+
+
 async def test_its_log_holds_nothing_of_what_was_asked_or_answered(engine: Any) -> None:
     marker = "XYLOPHONEMARKER"
     await engine.chat(f"Repeat: {marker}")

@@ -165,3 +165,11 @@ def test_a_line_without_end_is_not_kept_for_ever() -> None:
     assert hider.feed(b"x" * MAX_HELD_BYTES) == b""
     assert hider.feed(b"y") == b"x" * MAX_HELD_BYTES + b"y"
     assert not hider.holds
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "Api_Base", "user_config"])
+def test_no_spelling_of_a_member_leads_elsewhere(name: str) -> None:
+    body = json.dumps({"model": "mine", name: "gpt-oss:120b-cloud"}).encode()
+    with pytest.raises(RequestRefused) as refused:
+        adapt(body, "/v1/chat/completions", "llama3:8b")
+    assert refused.value.param == name

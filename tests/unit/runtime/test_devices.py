@@ -85,6 +85,9 @@ def test_an_engine_leaves_a_core_to_its_neighbours(
 
 
 class FakeNvml:
+    class NVMLError(Exception):
+        pass
+
     """The driver's library on a machine with one GPU, two processes of ours and one of another's."""
 
     def nvmlDeviceGetUUID(self, handle: object) -> str:  # noqa: N802
@@ -152,3 +155,12 @@ def test_the_budget_is_the_owners_within_what_others_leave(
     (reading,) = Budgets([FixedDevice(kind, others)], ram=ram, vram=vram).read([])
     assert reading.budget == budget
     assert reading.capacity.budget == budget
+
+
+def test_a_driver_that_fails_leaves_nothing_to_plan_with() -> None:
+    class Broken(FakeNvml):
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> list[SimpleNamespace]:  # noqa: N802
+            raise self.NVMLError("Driver/library version mismatch")
+
+    device = CudaDevice(Broken(), object())
+    assert device.memory_use({1}) == MemoryUse(others=device.memory_total, ours=0)

@@ -14,7 +14,7 @@ from runtime.backends import installed, vllm
 from runtime.backends.base import EngineOptions
 from runtime.backends.vllm import VllmBackend
 from runtime.backends.vllm_log import cause
-from runtime.backends.vllm_memory import BLOCK_TOKENS, estimate
+from runtime.backends.vllm_memory import BLOCK_TOKENS, batch_tokens, estimate
 from runtime.engines import EngineEnvironment
 
 HEADER = SafetensorsHeader(
@@ -117,12 +117,35 @@ def test_what_the_catalog_says_reaches_the_engine(tmp_path: Path, stored: Stored
 
 def test_a_model_goes_over_as_many_gpus_as_its_heads_divide_by(tmp_path: Path, stored: StoredModel) -> None:
     plan = backend(tmp_path, "vllm").plan(SPEC, stored, EngineOptions())
-    assert plan.shards == (1, 2, 4)
+    assert plan.shards == (1, 2)
     assert backend(tmp_path).plan(SPEC, stored, EngineOptions()).shards == (1,)
     each = [plan.memory_on_each(count) for count in plan.shards]
     assert each[0] == plan.memory.total
     assert each == sorted(each, reverse=True)
     assert each[-1] > plan.memory.overhead + plan.memory.compute
+
+
+def test_it_goes_over_no_more_gpus_than_its_cache_can_be_dealt_to(
+    tmp_path: Path, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "read_safetensors_header", lambda path: replace(HEADER, heads=16))
+    assert backend(tmp_path, "vllm").plan(SPEC, stored, EngineOptions()).shards == (1, 2)
+
+
+def test_scratch_memory_is_for_as_many_tokens_as_one_step_computes(
+    tmp_path: Path, stored: StoredModel
+) -> None:
+    long, short = (estimate(HEADER, context=context, slots=1, kind="cuda") for context in (32_768, 2048))
+    assert long.compute > 10 * short.compute
+    plan = backend(tmp_path).plan(SPEC, stored, EngineOptions())
+    arguments = parameters(backend(tmp_path).command(SPEC, stored, plan))["arguments"]
+    assert arguments["max_num_batched_tokens"] == batch_tokens(plan.context_length)
+
+
+def test_no_url_in_a_request_is_fetched(tmp_path: Path, stored: StoredModel) -> None:
+    launch = backend(tmp_path).command(SPEC, stored, backend(tmp_path).plan(SPEC, stored, EngineOptions()))
+    assert parameters(launch)["arguments"]["allowed_media_domains"] == ["none.invalid"]
+    assert launch.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
 
 
 def test_the_gpus_that_placement_chose_are_those_it_sees(tmp_path: Path, stored: StoredModel) -> None:
