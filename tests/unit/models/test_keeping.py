@@ -217,3 +217,15 @@ def test_the_damaged_files_of_a_folder_are_named(store: ModelStore) -> None:
 def test_what_is_not_here_cannot_be_checked(store: ModelStore, model_id: str) -> None:
     with pytest.raises(ModelNotFound):
         store.check(model_id)
+
+
+def test_nothing_makes_room_while_a_ref_cannot_be_understood(store: ModelStore, tmp_path: Path) -> None:
+    """A later release may have pinned what it names: after a rollback that cannot be read."""
+    kept = publish(store, "old", b"o" * 40, NOW)
+    publish(store, "later", b"l" * 40, NOW + 5)
+    (ref,) = (tmp_path / "models" / "refs").glob("later.json")
+    ref.write_bytes(b'{"model": "later", "source": {"kind": "of tomorrow"}}')
+    with pytest.raises(DiskBudgetExceeded):
+        store.reserve(spec_of("coming"), kept=30)
+    assert kept.path.exists()
+    assert ids(store) == ["old"]
