@@ -22,8 +22,8 @@ from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
 _LOOPBACK = "127.0.0.1"
-# The package and its web server beside llama.cpp's own, measured with SmolLM2: 44 MiB after plain chats of 256
-# to 2048 tokens, 75 to 85 after tools, schemas and prompts that fill the context.
+# The package and its web server beside llama.cpp's own, measured with SmolLM2: 44 MiB after plain chats of
+# 256 to 2048 tokens, 75 to 85 after tools, schemas and prompts that fill the context.
 _PYTHON_BYTES = 76 * 1024 * 1024
 
 
