@@ -13,7 +13,6 @@ speaks to its parent so:
 import atexit
 import ctypes
 import faulthandler
-import http.client
 import json
 import os
 import resource
@@ -46,7 +45,7 @@ def attend(log: "Log") -> None:
     pumping = threading.Thread(target=log.pump, daemon=True)
     pumping.start()
     atexit.register(log.finish, pumping)  # what it said last, a reason perhaps, must not be lost
-    threading.Thread(target=_await_end, daemon=True).start()
+    threading.Thread(target=await_end, daemon=True).start()
 
 
 def _read_line() -> bytes:
@@ -81,7 +80,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _await_end() -> None:
+def await_end() -> None:
     """Go when the parent closes stdin; the children follow."""
     while os.read(0, _PIECE):
         pass
@@ -108,6 +107,8 @@ class Log:
 
     def finish(self, pumping: threading.Thread) -> None:
         """Let what is in the pipe get through; children that hold it open are not waited for long."""
+        if not self._open:  # from the first request on, last words may hold pieces of one
+            return
         for standard in (1, 2):
             os.dup2(self._to, standard)
         pumping.join(_LAST_WORDS_S)
@@ -134,6 +135,8 @@ def announce_later(log: Log, wanted: dict[str, Any], port: int, began: float) ->
 
 
 def _answers(wanted: dict[str, Any], port: int) -> bool:
+    import http.client  # noqa: PLC0415 - tens of milliseconds, which an engine that tells its port need not pay
+
     connection = http.client.HTTPConnection(wanted["host"], port, timeout=_LOOK_TIMEOUT_S)
     try:
         connection.request("GET", "/health", headers={"authorization": f"Bearer {wanted['key']}"})

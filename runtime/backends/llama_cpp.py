@@ -4,23 +4,19 @@ Owns what a GGUF model is started with. The context length is promised to EVERY 
 context times slots, with a cache divided evenly, so that one long request never takes another's room.
 """
 
-import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
 from models.fit import BATCH_TOKENS, CHECKPOINTS
 from models.store import StoredModel
-from runtime.backends import gguf
+from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.backends.installed import availability
 from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("xllamacpp_server.py")
-_LOOPBACK = "127.0.0.1"
 
 
 class LlamaCppBackend:
@@ -46,13 +42,9 @@ class LlamaCppBackend:
         self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
     ) -> LaunchSpec:
         """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
-        key = secrets.token_urlsafe(32)
         parameters = {
-            "parent_pid": os.getpid(),
             "model_path": str(stored.path),
             "alias": spec.id,
-            "host": _LOOPBACK,
-            "api_key": key,
             "slots": plan.slots,
             "context_length": plan.context_length,
             "threads": plan.threads,
@@ -61,12 +53,11 @@ class LlamaCppBackend:
             "task": gguf.task(spec),
             "chat_template": spec.chat_template,
         }
-        return LaunchSpec(
-            argv=(str(self._environment.python), "-I", str(_SCRIPT)),
-            # What placement did not choose stays out of sight, whatever the build could use.
-            env={"CUDA_VISIBLE_DEVICES": ",".join(device for device in devices if device != "cpu")},
-            headers=(("authorization", f"Bearer {key}"),),
-            stdin=json.dumps(parameters).encode() + b"\n",
+        return script.launch(
+            self._environment.python,
+            _SCRIPT,
+            parameters,
+            env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
         )
 

@@ -4,9 +4,6 @@ Its model answers one request at a time, so it reports one slot whatever is aske
 node's line, where they are counted, and none is ever interrupted for another.
 """
 
-import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +11,13 @@ from pathlib import Path
 from models.catalog import ModelSpec
 from models.fit import BATCH_TOKENS
 from models.store import StoredModel
-from runtime.backends import gguf
+from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.backends.installed import availability
 from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
-_LOOPBACK = "127.0.0.1"
 # The package and its web server beside llama.cpp's own, measured with SmolLM2: 44 MiB after plain chats of
 # 256 to 2048 tokens, 75 to 85 after tools, schemas and prompts that fill the context.
 _PYTHON_BYTES = 76 * 1024 * 1024
@@ -53,18 +49,14 @@ class LlamaCppPythonBackend:
         self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
     ) -> LaunchSpec:
         """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
-        key = secrets.token_urlsafe(32)
         parameters = {
-            "parent_pid": os.getpid(),
-            "host": _LOOPBACK,
-            "key": key,
             "settings": self._settings(spec, stored, plan),
         }
-        return LaunchSpec(
-            argv=(str(self._environment.python), "-I", str(_SCRIPT)),
-            env={"CUDA_VISIBLE_DEVICES": ",".join(device for device in devices if device != "cpu")},
-            headers=(("authorization", f"Bearer {key}"),),
-            stdin=json.dumps(parameters).encode() + b"\n",
+        return script.launch(
+            self._environment.python,
+            _SCRIPT,
+            parameters,
+            env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
         )
 

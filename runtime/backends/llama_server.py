@@ -4,9 +4,6 @@ Owns what the binary is started with; the plan is every GGUF backend's. One bina
 the owner says which, since a build for the CPU that was counted on a GPU would make a lie of both memories.
 """
 
-import json
-import os
-import secrets
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,12 +12,11 @@ from pathlib import Path
 from models.catalog import ModelSpec
 from models.fit import BATCH_TOKENS, CHECKPOINTS
 from models.store import StoredModel
-from runtime.backends import gguf
+from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_server_runner.py")
-_LOOPBACK = "127.0.0.1"
 _ALL_LAYERS = 999
 _TASKS = {"generate": (), "embed": ("--embeddings",), "rerank": ("--reranking",)}
 
@@ -57,19 +53,15 @@ class LlamaServerBackend:
         self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
     ) -> LaunchSpec:
         """The runner, its parameters on stdin, and a key that keeps this machine's other users out."""
-        key = secrets.token_urlsafe(32)
         parameters = {
-            "parent_pid": os.getpid(),
-            "host": _LOOPBACK,
-            "key": key,
             "binary": str(shutil.which(self._binary) or self._binary),
             "arguments": self._arguments(spec, stored, plan),
         }
-        return LaunchSpec(
-            argv=(sys.executable, "-I", str(_SCRIPT)),
-            env={"CUDA_VISIBLE_DEVICES": ",".join(device for device in devices if device != "cpu")},
-            headers=(("authorization", f"Bearer {key}"),),
-            stdin=json.dumps(parameters).encode() + b"\n",
+        return script.launch(
+            sys.executable,
+            _SCRIPT,
+            parameters,
+            env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
         )
 

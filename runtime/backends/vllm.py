@@ -5,9 +5,6 @@ for slots times context. The CPU build runs the same server for real in the test
 GPU yet.
 """
 
-import json
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +13,7 @@ from models.catalog import ModelSpec
 from models.header import SafetensorsHeader
 from models.safetensors import read_safetensors_header
 from models.store import StoredModel
+from runtime.backends import script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.backends.installed import availability
 from runtime.backends.vllm_log import cause
@@ -25,7 +23,6 @@ from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("vllm_server.py")
-_LOOPBACK = "127.0.0.1"
 # Importing torch, compiling for the model's shapes the first time: minutes on a slow machine.
 _START_TIMEOUT_S = 600.0
 _SLOWEST_LOAD_BYTES_PER_S = 20e6
@@ -80,19 +77,15 @@ class VllmBackend:
 
         Several devices share the model by tensor parallelism.
         """
-        key = secrets.token_urlsafe(32)
         parameters = {
-            "parent_pid": os.getpid(),
-            "host": _LOOPBACK,
-            "key": key,
             "arguments": self._arguments(spec, stored, plan, max(1, len(devices))),
             "memory_bytes": plan.memory_on_each(max(1, len(devices))) if self._kind == "cuda" else None,
         }
-        return LaunchSpec(
-            argv=(str(self._environment.python), "-I", str(_SCRIPT)),
+        return script.launch(
+            self._environment.python,
+            _SCRIPT,
+            parameters,
             env=self._variables(plan, devices),
-            headers=(("authorization", f"Bearer {key}"),),
-            stdin=json.dumps(parameters).encode() + b"\n",
             start_timeout_s=_START_TIMEOUT_S + stored.size_bytes / _SLOWEST_LOAD_BYTES_PER_S,
         )
 

@@ -1,12 +1,8 @@
 """Runs llama.cpp's own HTTP server. A script, not a module of Porten: it runs in the ENGINE's environment.
 
-It is started by path with that environment's python, imports nothing of Porten, and speaks to its parent so:
-
-- stdin, first line: one JSON object with the parameters (a key belongs neither in `argv` nor in `environ`);
-- stdin, end of file: the parent is gone, so this process goes too;
-- stdout: one JSON line `{"host", "port", "load_s"}` once it answers, then end of file;
-- stderr: llama.cpp's own log while it loads. From the moment requests can come nothing is logged but a crash:
-  llama.cpp quotes pieces of requests in its warnings, and prints a grammar it cannot parse at any verbosity.
+It is started by path with that environment's python, and speaks to its parent as `engine_side.py` says. Once
+it answers, both of its outputs lead nowhere: llama.cpp quotes pieces of requests in its warnings, and prints
+a grammar it cannot parse at any verbosity.
 """
 
 import ctypes
@@ -15,25 +11,19 @@ import importlib
 import json
 import os
 import pathlib
-import resource
-import signal
 import sys
 import time
 import urllib.parse
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+sys.path.append(
+    str(pathlib.Path(__file__).parent)
+)  # at the end: nothing here hides a package of the engine's
+engine_side = importlib.import_module("engine_side")
+
 _LOG_ERRORS_ONLY = 1
 _SHARED_FILE = "r--s"
 _MADV_DONTNEED = 4
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent dies, even while loading keeps every thread of ours busy."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
 
 
 def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
@@ -43,7 +33,7 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     params.model_alias = {wanted["alias"]}
     params.hostnames = [wanted["host"]]
     params.port = 0
-    params.api_keys = [wanted["api_key"]]
+    params.api_keys = [wanted["key"]]
     params.n_parallel = wanted["slots"]
     # llama.cpp divides n_ctx among its slots: each is promised the whole context length.
     params.n_ctx = wanted["context_length"] * wanted["slots"]
@@ -102,11 +92,8 @@ def close_log() -> None:
 
 def serve() -> None:
     """Start the server, announce it, and stay until the parent closes stdin."""
-    # A core file would hold prompts and answers.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     began = time.monotonic()
-    wanted = json.loads(sys.stdin.buffer.readline())
-    die_with_parent(wanted["parent_pid"])
+    wanted = engine_side.begin()
     xllamacpp = importlib.import_module("xllamacpp")  # after the line above: importing takes a while
     server = xllamacpp.Server(parameters(xllamacpp, wanted))  # returns when it answers; raises when it cannot
     let_go_of_what_was_copied()
@@ -115,9 +102,7 @@ def serve() -> None:
     sys.stdout.write(json.dumps(announced) + "\n")
     sys.stdout.flush()
     close_log()
-    while sys.stdin.buffer.read(4096):
-        pass
-    os._exit(0)
+    engine_side.await_end()
 
 
 if __name__ == "__main__":
