@@ -5,6 +5,7 @@ ModelsError
 ├── CatalogInvalid        a catalog file cannot be read; names the file and the key
 ├── DownloadFailed        the source could not give the bytes; says what to do
 ├── DigestMismatch        the bytes are not the ones the catalog promises
+├── WeightsUnreadable     the disk does not give stored weights: no word on whether they are sound
 ├── DiskBudgetExceeded    the model does not fit on the disk, or in the budget set for it
 └── FormatUnsupported     a weights file is damaged, or of a kind we cannot read
 """
@@ -41,6 +42,13 @@ class DownloadFailed(ModelsError):
         self.model_id = model_id
         self.reason = reason
         self.remedy = remedy
+
+
+class WeightsUnreadable(ModelsError):
+    """Stored weights cannot be read now; they stay as they are."""
+
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(f"{model_id} cannot be read: {reason}; nothing was changed")
 
 
 class DigestMismatch(ModelsError):

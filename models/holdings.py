@@ -5,6 +5,7 @@ neither pulls nor budgets; whoever changes something holds the store's lock.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,6 +63,7 @@ class Holdings:
             return None
         target = self._root / "damaged" / reference.digest.removeprefix(PREFIX)
         self.blobs.set_aside(reference.digest, target)
+        os.utime(target)  # from now on it waits to be looked at, however old it is
         return target
 
     @contextmanager

@@ -8,6 +8,7 @@ import msgspec
 
 from models.catalog import Format, ModelSpec, Source
 from models.disk import Disk, OnBytes, file_digest
+from models.errors import WeightsUnreadable
 from models.tree import TreeFile, after
 
 logger = logging.getLogger(__name__)
@@ -60,14 +61,20 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def damaged_files(root: Path, reference: Reference, tell: OnBytes | None = None) -> tuple[str, ...]:
-    """Read all of the weights at `root` again; returns the files that are missing or hold other bytes."""
+    """Read all of the weights at `root` again; returns the files that are missing or hold other bytes.
+
+    Raises:
+        WeightsUnreadable: The disk or the owner's permissions do not let them be read.
+    """
     found, done = [], 0
     whole = TreeFile(path="", sha256=reference.digest.removeprefix(PREFIX), size_bytes=reference.size_bytes)
     for file in reference.files or (whole,):
         try:
             damaged = file_digest(root / file.path, after(done, tell)) != file.sha256
-        except OSError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             damaged = True
+        except OSError as error:
+            raise WeightsUnreadable(reference.model, error.strerror or str(error)) from error
         if damaged:
             found.append(file.path or root.name)
         done += file.size_bytes

@@ -158,11 +158,17 @@ class ModelStore:
             self._holdings.refer(reference)
         return self._as_stored(reference)
 
+    def pin(self, model_id: str) -> None:
+        """Keep the model whatever else is pulled; nothing is making room while this is noted."""
+        with FileLock(self._lock).held():
+            self.marks.pin(model_id)
+
     def check(self, model_id: str, on_bytes: OnBytes | None = None) -> Checked:
         """Read all of a model's bytes again. Damaged weights are set aside: no model has them any more.
 
         Raises:
             ModelNotFound: Nothing is stored under that id.
+            WeightsUnreadable: They cannot be read, which says nothing about them; nothing was changed.
         """
         reference = self._references.read(model_id) if is_model_id(model_id) else None
         if reference is None:
@@ -171,6 +177,8 @@ class ModelStore:
             return Checked(model_id=model_id)
         logger.warning("damaged weights", extra={"event": "weights_damaged", "model": model_id})
         with FileLock(self._lock).held():
+            if self._references.read(model_id) != reference:  # a pull replaced them, and verified its own
+                return Checked(model_id=model_id)
             aside = self._holdings.set_aside(reference)
         return Checked(model_id=model_id, damaged=damaged, set_aside=aside)
 

@@ -51,6 +51,7 @@ class LlamaCppPythonBackend:
         """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
         parameters = {
             "settings": self._settings(spec, stored, plan),
+            "chat_template": "" if "tools" in spec.capabilities else spec.chat_template,
         }
         return script.launch(
             self._environment.python,
@@ -75,8 +76,11 @@ class LlamaCppPythonBackend:
             "interrupt_requests": False,
             "verbose": False,
         }
-        # The one format of its own that makes calls out of what a model says.
-        return settings | ({"chat_format": "chatml-function-calling"} if "tools" in spec.capabilities else {})
+        if (
+            "tools" in spec.capabilities
+        ):  # the one format of its own that makes calls out of what a model says
+            return settings | {"chat_format": "chatml-function-calling"}
+        return settings
 
     def explain(self, log: str) -> str:
         """As `runtime.backends.gguf.cause`, or the last error that Python tells."""

@@ -22,6 +22,7 @@ engine_side = importlib.import_module("engine_side")
 
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 _DONE = b"data: [DONE]"
+_TEMPLATE = "of the catalog"
 _NO_GRAMMAR = b"this engine cannot keep to that schema or tool"
 
 
@@ -235,7 +236,7 @@ def serve() -> None:
     engine_side.attend(log)
     llama_cpp = importlib.import_module("llama_cpp")
     Completions.model = Model(llama_cpp)
-    app = make_app(wanted["settings"])
+    app = make_app(wanted["settings"], wanted["chat_template"])
     listening = socket.socket()
     listening.bind((wanted["host"], 0))
     engine_side.announce_later(log, wanted, listening.getsockname()[1], began)
@@ -243,8 +244,26 @@ def serve() -> None:
     uvicorn.Server(uvicorn.Config(app, access_log=False)).run(sockets=[listening])
 
 
-def make_app(settings: dict[str, Any]) -> Any:
+def use_template(template: str) -> str:
+    """Register a format of the template, made once the model is there to say its tokens; returns its name."""
+    formats = importlib.import_module("llama_cpp.llama_chat_format")
+    made: list[Any] = []
+
+    def answer(*, llama: Any, **options: Any) -> Any:
+        if not made:
+            said = llama._model.token_get_text  # noqa: SLF001 - there is no other way to it
+            tokens = {"eos_token": said(llama.token_eos()), "bos_token": said(llama.token_bos())}
+            made.append(formats.Jinja2ChatFormatter(template, **tokens).to_chat_handler())
+        return made[0](llama=llama, **options)
+
+    formats.register_chat_completion_handler(_TEMPLATE)(answer)
+    return _TEMPLATE
+
+
+def make_app(settings: dict[str, Any], template: str) -> Any:
     """The package's app, its model loaded, behind the key."""
+    if template:
+        settings = {**settings, "chat_format": use_template(template)}
     known = importlib.import_module("llama_cpp.server.settings").Settings(**settings)
     app = importlib.import_module("llama_cpp.server.app").create_app(settings=known)
     return engine_side.KeyGuard(Completions(app))

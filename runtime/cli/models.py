@@ -62,7 +62,7 @@ def remove_model(context: typer.Context, model: Id) -> None:
 @app.command("pin")
 def pin_model(context: typer.Context, model: Id) -> None:
     """Keep a model on the disk, whatever else is pulled."""
-    _require_known(settings(context), model).marks.pin(model)
+    _require_known(settings(context), model).pin(model)
     say(f"{model} is pinned.")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 
@@ -262,6 +263,26 @@ def memory_of(pids: Sequence[int]) -> int:
     """Bytes of processes that share libraries and weights with each other, and perhaps with others."""
     uses = [psutil.Process(pid).memory_full_info() for pid in pids]
     return sum(use.uss for use in uses) + max(use.rss - use.uss for use in uses)
+
+
+async def test_a_template_of_the_catalog_is_used_in_place_of_the_models(
+    case: Any, launcher: Launcher
+) -> None:
+    spec = msgspec.structs.replace(
+        case.spec, chat_template="Hello", capabilities=case.spec.capabilities - {"tools"}
+    )
+    plan = case.backend.plan(spec, case.stored, EngineOptions(context_length=256, slots=1))
+    launch = case.backend.command(spec, case.stored, plan)
+    process = await launcher.start(launch, spec.id)
+    try:
+        endpoint = await launcher.ready(process, launch, case.backend)
+        base = f"http://{endpoint.host}:{endpoint.port}"
+        body = {"model": spec.id, "messages": [{"role": "user", "content": "word " * 50}], "max_tokens": 4}
+        async with httpx.AsyncClient(base_url=base, headers=list(endpoint.headers), timeout=60) as client:
+            answer = await client.post("/v1/chat/completions", json=body)
+        assert answer.json()["usage"]["prompt_tokens"] < 5, "the question is not in it"
+    finally:
+        assert await process.stop() == ()
 
 
 def is_there(process: psutil.Process) -> bool:

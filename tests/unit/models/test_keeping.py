@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from models import references
 from models.catalog import FileSource, ModelSpec
-from models.errors import DiskBudgetExceeded, ModelNotFound
+from models.errors import DiskBudgetExceeded, ModelNotFound, WeightsUnreadable
 from models.leftovers import ABANDONED_AFTER_S
 from models.store import ModelStore, StoredModel
 from models.tree import hash_tree, tree_digest
@@ -190,12 +191,14 @@ def test_damaged_weights_are_set_aside_for_all_who_have_them(store: ModelStore) 
     stored = publish(store, "one", b"good")
     publish(store, "two", b"good")
     stored.path.write_bytes(b"evil")
+    os.utime(stored.path, (1.0, 1.0))
     checked = store.check("one")
     assert checked.set_aside is not None
     assert checked.set_aside.read_bytes() == b"evil"
     assert len(checked.damaged) == 1
     assert ids(store) == []
     since = checked.set_aside.stat().st_mtime
+    assert since > 1.0
     assert store.sweep(since + 1) == 0  # somebody may want to look at them
     assert store.sweep(since + 2 * ABANDONED_AFTER_S) == 4
     assert publish(store, "one", b"good").path.read_bytes() == b"good"
@@ -229,3 +232,32 @@ def test_nothing_makes_room_while_a_ref_cannot_be_understood(store: ModelStore, 
         store.reserve(spec_of("coming"), kept=30)
     assert kept.path.exists()
     assert ids(store) == ["old"]
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = publish(store, "one", b"o" * 40)
+
+    def fail(*_: object) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(references, "file_digest", fail)
+    with pytest.raises(WeightsUnreadable, match="Input/output error; nothing was changed"):
+        store.check("one")
+    assert ids(store) == ["one"]
+    assert stored.path.exists()
+
+
+def test_what_another_pull_replaced_meanwhile_is_not_set_aside(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, "one", b"o" * 40).path.write_bytes(b"x" * 40)
+    whole = references.file_digest
+
+    def replace_first(*arguments: object) -> str:
+        found = whole(*arguments)  # type: ignore[arg-type]
+        publish(store, "one", b"n" * 40)
+        return found
+
+    monkeypatch.setattr(references, "file_digest", replace_first)
+    assert store.check("one").damaged == ()
+    assert store.find(spec_of("one")) is not None
