@@ -102,7 +102,7 @@ class VllmBackend:
             "tensor_parallel_size": shards,
             # The node counts tokens whether or not the client asked for them.
             "enable_force_include_usage": True,
-            "chat_template": spec.chat_template or None,
+            "chat_template": _as_template(spec.chat_template) if spec.chat_template else None,
             "enable_auto_tool_choice": "tools" in spec.capabilities,
             "tool_call_parser": "hermes" if "tools" in spec.capabilities else None,
             "disable_uvicorn_access_log": True,
@@ -132,6 +132,14 @@ class VllmBackend:
     def explain(self, log: str) -> str:
         """What went wrong first: all that is said later only tells who else gave up."""
         return cause(log)
+
+
+def _as_template(text: str) -> str:
+    """Say that this is a template: what has no brace and no line break, vLLM takes for the path of one.
+
+    An empty comment of Jinja's changes nothing of what it writes.
+    """
+    return text if set(text) & set("{}\n") else text + "{##}"
 
 
 def _shards(header: SafetensorsHeader) -> tuple[int, ...]:

@@ -62,7 +62,8 @@ def test_a_clock_that_goes_back_gives_nothing_and_locks_nobody_out(steps, burst)
         forward += max(step, 0.0)
         let_through += taken(limits, "192.0.2.1", now, 1)
         assert let_through <= forward + 1e-6
-    assert taken(limits, "192.0.2.1", now + burst, burst) == burst
+    # A hair more than the burst's seconds: sums of floats may come out a hair below it.
+    assert taken(limits, "192.0.2.1", now + burst + 1e-6, burst) == burst
 
 
 def test_addresses_do_not_share():

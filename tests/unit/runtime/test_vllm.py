@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
+import msgspec
 import pytest
 
 from models.catalog import FileSource, ModelSpec
@@ -102,8 +104,7 @@ def test_nothing_is_reported_or_fetched_by_the_engine(tmp_path: Path, stored: St
 
 @pytest.mark.parametrize("template", ["", "{{ messages }}"])
 def test_what_the_catalog_says_reaches_the_engine(tmp_path: Path, stored: StoredModel, template: str) -> None:
-    fields = {name: getattr(SPEC, name) for name in SPEC.__struct_fields__} | {"chat_template": template}
-    spec = ModelSpec(**fields)
+    spec = msgspec.structs.replace(SPEC, chat_template=template)
     launch = backend(tmp_path).command(spec, stored, backend(tmp_path).plan(spec, stored, EngineOptions()))
     arguments = parameters(launch)["arguments"]
     assert arguments["chat_template"] == (template or None)
@@ -113,6 +114,19 @@ def test_what_the_catalog_says_reaches_the_engine(tmp_path: Path, stored: Stored
         4,
     )
     assert arguments["enable_auto_tool_choice"] is True
+
+
+@pytest.mark.parametrize("template", ["Hello", "/etc/hostname", " x ", "{{ messages }}\n", "a\nb"])
+def test_a_template_without_marks_is_not_taken_for_a_path(
+    tmp_path: Path, stored: StoredModel, template: str
+) -> None:
+    spec = msgspec.structs.replace(SPEC, chat_template=template)
+    launch = backend(tmp_path).command(spec, stored, backend(tmp_path).plan(spec, stored, EngineOptions()))
+    sent = parameters(launch)["arguments"]["chat_template"]
+    assert set(sent) & set("{}\n")  # what vLLM takes for no path (its `validate_chat_template`)
+    kind = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders it
+    written = [kind.from_string(text).render(messages="m") for text in (template, sent)]
+    assert written[0] == written[1]
 
 
 def test_a_model_goes_over_as_many_gpus_as_its_heads_divide_by(tmp_path: Path, stored: StoredModel) -> None:
