@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).parent.parent
 MODEL_ID = "smollm2-135m-instruct"
+
+# A failing state machine is shrunk for longer than a test may take: it would be ended without its finding.
+# So it is told as it was found, with the line that repeats it; PORTEN_TEST_SHRINK=1 makes it smaller.
+settings.register_profile(
+    "found", phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target], print_blob=True
+)
+if not os.environ.get("PORTEN_TEST_SHRINK"):
+    settings.load_profile("found")
 
 
 @pytest.hookimpl(wrapper=True)
