@@ -76,9 +76,8 @@ class LlamaCppPythonBackend:
             "interrupt_requests": False,
             "verbose": False,
         }
-        if (
-            "tools" in spec.capabilities
-        ):  # the one format of its own that makes calls out of what a model says
+        # The one format of its own that makes calls out of what a model says.
+        if "tools" in spec.capabilities:
             return settings | {"chat_format": "chatml-function-calling"}
         return settings
 

@@ -16,9 +16,8 @@ import time
 import urllib.parse
 from typing import Any
 
-sys.path.append(
-    str(pathlib.Path(__file__).parent)
-)  # at the end: nothing here hides a package of the engine's
+# At the end: nothing here hides a package of the engine's.
+sys.path.append(str(pathlib.Path(__file__).parent))
 engine_side = importlib.import_module("engine_side")
 
 _LOG_ERRORS_ONLY = 1

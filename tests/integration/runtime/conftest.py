@@ -531,7 +531,8 @@ class Process:
 
     async def ended(self) -> int:
         async with asyncio.timeout(30):
-            await self._reader
+            # A wait that was given up must not end the reading: whoever cleans up waits again.
+            await asyncio.shield(self._reader)
             return await self.process.wait()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from models import references
 from models.catalog import FileSource, ModelSpec
+from models.disk import OnBytes
 from models.errors import DiskBudgetExceeded, ModelNotFound, WeightsUnreadable
 from models.leftovers import ABANDONED_AFTER_S
 from models.store import ModelStore, StoredModel
@@ -253,8 +254,8 @@ def test_what_another_pull_replaced_meanwhile_is_not_set_aside(
     publish(store, "one", b"o" * 40).path.write_bytes(b"x" * 40)
     whole = references.file_digest
 
-    def replace_first(*arguments: object) -> str:
-        found = whole(*arguments)  # type: ignore[arg-type]
+    def replace_first(path: Path, tell: OnBytes | None) -> str:
+        found = whole(path, tell)
         publish(store, "one", b"n" * 40)
         return found
 
