@@ -43,6 +43,7 @@ class HuggingFaceFetcher:
                     "file": source.file,
                     "target": str(target),
                     "version": str(huggingface_client.version_file(target)),
+                    "size": self._spec.size_bytes,
                 }
             ],
         }

@@ -24,6 +24,7 @@ WORKERS = 4
 MOST_LISTED = 100_000
 # Written at a time. The library's own 10 MB would look like a stall on a slow line, and be lost with it.
 PIECE_BYTES = 256 * 1024
+AGAIN = "Try again: it goes on where it stopped"
 
 
 def carry_out(order: dict[str, Any]) -> None:
@@ -59,11 +60,11 @@ def list_files(place: dict[str, str], target: Path) -> None:
     target.write_text(json.dumps(files))
 
 
-def fetch(order: dict[str, str]) -> None:
+def fetch(order: dict[str, Any]) -> None:
     """Download one file, going on with what is there of the same version.
 
     Raises:
-        ValueError: The server has another commit than the one pinned.
+        ValueError: The server has another commit than the one pinned, or sends more than was to come.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - not in our parent
     from huggingface_hub.file_download import http_get  # noqa: PLC0415 - the same
@@ -77,15 +78,42 @@ def fetch(order: dict[str, str]) -> None:
     have = _usable(target, Path(order["version"]), etag, found.size)
     # A file in chunked storage has no plain location: the server redirects each request for it.
     location = url if found.xet_file_data else found.location
+    most = order.get("size") or found.size
     with target.open("r+b") as file:
         file.seek(have)
         http_get(
             location,
-            cast("BinaryIO", file),
+            cast("BinaryIO", file if most is None else AtMost(file, most)),
             resume_size=have,
             headers=_headers(url, location),
             expected_size=found.size,
         )
+
+
+class AtMost:
+    """A file that takes no more than there is room for: a server must not fill the disk, nor go on for ever.
+
+    Args:
+        file: Where the bytes go.
+        size: Most that it may become, in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def write(self, data: bytes) -> int:
+        """Write it all.
+
+        Raises:
+            ValueError: The file would be larger.
+        """
+        if self._file.tell() + len(data) > self._size:
+            raise ValueError(f"the server sends more than the {self._size} bytes that were to come")
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def version_file(target: Path) -> Path:
@@ -117,16 +145,15 @@ def _headers(url: str, location: str) -> dict[str, str]:
 def _explain(error: BaseException) -> dict[str, str]:
     """Say what happened without the library's advice, which is about its own functions, nor signed URLs."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    again = "Try again: it goes on where it stopped"
     for kind, (reason, remedy) in _KNOWN.items():
         if kind in {base.__name__ for base in type(error).__mro__}:
             return {"reason": reason, "remedy": remedy}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return {"reason": "the disk is full", "remedy": f"Make room. {again}"}
+        return {"reason": "the disk is full", "remedy": f"Make room. {AGAIN}"}
     if status is not None:
-        return {"reason": f"the server answered {status}", "remedy": again}
+        return {"reason": f"the server answered {status}", "remedy": AGAIN}
     text = str(error).strip().splitlines() or [""]
-    return {"reason": f"{type(error).__name__}: {text[0]}", "remedy": again}
+    return {"reason": f"{type(error).__name__}: {text[0]}", "remedy": AGAIN}
 
 
 _KNOWN = {
@@ -138,6 +165,7 @@ _KNOWN = {
     "OfflineModeIsEnabled": ("HF_HUB_OFFLINE is set", "Unset it, or use a `file` source"),
     "ConnectError": ("the server cannot be reached", "Check the network, or set HF_ENDPOINT to a mirror"),
     "TimeoutException": ("the server does not answer", "Check the network, or set HF_ENDPOINT to a mirror"),
+    "TransportError": ("the connection broke off", AGAIN),
 }
 
 

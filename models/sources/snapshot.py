@@ -66,6 +66,7 @@ class SnapshotFetcher:
                     "file": file.path,
                     "target": str(folder / file.path),
                     "version": str(versions / _name(file.path)),
+                    "size": file.size,
                 }
                 for file in self._listed
             ],

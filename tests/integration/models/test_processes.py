@@ -3,15 +3,12 @@
 import asyncio
 import hashlib
 import json
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 import pytest
 
@@ -20,67 +17,6 @@ from models.download import Progress, pull
 from models.store import ModelStore
 
 Make = Callable[..., ModelSpec]
-
-# A process that pulls; it kills itself at the n-th durable operation, or says what it got.
-PULLER = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
-import msgspec
-from models.catalog import ModelSpec
-from models.disk import Disk
-from models.download import pull
-from models.store import ModelStore
-
-root, spec, crash_at = Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=ModelSpec), int(sys.argv[3])
-
-class Killing(Disk):
-    points = 0
-
-    def point(self):
-        Killing.points += 1
-        if Killing.points == crash_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def sync(self, path):
-        self.point()
-        super().sync(path)
-        self.point()
-
-    def replace(self, source, target):
-        self.point()
-        super().replace(source, target)
-        self.point()
-
-def say(progress):
-    print(json.dumps([progress.phase, progress.done_bytes]), flush=True)
-
-stored = asyncio.run(pull(spec, ModelStore(root, disk=Killing()), on_progress=say))
-print(json.dumps(["stored", stored.digest, Killing.points]), flush=True)
-"""
-
-
-@pytest.fixture
-def start_puller(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    script = tmp_path / "puller.py"
-    script.write_text(PULLER)
-    started: list[subprocess.Popen[str]] = []
-
-    def start(store: ModelStore, spec: ModelSpec, crash_at: int = 0) -> subprocess.Popen[str]:
-        order = msgspec.json.encode(spec).decode()
-        process = subprocess.Popen(
-            [sys.executable, script, str(store.root), order, str(crash_at)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[3],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def said(process: subprocess.Popen[str]) -> list[list[Any]]:

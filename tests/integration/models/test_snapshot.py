@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,71 +14,22 @@ from models.download import Progress, pull
 from models.errors import DigestMismatch, DiskBudgetExceeded, DownloadFailed, FormatUnsupported
 from models.safetensors import read_safetensors_header
 from models.store import ModelStore
-from models.tree import TreeFile, tree_digest
+from tests.integration.models.served import digest_of, files_of
 
 Make = Callable[..., ModelSpec]
 MEGABYTE = 2**20
-CONFIG = {
-    "model_type": "llama",
-    "max_position_embeddings": 128,
-    "num_hidden_layers": 1,
-    "hidden_size": 8,
-    "vocab_size": 8,
-    "num_attention_heads": 1,
-}
-
-
-def part(name: str, size: int) -> bytes:
-    header = json.dumps({name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return len(header).to_bytes(8, "little") + header + os.urandom(size)
-
-
-@pytest.fixture
-def snapshot(hub: Any) -> dict[str, bytes]:
-    """What the repository holds and a model is made of."""
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    files = {
-        "config.json": json.dumps(CONFIG).encode(),
-        "model-00001-of-00002.safetensors": part("a", 4 * MEGABYTE),
-        "model-00002-of-00002.safetensors": part("b", 3 * MEGABYTE),
-        "model.safetensors.index.json": json.dumps(index).encode(),
-        "tokenizer.json": b"{}" * 10_000,
-    }
-    hub.behaviour.files = {**files, "README.md": b"# Read me", "original/consolidated.safetensors": b"other"}
-    return files
-
-
-@pytest.fixture
-def spec(hub_spec: Make, hub: Any) -> Make:
-    def make(**changes: Any) -> ModelSpec:
-        source = HuggingFaceSource(repository="owner/repo", revision=hub.behaviour.commit)
-        return hub_spec(**{"source": source, "format": "safetensors", "size_bytes": None, **changes})
-
-    return make
-
-
-def address(files: dict[str, bytes]) -> str:
-    return tree_digest(
-        TreeFile(path=path, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-        for path, content in files.items()
-    )
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 async def test_a_snapshot_comes_down_as_one_folder(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes]
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes]
 ) -> None:
     seen: list[Progress] = []
-    stored = await pull(spec(), store, on_progress=seen.append)
-    assert content_of(stored.path) == snapshot
-    assert stored.digest == "sha256:" + address(snapshot)
+    stored = await pull(snapshot_spec(), store, on_progress=seen.append)
+    assert files_of(stored.path) == snapshot
+    assert stored.digest == "sha256:" + digest_of(snapshot)
     total = sum(map(len, snapshot.values()))
     assert stored.size_bytes == total
-    assert store.find(spec()) == stored
+    assert store.find(snapshot_spec()) == stored
     assert [file.path for file in stored.files] == sorted(snapshot)
     assert read_safetensors_header(stored.path).parameters == 7 * MEGABYTE
     downloading = [progress for progress in seen if progress.phase == "downloading"]
@@ -88,11 +38,11 @@ async def test_a_snapshot_comes_down_as_one_folder(
 
 
 async def test_two_ids_with_one_digest_share_a_folder(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
 ) -> None:
-    first = await pull(spec(), store)
+    first = await pull(snapshot_spec(), store)
     hub.behaviour.requests.clear()
-    second = await pull(spec(id="other", sha256=address(snapshot)), store)
+    second = await pull(snapshot_spec(id="other", sha256=digest_of(snapshot)), store)
     assert second.path == first.path
     assert hub.behaviour.requests == []
     assert store.remove(first.model_id) == 0
@@ -101,7 +51,7 @@ async def test_two_ids_with_one_digest_share_a_folder(
 
 
 async def test_an_interrupted_snapshot_goes_on_where_each_file_stopped(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
 ) -> None:
     hub.behaviour.gate.after = 2 * MEGABYTE
     held_back = 4 * MEGABYTE + sum(len(content) for content in snapshot.values() if len(content) < MEGABYTE)
@@ -111,7 +61,7 @@ async def test_an_interrupted_snapshot_goes_on_where_each_file_stopped(
         if progress.phase == "downloading" and progress.done_bytes >= held_back:
             moved.set()
 
-    task = asyncio.create_task(pull(spec(), store, on_progress=note))
+    task = asyncio.create_task(pull(snapshot_spec(), store, on_progress=note))
     await asyncio.wait_for(moved.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -119,7 +69,7 @@ async def test_an_interrupted_snapshot_goes_on_where_each_file_stopped(
     assert store.list() == []
     hub.behaviour.gate.opened.set()
     hub.behaviour.requests.clear()
-    assert content_of((await pull(spec(), store)).path) == snapshot
+    assert files_of((await pull(snapshot_spec(), store)).path) == snapshot
     begun = [range_ for range_ in hub.behaviour.ranges() if range_ is not None]
     assert len(begun) == 2  # both large files were under way at once
     gotten = [path for method, path, _ in hub.behaviour.requests if method == "GET" and "/resolve/" in path]
@@ -127,36 +77,36 @@ async def test_an_interrupted_snapshot_goes_on_where_each_file_stopped(
 
 
 async def test_only_the_file_that_is_damaged_comes_again(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
 ) -> None:
     bad = "model-00002-of-00002.safetensors"
     good, hub.behaviour.listing = hub.behaviour.files[bad], json.loads(hub.behaviour.listed())
     hub.behaviour.files[bad] = good[:-4] + b"\1\2\3\4"
     with pytest.raises(DigestMismatch, match=bad):
-        await pull(spec(), store)
+        await pull(snapshot_spec(), store)
     assert store.list() == []
     hub.behaviour.files[bad] = good
     hub.behaviour.requests.clear()
-    assert content_of((await pull(spec(), store)).path) == snapshot
+    assert files_of((await pull(snapshot_spec(), store)).path) == snapshot
     gotten = [path for method, path, _ in hub.behaviour.requests if method == "GET" and "/resolve/" in path]
     assert [path.rpartition("/")[2] for path in gotten] == [bad]
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 async def test_small_files_are_held_against_the_list_too(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any, name: str
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any, name: str
 ) -> None:
     hub.behaviour.listing = json.loads(hub.behaviour.listed())
     hub.behaviour.files[name] = hub.behaviour.files[name][:-1] + b" "
     with pytest.raises(DigestMismatch, match=name):
-        await pull(spec(), store)
+        await pull(snapshot_spec(), store)
 
 
 async def test_another_snapshot_than_the_catalog_promises_is_refused(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes]
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes]
 ) -> None:
     with pytest.raises(DigestMismatch, match="the catalog says"):
-        await pull(spec(sha256="0" * 64), store)
+        await pull(snapshot_spec(sha256="0" * 64), store)
     assert store.list() == []
     assert not any((store.root / "partial").iterdir())
 
@@ -172,7 +122,7 @@ async def test_another_snapshot_than_the_catalog_promises_is_refused(
 )
 async def test_a_list_is_not_believed(
     store: ModelStore,
-    spec: Make,
+    snapshot_spec: Make,
     snapshot: dict[str, bytes],
     hub: Any,
     entry: dict[str, Any],
@@ -180,36 +130,48 @@ async def test_a_list_is_not_believed(
 ) -> None:
     hub.behaviour.listing = [{"type": "file", "path": "config.json", "size": 5, "oid": "0" * 40, **entry}]
     with pytest.raises(DownloadFailed, match=says):
-        await pull(spec(), store)
+        await pull(snapshot_spec(), store)
     assert store.list() == []
 
 
 @pytest.mark.parametrize("path", ["x/../../config.json", "/etc/config.json", "a\\b", "x/./c", "a\nb"])
 async def test_no_file_leaves_its_folder(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any, path: str
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any, path: str
 ) -> None:
     hub.behaviour.listing = [{"type": "file", "path": path, "size": 5, "oid": "0" * 40}]
     patterns = ("*", "*/*", "*/*/*", "*/*/*/*")
     source = HuggingFaceSource(repository="owner/repo", files=patterns, revision=hub.behaviour.commit)
     with pytest.raises(DownloadFailed, match=r"no place in a folder|has 0 files"):
-        await pull(spec(source=source), store)
+        await pull(snapshot_spec(source=source), store)
     assert hub.behaviour.count("HEAD") == 0
 
 
 async def test_room_is_asked_for_before_the_first_file(
-    tmp_path: Path, spec: Make, snapshot: dict[str, bytes], hub: Any
+    tmp_path: Path, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
 ) -> None:
     with pytest.raises(DiskBudgetExceeded):
-        await pull(spec(), ModelStore(tmp_path / "models", budget_bytes=7 * MEGABYTE))
+        await pull(snapshot_spec(), ModelStore(tmp_path / "models", budget_bytes=7 * MEGABYTE))
     assert hub.behaviour.count("HEAD") == 0
 
 
+async def test_no_file_becomes_larger_than_it_was_listed(
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
+) -> None:
+    name = "model-00001-of-00002.safetensors"
+    hub.behaviour.listing = json.loads(hub.behaviour.listed())
+    hub.behaviour.files[name] += bytes(8 * MEGABYTE)
+    with pytest.raises(DownloadFailed, match=r"sends more than the \d+ bytes that were to come"):
+        await pull(snapshot_spec(), store)
+    left = store.workspace(snapshot_spec()) / "snapshot" / name
+    assert left.stat().st_size <= len(snapshot[name])
+
+
 async def test_a_folder_that_is_no_model_is_refused(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
 ) -> None:
     del hub.behaviour.files["config.json"]
     with pytest.raises(FormatUnsupported, match=r"no config\.json"):
-        await pull(spec(), store)
+        await pull(snapshot_spec(), store)
     assert store.list() == []
 
 
@@ -235,23 +197,12 @@ async def test_one_file_of_unknown_size_is_still_one_file(
 
 
 async def test_the_line_is_shared_by_all_files(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes]
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes]
 ) -> None:
     loop, total = asyncio.get_running_loop(), sum(map(len, snapshot.values()))
     began = loop.time()
-    await pull(spec(), store, bytes_per_s=16 * MEGABYTE)
+    await pull(snapshot_spec(), store, bytes_per_s=16 * MEGABYTE)
     assert loop.time() - began >= total / (16 * MEGABYTE)
-
-
-async def test_a_network_that_is_cut_for_good_leaves_what_came(
-    store: ModelStore, spec: Make, snapshot: dict[str, bytes], hub: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(DownloadFailed, match="cannot be reached"):
-            await pull(spec(), store)
-    assert store.list() == []
-    assert content_of((await pull(spec(), store)).path) == snapshot
 
 
 async def test_a_full_disk_is_said_and_the_next_pull_goes_on(
