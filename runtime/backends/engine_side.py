@@ -24,6 +24,7 @@ import time
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _BETWEEN_LOOKS_S = 0.05
 _LOOK_TIMEOUT_S = 5.0
 _PIECE = 65536
@@ -37,6 +38,7 @@ def begin() -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     wanted: dict[str, Any] = json.loads(_read_line())
     stay_with(wanted["parent_pid"])
+    adopt_orphans()
     return wanted
 
 
@@ -70,6 +72,16 @@ def stay_with(parent: int) -> None:
         here = os.getpid()
 
     os.register_at_fork(after_in_child=in_child)
+
+
+def adopt_orphans() -> None:
+    """Whatever loses its parent below this process stays below it, where the node finds it.
+
+    Without this it would be init's child: a session and an environment of its own would hide it then
+    (prctl(2), PR_SET_CHILD_SUBREAPER).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:

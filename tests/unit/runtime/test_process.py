@@ -1,6 +1,7 @@
 """Engine processes: real ones, small enough to start in milliseconds."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runtime.backends import engine_side
 from runtime.backends.base import LaunchSpec
 from runtime.errors import EngineFailed
 from runtime.process import OWNER_MARK, EngineProcess, marked, owner_of, sweep
@@ -118,6 +120,34 @@ HYDRA = """
     while True:
         time.sleep(600)
 """
+
+
+FLED = """
+    import json, os, subprocess, sys, time
+    sys.path.append(os.environ["BESIDE"])
+    import engine_side
+    engine_side.begin()
+    BEAR = "import subprocess as s, sys; p = s.Popen(['/bin/sleep', '600']," \
+           "env={}, start_new_session=True, stdout=s.DEVNULL); print(p.pid)"
+    pid = int(subprocess.run([sys.executable, "-c", BEAR], stdout=subprocess.PIPE).stdout)
+    print(json.dumps({"host": "127.0.0.1", "port": pid}), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
+async def test_one_that_never_was_seen_with_parent_mark_or_session_is_ended_too(tmp_path: Path) -> None:
+    beside = str(Path(engine_side.__file__).parent)
+    order = LaunchSpec(
+        argv=(sys.executable, "-c", textwrap.dedent(FLED)),
+        stdin=json.dumps({"parent_pid": os.getpid()}).encode() + b"\n",
+        env={"BESIDE": beside},
+    )
+    engine = await EngineProcess.start(order, owner=owner_of(tmp_path), log=tmp_path / "logs" / "m.log")
+    fled = psutil.Process((await engine.announcement()).port)
+    assert (os.getsid(fled.pid), fled.environ()) == (fled.pid, {})
+    assert await engine.stop() == ()
+    assert not fled.is_running() or fled.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_what_is_started_while_it_ends_is_ended_too(tmp_path: Path) -> None:
