@@ -137,7 +137,7 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
     """
     message, kind, code, param = _read_error(body)
     at_fault = _blames_the_request(message)
-    text = _JSON_LIBRARY.sub("", message) or f"the engine answered {status}"
+    text = _ADVICE_TO_OPERATORS.sub("", _JSON_LIBRARY.sub("", message)) or f"the engine answered {status}"
     param = param or _named_parameter(text)
     if status == 400 and _is_context_overflow(f"{kind} {text}"):
         return ErrorAnswer(400, "context_length_exceeded", "invalid_request_error", text, param)
@@ -158,6 +158,10 @@ _CODES = {400: "invalid_request", 404: "unknown_url", 413: "request_too_large"}
 
 
 _JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")
+_OF_THE_REQUEST = re.compile(
+    r"Failed to parse (?:messages|tools)\b|Unknown reasoning format\b|\w+ input is not supported\b"
+)
+_ADVICE_TO_OPERATORS = re.compile(r" - hint: .*", re.DOTALL)
 _PARAMETER = re.compile(r"(?:Field |Expected )?'(\w+)'")
 
 
@@ -172,8 +176,8 @@ def _is_context_overflow(text: str) -> bool:
 
 
 def _blames_the_request(message: str) -> bool:
-    """llama.cpp answers 500 where its JSON library refused the request's types or syntax."""
-    return _JSON_LIBRARY.search(message) is not None
+    """llama.cpp answers 500 where reading a request failed: its types, its parts, or what it asks for."""
+    return bool(_JSON_LIBRARY.search(message) or _OF_THE_REQUEST.match(message))
 
 
 def _read_error(body: bytes) -> tuple[str, str, str | None, str | None]:

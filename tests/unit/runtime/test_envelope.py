@@ -50,6 +50,15 @@ def llama_cpp(code: int, kind: str, message: str, **more: object) -> bytes:
             (400, "invalid_request"),
         ),
         (500, llama_cpp(500, "server_error", "it broke"), (502, "engine_error")),
+        *(
+            (500, llama_cpp(500, "server_error", said), (400, "invalid_request"))
+            for said in (
+                "Unknown reasoning format: xyz",
+                "image input is not supported - hint: you may need to provide the mmproj",
+                "Failed to parse tools: Missing tool function",
+                "Failed to parse messages: Missing 'role' in message",
+            )
+        ),
         (501, llama_cpp(501, "not_supported_error", "no embeddings here"), (400, "unsupported_parameter")),
         (503, llama_cpp(503, "unavailable_error", "Loading model"), (503, "overloaded")),
         (401, llama_cpp(401, "authentication_error", "Invalid API Key"), (502, "engine_error")),
@@ -91,6 +100,12 @@ def test_the_engines_own_words_and_param_are_kept() -> None:
 def test_llama_cpps_words_name_the_parameter(said: str, message: str, param: str | None) -> None:
     answer = from_engine(400, llama_cpp(400, "invalid_request_error", said))
     assert (answer.message, answer.param) == (message, param)
+
+
+def test_advice_for_operators_is_left_out() -> None:
+    said = "image input is not supported - hint: if this is unexpected, provide the mmproj"
+    answer = from_engine(500, llama_cpp(500, "server_error", said))
+    assert answer.message == "image input is not supported"
 
 
 def test_the_key_between_node_and_engine_is_never_spoken_of() -> None:
