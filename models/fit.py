@@ -60,6 +60,8 @@ def estimate(
     kv_element_bytes: float = F16_BYTES,
     prompt_cache_bytes: int = 0,
     accelerated: bool = False,
+    batch: int = BATCH_TOKENS,
+    embeds: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory one replica takes.
 
@@ -72,11 +74,16 @@ def estimate(
         prompt_cache_bytes: What the engine may keep of finished prompts beside its slots, if it was told to.
         accelerated: Whether scratch buffers lie on a GPU, which commits them whole. A CPU only pays for the
             pages it touches, and the logits of a whole batch are never all asked for.
+        batch: Tokens that are computed at once.
+        embeds: Whether every token's state is asked for. llama.cpp computes and keeps the logits of each
+            then, though nothing is drawn from them.
     """
     return MemoryEstimate(
         weights=size_bytes,
-        kv_cache=_kv_cache(header, context, kv_element_bytes) * slots,
-        compute=_compute(header, context, slots, accelerated=accelerated),
+        kv_cache=_kv_cache(header, context, kv_element_bytes, batch) * slots,
+        compute=_compute(
+            header, context, slots, min(batch, context * slots), accelerated=accelerated, embeds=embeds
+        ),
         overhead=PROCESS_OVERHEAD + TOKENIZER_BYTES * header.vocabulary_size + prompt_cache_bytes,
     )
 
@@ -86,30 +93,32 @@ def fits(estimate: MemoryEstimate, free_bytes: int) -> bool:
     return estimate.total <= free_bytes
 
 
-def _kv_cache(header: ModelHeader, context: int, element_bytes: float) -> int:
+def _kv_cache(header: ModelHeader, context: int, element_bytes: float, batch: int) -> int:
     """Return the bytes of one slot's cache, with the states of its sliding layers that it may go back to."""
     elements = sum(
-        heads * _cached_tokens(header, context, sliding=sliding)
+        heads * _cached_tokens(header, context, batch, sliding=sliding)
         for heads, sliding in zip(header.kv_heads, header.sliding_layers, strict=True)
     )
     return int(elements * (header.key_length + header.value_length) * element_bytes)
 
 
-def _cached_tokens(header: ModelHeader, context: int, *, sliding: bool) -> int:
+def _cached_tokens(header: ModelHeader, context: int, batch: int, *, sliding: bool) -> int:
     """A sliding layer keeps its window and one batch, in whole paddings; any other keeps everything."""
     if not sliding or header.sliding_window is None:
         return context
-    window = header.sliding_window + BATCH_TOKENS
+    window = header.sliding_window + batch
     kept = min(context, -(-window // CACHE_PADDING) * CACHE_PADDING)
     return kept + CHECKPOINTS * min(context, header.sliding_window)
 
 
-def _compute(header: ModelHeader, context: int, slots: int, *, accelerated: bool) -> int:
+def _compute(
+    header: ModelHeader, context: int, slots: int, batch: int, *, accelerated: bool, embeds: bool
+) -> int:
     """Return the bytes of a batch's states, of its mask over the context, and of what is drawn from."""
-    batch = min(BATCH_TOKENS, context * slots)
     widest = max(header.embedding_length, header.heads * header.key_length)
     states = HIDDEN_COPIES * widest + FEED_FORWARD_COPIES * header.feed_forward_length
     mask = int(batch * context * F16_BYTES)
     drawn = header.vocabulary_size * DRAWN_TOKEN_BYTES * slots
-    all_logits = header.vocabulary_size * F32_BYTES * batch if accelerated else 0
-    return F32_BYTES * batch * states + mask + drawn + all_logits
+    # Computed, and kept for whoever asks: that is ordinary memory, also where a GPU computes.
+    copies = int(accelerated or embeds) + int(embeds and not accelerated)
+    return F32_BYTES * batch * (states + copies * header.vocabulary_size) + mask + drawn

@@ -14,10 +14,12 @@ from typing import BinaryIO, Final, NamedTuple
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGUF_MAGIC
 
 from models.errors import FormatUnsupported
-from models.header import GgufHeader
+from models.header import GgufHeader, Pooling
 
 __all__ = ["GgufHeader", "read_gguf_header"]
 
+# llama.cpp's numbers; its 0 is a model that was not trained to embed.
+POOLINGS: Final[Mapping[int, Pooling]] = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 SUPPORTED_VERSIONS: Final = (2, 3)
 # Longer arrays (the vocabulary) are skipped; per-layer settings are shorter than this.
 KEPT_ARRAY_LENGTH: Final = 4096
@@ -251,6 +253,8 @@ def _describe(fields: Mapping[str, Value], tensor_bytes: int, parameters: int) -
         sliding_window=window,
         sliding_layers=_sliding(fields, architecture, layers) if window else (False,) * layers,
         file_type=_integer(fields, "general.file_type", 0) if "general.file_type" in fields else None,
+        pooling=POOLINGS.get(number("pooling_type")),
+        causal=fields.get(f"{architecture}.attention.causal") is not False,
         tensor_bytes=tensor_bytes,
         parameters=parameters,
         has_chat_template="tokenizer.chat_template" in fields,

@@ -1,6 +1,9 @@
 """What weights say about themselves. Pure data: reading it from files is `models.formats`' business."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Pooling = Literal["mean", "cls", "last", "rank"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +45,13 @@ class GgufHeader(ModelHeader):
 
     Attributes:
         file_type: llama.cpp's number for the main quantisation, or None where the file does not say.
+        pooling: How the model was trained to make one embedding of its tokens' states, or None.
+        causal: Whether a token only sees those before it, as in all that generate.
     """
 
     file_type: int | None
+    pooling: Pooling | None = None
+    causal: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,6 +30,12 @@ SAFETENSORS_FILES = (
     "chat_template*",
     "preprocessor_config.json",
     "processor_config.json",
+    # How sentence-transformers makes an embedding of tokens' states.
+    "modules.json",
+    "sentence_*_config.json",
+    "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/*.safetensors",
 )
 GGUF_FILES = ("*.gguf",)
 

@@ -110,7 +110,7 @@ async def _catalog(config: NodeConfig) -> list[Finding]:
         ]
     return [
         *found,
-        ok("models", f"{small} are smaller than the largest device; `porten models list` says which fit"),
+        ok("models", f"smaller than the largest device: {small}; `porten models list` says which fit"),
     ]
 
 

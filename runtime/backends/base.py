@@ -7,12 +7,15 @@ other, the tunnel or the scheduler.
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from models.catalog import ModelSpec
 from models.fit import MemoryEstimate
+from models.header import Pooling
 from models.store import StoredModel
 from runtime.snapshot import DeviceKind
+
+Task = Literal["generate", "embed", "rerank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ class ReplicaPlan:
 
     Attributes:
         memory: on one device.
+        batch_tokens: of prompts, computed at once at most.
+        pooling: how one embedding is made of its tokens' states; None where the model generates, or where the
+            engine finds out by itself.
         shards: over how many devices of one kind the engine can spread the model, fewest first.
     """
 
@@ -70,6 +76,8 @@ class ReplicaPlan:
     context_length: int
     threads: int
     memory: MemoryEstimate
+    batch_tokens: int
+    pooling: Pooling | None = None
     shards: tuple[int, ...] = (1,)
 
     def memory_on_each(self, devices: int) -> int:
@@ -97,6 +105,13 @@ class LaunchSpec:
     headers: tuple[tuple[str, str], ...] = ()
     stdin: bytes = b""
     start_timeout_s: float = 120.0
+
+
+def task(spec: ModelSpec) -> Task:
+    """The one kind of task an engine serves: generating excludes embedding, and both exclude ranking."""
+    if spec.capabilities & {"chat", "completions"}:
+        return "generate"
+    return "rerank" if "rerank" in spec.capabilities else "embed"
 
 
 class Backend(Protocol):

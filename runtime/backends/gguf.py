@@ -7,10 +7,11 @@ import re
 
 from models.catalog import ModelSpec
 from models.errors import FormatUnsupported
-from models.fit import estimate
+from models.fit import BATCH_TOKENS, estimate
 from models.formats import read_gguf_header
+from models.header import GgufHeader, Pooling
 from models.store import StoredModel
-from runtime.backends.base import EngineOptions, ReplicaPlan
+from runtime.backends.base import EngineOptions, ReplicaPlan, task
 from runtime.devices import engine_threads
 
 START_TIMEOUT_S = 120.0
@@ -41,23 +42,39 @@ def plan(
         raise FormatUnsupported(stored.path, "it names no context length")
     context = min(options.context_length or spec.context_length, header.context_length)
     slots = options.slots or spec.slots
-    memory = estimate(
-        header, size_bytes=stored.size_bytes, context=context, slots=slots, accelerated=accelerated
+    pooling = _pooling(spec, header)
+    # An input whose tokens all see each other is computed in one piece, however long it is.
+    batch = BATCH_TOKENS if pooling in (None, "last") else max(BATCH_TOKENS, context)
+    return ReplicaPlan(
+        backend,
+        slots=slots,
+        context_length=context,
+        threads=options.threads or engine_threads(),
+        memory=estimate(
+            header,
+            size_bytes=stored.size_bytes,
+            context=context,
+            slots=slots,
+            accelerated=accelerated,
+            batch=batch,
+            embeds=pooling is not None and header.causal,
+        ),
+        batch_tokens=batch,
+        pooling=pooling,
     )
-    threads = options.threads or engine_threads()
-    return ReplicaPlan(backend, slots=slots, context_length=context, threads=threads, memory=memory)
+
+
+def _pooling(spec: ModelSpec, header: GgufHeader) -> Pooling | None:
+    """What the weights name; where they name none, the last token stands for the text: it saw all others."""
+    wanted = task(spec)
+    if wanted == "generate":
+        return None
+    return "rank" if wanted == "rerank" else header.pooling or "last"
 
 
 def start_timeout_s(stored: StoredModel) -> float:
     """Seconds until a start is given up: a slow disk still has time to read the weights."""
     return START_TIMEOUT_S + stored.size_bytes / _SLOWEST_LOAD_BYTES_PER_S
-
-
-def task(spec: ModelSpec) -> str:
-    """llama.cpp serves one kind of task: generating excludes embedding, and both exclude ranking."""
-    if spec.capabilities & {"chat", "completions"}:
-        return "generate"
-    return "rerank" if "rerank" in spec.capabilities else "embed"
 
 
 def cause(log: str) -> str:

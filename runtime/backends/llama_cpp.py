@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
-from models.fit import BATCH_TOKENS, CHECKPOINTS
+from models.fit import CHECKPOINTS
 from models.store import StoredModel
 from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -48,9 +48,9 @@ class LlamaCppBackend:
             "slots": plan.slots,
             "context_length": plan.context_length,
             "threads": plan.threads,
-            "batch_tokens": BATCH_TOKENS,
+            "batch_tokens": plan.batch_tokens,
             "checkpoints": CHECKPOINTS,
-            "task": gguf.task(spec),
+            "pooling": plan.pooling,
             "chat_template": spec.chat_template,
         }
         return script.launch(

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.catalog import ModelSpec
-from models.fit import BATCH_TOKENS
 from models.store import StoredModel
 from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -51,6 +50,7 @@ class LlamaCppPythonBackend:
         """The script, its parameters on stdin, and a key that keeps this machine's other users out."""
         parameters = {
             "settings": self._settings(spec, stored, plan),
+            "pooling": plan.pooling,
             "chat_template": "" if "tools" in spec.capabilities else spec.chat_template,
         }
         return script.launch(
@@ -67,12 +67,12 @@ class LlamaCppPythonBackend:
             "model": str(stored.path),
             "model_alias": spec.id,
             "n_ctx": plan.context_length,
-            "n_batch": BATCH_TOKENS,
+            "n_batch": plan.batch_tokens,
             "n_threads": plan.threads,
             "n_threads_batch": plan.threads,
             # It would keep the scores of every word it knows for every token of the prompt.
             "logits_all": False,
-            "embedding": gguf.task(spec) == "embed",
+            "embedding": plan.pooling is not None,
             "interrupt_requests": False,
             "verbose": False,
         }

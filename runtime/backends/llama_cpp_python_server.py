@@ -7,6 +7,7 @@ streamed answer, JSON schemas by OpenAI's name for them, and that whoever leaves
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import json
 import socket
@@ -236,12 +237,20 @@ def serve() -> None:
     engine_side.attend(log)
     llama_cpp = importlib.import_module("llama_cpp")
     Completions.model = Model(llama_cpp)
+    if wanted["pooling"]:
+        pool(llama_cpp, wanted["pooling"])
     app = make_app(wanted["settings"], wanted["chat_template"])
     listening = socket.socket()
     listening.bind((wanted["host"], 0))
     engine_side.announce_later(log, wanted, listening.getsockname()[1], began)
     uvicorn = importlib.import_module("uvicorn")
     uvicorn.Server(uvicorn.Config(app, access_log=False)).run(sockets=[listening])
+
+
+def pool(llama_cpp: Any, pooling: str) -> None:
+    """Have every model make its embeddings this way: the server has no setting for it."""
+    kind = getattr(llama_cpp, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
+    llama_cpp.Llama.__init__ = functools.partialmethod(llama_cpp.Llama.__init__, pooling_type=kind)
 
 
 def use_template(template: str) -> str:

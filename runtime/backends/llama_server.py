@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.catalog import ModelSpec
-from models.fit import BATCH_TOKENS, CHECKPOINTS
+from models.fit import CHECKPOINTS
 from models.store import StoredModel
 from runtime.backends import gguf, script
 from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
@@ -18,7 +18,6 @@ from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_server_runner.py")
 _ALL_LAYERS = 999
-_TASKS = {"generate": (), "embed": ("--embeddings",), "rerank": ("--reranking",)}
 
 
 class LlamaServerBackend:
@@ -72,8 +71,8 @@ class LlamaServerBackend:
             "--alias": spec.id,
             "--parallel": plan.slots,
             "--ctx-size": plan.context_length * plan.slots,
-            "--batch-size": BATCH_TOKENS,
-            "--ubatch-size": BATCH_TOKENS,
+            "--batch-size": plan.batch_tokens,
+            "--ubatch-size": plan.batch_tokens,
             "--threads": plan.threads,
             "--threads-batch": plan.threads,
             "--cache-ram": 0,
@@ -86,8 +85,14 @@ class LlamaServerBackend:
             options["--chat-template"] = spec.chat_template
         switches = ("--no-kv-unified", "--no-warmup", "--jinja", "--slots", "--metrics", "--offline")
         given = [str(part) for option in options.items() for part in option]
-        return [*given, *switches, *_TASKS[gguf.task(spec)]]
+        return [*given, *switches, *_pooling(plan)]
 
     def explain(self, log: str) -> str:
         """As `runtime.backends.gguf.cause`."""
         return gguf.cause(log)
+
+
+def _pooling(plan: ReplicaPlan) -> tuple[str, ...]:
+    if plan.pooling is None:
+        return ()
+    return ("--reranking",) if plan.pooling == "rank" else ("--embeddings", "--pooling", plan.pooling)

@@ -14,7 +14,7 @@ from models.header import SafetensorsHeader
 from models.safetensors import read_safetensors_header
 from models.store import StoredModel
 from runtime.backends import script
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan, task
 from runtime.backends.installed import availability
 from runtime.backends.vllm_log import cause
 from runtime.backends.vllm_memory import batch_tokens, estimate
@@ -67,6 +67,7 @@ class VllmBackend:
             context_length=context,
             threads=threads,
             memory=estimate(header, context=context, slots=slots, kind=self._kind),
+            batch_tokens=batch_tokens(context),
             shards=_shards(header) if self._kind == "cuda" else (1,),
         )
 
@@ -96,9 +97,10 @@ class VllmBackend:
         return {
             "model": str(stored.path),
             "served_model_name": [spec.id],
+            "runner": "generate" if task(spec) == "generate" else "pooling",
             "max_model_len": plan.context_length,
             "max_num_seqs": plan.slots,
-            "max_num_batched_tokens": batch_tokens(plan.context_length),
+            "max_num_batched_tokens": plan.batch_tokens,
             "tensor_parallel_size": shards,
             # The node counts tokens whether or not the client asked for them.
             "enable_force_include_usage": True,

@@ -49,9 +49,9 @@ def parameters(xllamacpp: Any, wanted: dict[str, Any]) -> Any:
     params.cache_ram_mib = 0
     # The first request warms up as well as a made-up one, and is answered sooner without it.
     params.warmup = False
-    params.embedding = wanted["task"] != "generate"
-    if wanted["task"] == "rerank":
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    if pooling := wanted["pooling"]:
+        params.embedding = True
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
     params.use_jinja = True
     params.chat_template = wanted["chat_template"]
     params.endpoint_slots = True

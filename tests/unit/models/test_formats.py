@@ -43,6 +43,16 @@ def test_a_stated_vocabulary_size_wins_over_the_token_list(write_gguf: Write) ->
     assert read_gguf_header(write_gguf(extra={"vocab_size": 49152})).vocabulary_size == 49152
 
 
+@pytest.mark.parametrize(
+    ("extra", "pooling"),
+    [({}, None), ({"pooling_type": 0}, None), ({"pooling_type": 1}, "mean"), ({"pooling_type": 99}, None)],
+)
+def test_says_how_the_model_was_trained_to_embed(
+    write_gguf: Write, extra: dict[str, int], pooling: str | None
+) -> None:
+    assert read_gguf_header(write_gguf(extra=extra)).pooling == pooling
+
+
 def test_heads_may_differ_from_layer_to_layer(write_gguf: Write) -> None:
     assert read_gguf_header(write_gguf(kv_heads=[2, 0, 4, 0])).kv_heads == (2, 0, 4, 0)
 

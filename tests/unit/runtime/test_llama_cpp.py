@@ -1,12 +1,13 @@
 """What each way to run llama.cpp is started with, decided without starting it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from models.catalog import FileSource, ModelSpec
-from models.header import GgufHeader
+from models.catalog import Capability, FileSource, ModelSpec
+from models.header import GgufHeader, Pooling
 from models.store import StoredModel
 from runtime.backends import gguf, installed
 from runtime.backends.base import Backend, EngineOptions
@@ -127,21 +128,49 @@ def test_llama_server_that_is_not_there_says_which_setting_names_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "task"),
+    ("capabilities", "trained", "pooling", "batch"),
     [
-        (frozenset({"chat", "completions"}), "generate"),
-        (frozenset({"embeddings"}), "embed"),
-        (frozenset({"rerank"}), "rerank"),
+        ({"chat", "embeddings"}, "mean", None, 256),
+        ({"embeddings"}, None, "last", 256),
+        ({"embeddings"}, "last", "last", 256),
+        ({"embeddings"}, "mean", "mean", 1024),
+        ({"embeddings"}, "cls", "cls", 1024),
+        ({"rerank"}, None, "rank", 1024),
     ],
 )
 def test_a_model_serves_the_task_it_is_for(
-    backend: LlamaCppBackend, stored: StoredModel, capabilities: frozenset[str], task: str
+    any_backend: Backend,
+    stored: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: set[Capability],
+    trained: Pooling | None,
+    pooling: Pooling | None,
+    batch: int,
 ) -> None:
+    monkeypatch.setattr(gguf, "read_gguf_header", lambda path: replace(HEADER, pooling=trained))
+    source = FileSource(path="/w")
     spec = ModelSpec(
-        id="m", name="m", source=FileSource(path="/w"), context_length=64, capabilities=capabilities
-    )  # type: ignore[arg-type]
-    launch = backend.command(spec, stored, backend.plan(spec, stored, EngineOptions()))
-    assert json.loads(launch.stdin)["task"] == task
+        id="m", name="m", source=source, context_length=1024, capabilities=frozenset(capabilities)
+    )
+    plan = any_backend.plan(spec, stored, EngineOptions())
+    assert (plan.pooling, plan.batch_tokens) == (pooling, batch)
+    said = any_backend.command(spec, stored, plan).stdin.decode()
+    assert pooling is None or pooling in said or "--reranking" in said
+    assert str(batch) in said
+
+
+def test_an_input_read_in_one_piece_takes_more_scratch_memory(
+    backend: LlamaCppBackend, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FileSource(path="/w")
+    embeds = ModelSpec(
+        id="m", name="m", source=source, context_length=2048, capabilities=frozenset({"embeddings"})
+    )
+    piecewise = backend.plan(embeds, stored, EngineOptions()).memory
+    monkeypatch.setattr(gguf, "read_gguf_header", lambda path: replace(HEADER, pooling="mean"))
+    at_once = backend.plan(embeds, stored, EngineOptions()).memory
+    assert at_once.compute > 7 * piecewise.compute
+    assert replace(at_once, compute=piecewise.compute) == piecewise
 
 
 def test_the_log_is_explained_without_the_machines_paths(backend: LlamaCppBackend) -> None:

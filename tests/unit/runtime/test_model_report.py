@@ -9,7 +9,9 @@ from runtime.model_report import DeviceRoom, fits_of, judge
 
 def plan(total: int, shards: tuple[int, ...] = (1,)) -> ReplicaPlan:
     memory = MemoryEstimate(weights=total, kv_cache=0, compute=0, overhead=0)
-    return ReplicaPlan("engine", slots=1, context_length=1, threads=1, memory=memory, shards=shards)
+    return ReplicaPlan(
+        "engine", slots=1, context_length=1, threads=1, memory=memory, batch_tokens=1, shards=shards
+    )
 
 
 @pytest.mark.parametrize(

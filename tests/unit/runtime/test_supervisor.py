@@ -73,7 +73,12 @@ class FakeBackend:
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
         memory = MemoryEstimate(weights=self.estimated, kv_cache=0, compute=0, overhead=0)
         return ReplicaPlan(
-            self.name, slots=spec.slots, context_length=spec.context_length, threads=1, memory=memory
+            self.name,
+            slots=spec.slots,
+            context_length=spec.context_length,
+            threads=1,
+            memory=memory,
+            batch_tokens=1,
         )
 
     def command(

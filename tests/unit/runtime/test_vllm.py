@@ -8,7 +8,7 @@ import jinja2
 import msgspec
 import pytest
 
-from models.catalog import FileSource, ModelSpec
+from models.catalog import Capability, FileSource, ModelSpec
 from models.errors import FormatUnsupported
 from models.header import SafetensorsHeader
 from models.store import StoredModel
@@ -127,6 +127,19 @@ def test_a_template_without_marks_is_not_taken_for_a_path(
     kind = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders it
     written = [kind.from_string(text).render(messages="m") for text in (template, sent)]
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "runner"),
+    [({"chat", "embeddings"}, "generate"), ({"embeddings"}, "pooling"), ({"rerank"}, "pooling")],
+)
+def test_a_model_serves_the_task_it_is_for(
+    tmp_path: Path, stored: StoredModel, capabilities: set[Capability], runner: str
+) -> None:
+    spec = msgspec.structs.replace(SPEC, capabilities=frozenset(capabilities))
+    plan = backend(tmp_path).plan(spec, stored, EngineOptions())
+    arguments = parameters(backend(tmp_path).command(spec, stored, plan))["arguments"]
+    assert arguments["runner"] == runner
 
 
 def test_a_model_goes_over_as_many_gpus_as_its_heads_divide_by(tmp_path: Path, stored: StoredModel) -> None:
