@@ -1,25 +1,17 @@
-"""A scripted engine on a real socket, a tunnel in memory, and leases without a supervisor."""
+"""A tunnel in memory and leases without a supervisor, before a scripted engine; the real `porten`; a Hub."""
 
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import ssl
-import struct
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import jwt
 import pytest
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
 
 from runtime.backends.base import Endpoint
 from runtime.errors import RuntimeFault
@@ -30,14 +22,15 @@ from runtime.metrics import NodeMetrics
 from runtime.relay import Relay
 from runtime.snapshot import ModelView, NodeSnapshot
 from runtime.supervisor import Lease
+from tests.integration.runtime.running import Porten
+from tests.integration.runtime.scripted_engine import ScriptedEngine
+from tests.integration.runtime.scripted_hub import ScriptedHub
 from tunnel.channel import memory_pair
 from tunnel.identity import (
     NodeCredential,
     Ticket,
     TicketVerifier,
-    decode_public_key,
     encode_public_key,
-    issue_credential,
     issue_ticket,
 )
 from tunnel.messages import Open, Status
@@ -45,128 +38,6 @@ from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.session import HubSession, NodeSession, OutboundStream
 
 MODEL = "smollm2"
-
-
-@dataclass
-class EngineRequest:
-    """What the engine got."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Connection:
-    """The engine's end of one connection, for scripts to write on."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def head(self, status: int = 200, **headers: str) -> None:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in names.items())
-        await self.raw(f"HTTP/1.1 {status} Whatever\r\n{lines}\r\n".encode())
-
-    async def stream_head(self) -> None:
-        await self.head(200, content_type="text/event-stream", transfer_encoding="chunked")
-
-    async def chunk(self, data: bytes) -> None:
-        await self.raw(b"%x\r\n%b\r\n" % (len(data), data))
-
-    async def end(self) -> None:
-        await self.raw(b"0\r\n\r\n")
-
-    async def raw(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
-        await self.head(status, content_type=content_type, content_length=str(len(body)))
-        await self.raw(body)
-
-    def reset(self) -> None:
-        """Hang up with a RST, as a killed process does."""
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-    async def gone(self) -> None:
-        """Wait until the client hangs up."""
-        with contextlib.suppress(ConnectionError):
-            while await self.reader.read(65536):
-                pass
-
-
-Script = Callable[[EngineRequest, Connection], Awaitable[None]]
-
-
-class ScriptedEngine:
-    """An engine that does what the test says, one script call a request."""
-
-    def __init__(self) -> None:
-        self.script: Script | None = None
-        self.requests: list[EngineRequest] = []
-        self.connections = 0
-        self.close_after_answer = False
-        self.failures: list[BaseException] = []
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return self._server.sockets[0].getsockname()[1]
-
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=tls)
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert not self.failures, self.failures
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            await self._serve(Connection(reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # cancelled only by `stop`; asyncio's own callback would report it as an error
-        except Exception as failure:  # noqa: BLE001 - shown when the test ends
-            self.failures.append(failure)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _serve(self, connection: Connection) -> None:
-        while True:
-            request = await self._read(connection.reader)
-            self.requests.append(request)
-            assert self.script is not None
-            await self.script(request, connection)
-            if self.close_after_answer:
-                return
-
-    async def _read(self, reader: asyncio.StreamReader) -> EngineRequest:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, *lines = head.strip().split("\r\n")
-        method, path, _ = first.split(" ")
-        headers = dict(line.lower().split(": ", 1) for line in lines)
-        if headers.get("transfer-encoding") == "chunked":
-            body = b""
-            while size := int((await reader.readline()).strip(), 16):
-                body += (await reader.readexactly(size + 2))[:-2]
-            await reader.readline()
-        else:
-            body = await reader.readexactly(int(headers.get("content-length", 0)))
-        return EngineRequest(method, path, headers, body)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -373,117 +244,6 @@ def unused_port() -> int:
         return sock.getsockname()[1]
 
 
-class ScriptedHub:
-    """A Hub's enrollment endpoints; `answers` are given out in turn by the token endpoint."""
-
-    def __init__(self) -> None:
-        self.key = Ed25519PrivateKey.generate()
-        self.answers: list[Response | str] = []
-        self.asked: list[tuple[str, Any]] = []
-        self.tunnel_urls = ["ws://127.0.0.1:1/tunnel"]
-        self.hub_id = "hub_a"
-        self.region = "eu-de"
-        self.interval = 5.0
-        self.sign_with = self.key
-        self.tokens = {"pjt_good"}
-        self.left: list[str] = []
-        self.announced: list[str] = []
-        self.rotates = True  # an older one does not
-        self.public_key = ""
-        self.url = ""
-
-    def description(self) -> dict[str, Any]:
-        public = encode_public_key(self.key.public_key())
-        return {
-            "hub_id": self.hub_id,
-            "name": "Test",
-            "version": "1",
-            "public_key": public,
-            "api_url": self.url,
-            "tunnel_urls": self.tunnel_urls,
-            "enroll_url": f"{self.url}/enroll/v1",
-        }
-
-    def enrolled(self) -> dict[str, Any]:
-        credential = NodeCredential(
-            node_id="node_a",
-            owner_id="org_a",
-            region=self.region,
-            trust="verified",
-            sharing="private",
-            hub_id=self.hub_id,
-            public_key=self.public_key,
-            issued_at=int(time.time()),
-        )
-        token = issue_credential(self.sign_with, credential)
-        return {"node_id": "node_a", "name": "attic", "credential": token, "hub": self.description()}
-
-    def app(self) -> FastAPI:
-        app = FastAPI()
-
-        @app.get("/.well-known/porten")
-        async def well_known() -> dict[str, Any]:
-            return self.description()
-
-        @app.post("/enroll/v1/device_authorization")
-        async def device(request: Request) -> dict[str, Any]:
-            document = await request.json()
-            self.asked.append(("device", document))
-            self.public_key = document["public_key"]
-            return {
-                "device_code": "secret-device-code",
-                "user_code": "BCDF-GHJK",
-                "expires_in": 600,
-                "interval": self.interval,
-                "verification_uri": f"{self.url}/device",
-                "verification_uri_complete": f"{self.url}/device?user_code=BCDF-GHJK",
-            }
-
-        @app.post("/enroll/v1/token")
-        async def token(request: Request) -> Response:
-            self.asked.append(("token", (await request.body()).decode()))
-            answer = self.answers.pop(0)
-            if isinstance(answer, str):
-                if answer == "enrolled":
-                    return JSONResponse(self.enrolled())
-                return JSONResponse({"error": answer}, 400)
-            return answer
-
-        self._add_join_and_leave(app)
-        return app
-
-    def _add_join_and_leave(self, app: FastAPI) -> None:
-        @app.post("/enroll/v1/join")
-        async def join(request: Request) -> Response:
-            document = await request.json()
-            if document["join_token"] not in self.tokens:
-                return JSONResponse({"error": "invalid_join_token"}, 401)
-            self.public_key = document["public_key"]
-            return JSONResponse(self.enrolled())
-
-        @app.post("/enroll/v1/leave")
-        async def leave(request: Request) -> Response:
-            token = request.headers["authorization"].removeprefix("Bearer ")
-            if token in self.left:
-                return Response(status_code=401)
-            self.left.append(token)
-            return Response(status_code=204)
-
-        @app.post("/enroll/v1/rotate")
-        async def rotate(request: Request) -> Response:
-            token = request.headers["authorization"].removeprefix("Bearer ")
-            if not self.rotates:
-                return JSONResponse({"detail": "Not Found"}, 404)
-            try:
-                jwt.decode(
-                    token, decode_public_key(self.public_key), algorithms=["EdDSA"], audience=self.hub_id
-                )
-            except jwt.InvalidSignatureError:
-                return JSONResponse({"error": "invalid_client"}, 401)
-            self.announced.append(token)
-            return Response(status_code=204)
-
-
 @pytest.fixture
 async def hub() -> AsyncIterator[ScriptedHub]:
     scripted = ScriptedHub()
@@ -494,85 +254,6 @@ async def hub() -> AsyncIterator[ScriptedHub]:
     yield scripted
     server.stop(at_once=True)
     await task
-
-
-PORTEN = Path(sys.executable).with_name("porten")
-
-
-class Process:
-    """A running `porten` and the lines it has printed."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._changed = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            async with self._changed:
-                self.lines.append(line.decode().rstrip())
-                self._changed.notify_all()
-        async with self._changed:
-            self._changed.notify_all()
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    async def said(self, text: str) -> str:
-        """Wait for a line that holds `text`, and give it."""
-        async with asyncio.timeout(30), self._changed:
-            while not (found := [line for line in self.lines if text in line]):
-                assert not self._reader.done(), self.output
-                await self._changed.wait()
-        return found[0]
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(30):
-            # A wait that was given up must not end the reading: whoever cleans up waits again.
-            await asyncio.shield(self._reader)
-            return await self.process.wait()
-
-
-class Porten:
-    """Starts `porten` in a home of its own."""
-
-    program = PORTEN
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.settings: dict[str, str] = {
-            "PORTEN_LOCAL_PORT": "0",
-            "PORTEN_DATA_DIR": str(home / "data"),
-            "PORTEN_YIELD_ON_BATTERY": "false",  # whoever tests on a train tests the rest
-        }
-        self.started: list[Process] = []
-
-    async def start(self, *arguments: str) -> Process:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PORTEN_")}
-        process = await asyncio.create_subprocess_exec(
-            PORTEN,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=clean | {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home)} | self.settings,
-        )
-        self.started.append(Process(process))
-        return self.started[-1]
-
-    async def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Run a command to its end."""
-        process = await self.start(*arguments)
-        assert await process.ended() == code, process.output
-        return process.output
-
-    async def run(self, *arguments: str) -> Process:
-        process = await self.start("run", *arguments)
-        await process.said("node started")
-        return process
 
 
 @pytest.fixture

@@ -187,8 +187,10 @@ async def test_a_killed_daemon_leaves_nothing(node: Node, state: str) -> None:
 
 def guardians_of(node: Node) -> set[psutil.Process]:
     """The processes that hold the other end of a pipe of the daemon's, and are not its children."""
-    pipes = {str(path.readlink()) for path in Path(f"/proc/{node.daemon.process.pid}/fd").iterdir()}
-    found = set()
+    pipes, found = set(), set()
+    for path in Path(f"/proc/{node.daemon.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            pipes.add(str(path.readlink()))
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
             held = str(Path(f"/proc/{process.pid}/fd/0").readlink())
