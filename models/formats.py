@@ -1,8 +1,8 @@
 """Reading what weights files say about themselves. Knows file formats, not where files come from.
 
-The `gguf` package names the keys and types and writes the files of our tests, but its reader builds an array
-for every token of the vocabulary: seconds for a small model, at a moment when somebody waits for a first
-token. The scan below skips what nobody asked for, and checks every length before it believes it.
+The `gguf` package writes the files of our tests, but its reader builds an array for every token of the
+vocabulary: seconds for a small model, at a moment when somebody waits for a first token. The scan below skips
+what nobody asked for, and checks every length before it believes it.
 """
 
 import os
@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGUF_MAGIC
-
 from models.errors import FormatUnsupported
+from models.gguf_types import BLOCKS, DEFAULT_ALIGNMENT, MAGIC
 from models.header import GgufHeader, Pooling
 
 __all__ = ["GgufHeader", "read_gguf_header"]
@@ -39,7 +38,6 @@ _STRING, _ARRAY = 8, 9
 _SCALARS: Final = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
-_QUANT_SIZES: Final = {kind.value: sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
 class Skipped(NamedTuple):
@@ -183,7 +181,7 @@ def _letter(kind: int) -> str:
 
 
 def _header(scan: _Scan) -> GgufHeader:
-    if scan.unsigned("I") != GGUF_MAGIC:
+    if scan.unsigned("I") != MAGIC:
         raise _Malformed("it does not begin with GGUF")
     version = scan.unsigned("I")
     if version not in SUPPORTED_VERSIONS:
@@ -208,7 +206,7 @@ def _tensors(scan: _Scan, count: int, fields: Mapping[str, Value]) -> tuple[int,
             elements *= int(length)
         size, offset = _bytes_of(elements, scan.unsigned("I")), scan.unsigned()
         total, end, parameters = total + size, max(end, offset + size), parameters + elements
-    alignment = _integer(fields, "general.alignment", GGUF_DEFAULT_ALIGNMENT) or GGUF_DEFAULT_ALIGNMENT
+    alignment = _integer(fields, "general.alignment", DEFAULT_ALIGNMENT) or DEFAULT_ALIGNMENT
     start = -(-scan.at // alignment) * alignment
     if count and start + end > scan.size:
         raise _Malformed(f"it has {scan.size} bytes, its tensors need {start + end}: truncated?")
@@ -217,9 +215,9 @@ def _tensors(scan: _Scan, count: int, fields: Mapping[str, Value]) -> tuple[int,
 
 def _bytes_of(elements: int, kind: int) -> int:
     """Return the bytes that many numbers of one of ggml's types take."""
-    if kind not in _QUANT_SIZES:
+    if kind not in BLOCKS:
         raise _Malformed(f"it has tensors of unknown type {kind}")
-    block, size = _QUANT_SIZES[kind]
+    block, size = BLOCKS[kind]
     return elements * size // block
 
 

@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 
 from models.errors import FormatUnsupported
 from models.formats import FIRST_READ_BYTES, MAX_HEADER_BYTES, read_gguf_header
+from models.gguf_types import BLOCKS, DEFAULT_ALIGNMENT, MAGIC
 
 Write = Callable[..., Path]
+
+
+def test_types_are_as_large_as_the_gguf_package_says() -> None:
+    assert {kind.value: sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()} == BLOCKS
+    assert (MAGIC, DEFAULT_ALIGNMENT) == (gguf.GGUF_MAGIC, gguf.GGUF_DEFAULT_ALIGNMENT)
 
 
 def test_says_what_the_gguf_package_wrote(write_gguf: Write) -> None:
