@@ -129,12 +129,28 @@ class ModelSpec(_Entry, frozen=True, kw_only=True):
             raise ValueError("`context_length` and `slots` are at least 1")
         if self.size_bytes is not None and self.size_bytes < 1:
             raise ValueError("`size_bytes` is at least 1")
+        _check_capabilities(self)
         _check_pinned(self)
 
 
 def is_model_id(text: str) -> bool:
     """Whether `text` may be the id of a model."""
     return len(text) <= MAX_ID_LENGTH and _ID.fullmatch(text) is not None
+
+
+def _check_capabilities(spec: ModelSpec) -> None:
+    """Refuse what no engine of a node's does: nothing, or generating and embedding with the same weights."""
+    if not spec.capabilities:
+        raise ValueError("`capabilities` is empty: name what the model does, or leave the key out")
+    generates, ranks = (
+        spec.capabilities & {"chat", "completions"},
+        spec.capabilities & {"embeddings", "rerank"},
+    )
+    if generates and ranks and not isinstance(spec.source, EndpointSource):
+        raise ValueError(
+            "`capabilities` has both what generates (chat, completions) and what does not (embeddings, "
+            "rerank): an engine does one of them; make two entries with the same source"
+        )
 
 
 def _check_pinned(spec: ModelSpec) -> None:

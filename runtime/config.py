@@ -68,7 +68,8 @@ def _loopback(host: str) -> str:
 def _http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
-    return url.rstrip("/")
+    # What apps are given as base_url ends so; people paste it.
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _proxy_url(secret: SecretStr) -> SecretStr:

@@ -230,6 +230,18 @@ async def _daemon(config: NodeConfig) -> list[Finding]:
         ok("local port", f"the node listens: {status['local_api']}"),
         _working(status),
         _session(status),
+        *_loads(status),
+    ]
+
+
+def _loads(status: dict[str, Any]) -> list[Finding]:
+    """The models whose last load failed, as far as the running node knows."""
+    return [
+        warning(
+            f"model {model['model']}", model["error"], f"mend it, then porten models pull {model['model']}"
+        )
+        for model in status["models"]
+        if model["error"]
     ]
 
 

@@ -146,6 +146,14 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
     if status == 501:
         # The engine's own words advise whoever starts it, which is nobody who asks.
         return ErrorAnswer(400, "unsupported_parameter", _REQUEST_ERROR, "The model does not do this.", param)
+    if _NOT_DONE.match(text):
+        return ErrorAnswer(
+            400,
+            "unsupported_parameter",
+            _REQUEST_ERROR,
+            f"The model takes no {text.split()[0]}.",
+            param or "messages",
+        )
     if status in (400, 404, 413, 422) or at_fault:
         status = 400 if status in (422, 500) else status
         return ErrorAnswer(status, code or _CODES.get(status, "invalid_request"), _REQUEST_ERROR, text, param)
@@ -158,10 +166,9 @@ _CODES = {400: "invalid_request", 404: "unknown_url", 413: "request_too_large"}
 
 
 _JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")
-_OF_THE_REQUEST = re.compile(
-    r"Failed to parse (?:messages|tools)\b|Unknown reasoning format\b|\w+ input is not supported\b"
-)
-_ADVICE_TO_OPERATORS = re.compile(r" - hint: .*", re.DOTALL)
+_OF_THE_REQUEST = re.compile(r"Failed to parse (?:messages|tools)\b|Unknown reasoning format\b")
+_NOT_DONE = re.compile(r"(?:image|audio|video) input is not supported\b")
+_ADVICE_TO_OPERATORS = re.compile(r"(?: - hint: .*|, try increasing it)\Z", re.DOTALL)
 _PARAMETER = re.compile(r"(?:Field |Expected )?'(\w+)'")
 
 

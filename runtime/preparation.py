@@ -168,15 +168,23 @@ class Preparation:
                 )
 
     def _look_at_engines(self) -> None:
-        for name, backend in self._backends.items():
-            before, now = self._seen.get(name, _USABLE), backend.available()
-            self._seen[name] = now
+        before, self._seen = self._seen, {n: backend.available() for n, backend in self._backends.items()}
+        for name, now in self._seen.items():
             fields = {"event": "engine_availability", "engine": name}
-            if not now.ok and now != before:
+            if not now.ok and now != before.get(name, _USABLE):
                 fields |= {"reason": now.reason, "remedy": now.remedy}
-                logger.warning("an engine is missing: its models are not offered", extra=fields)
-            elif now.ok and not before.ok:
+                if self._is_missed(self._backends[name]):
+                    logger.warning("an engine is missing: its models are not offered", extra=fields)
+                else:
+                    logger.info("an engine is not here, and nothing needs it", extra=fields)
+            elif now.ok and not before.get(name, _USABLE).ok:
                 logger.info("the engine can serve", extra=fields)
+
+    def _is_missed(self, backend: Backend) -> bool:
+        """Whether a model is offered that this engine would serve and none that is here does."""
+        here = {f for n, other in self._backends.items() if self._seen[n].ok for f in other.formats}
+        wanted = {spec.format for spec in self.offered if spec.id not in self._served}
+        return bool(wanted & backend.formats - here)
 
     async def prepare(
         self, spec: ModelSpec, on_progress: Callable[[LoadProgress], None]

@@ -73,7 +73,12 @@ class ReplicaRunner:
             ended = await (self._serve(start) if owners is None else self._attend(start, owners))
         except EngineFailed as error:
             ended = str(error)
-        event = {"event": "engine_ended", "replica": start.replica_id, "reason": ended}
+        event = {
+            "event": "engine_ended",
+            "replica": start.replica_id,
+            "model": start.model_id,
+            "reason": ended,
+        }
         logger.warning("engine ended", extra=event)
         self._post(ev.Failed(start.replica_id, ended))
 

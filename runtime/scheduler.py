@@ -161,7 +161,8 @@ class Scheduler:
         if fault is None:
             retry_after_s = model.load_failed(reason, now, self._limits.cooldown)
             fault = LoadFailed(model.model_id, reason, retry_after_s=retry_after_s)
-        model.error = str(fault)
+        else:
+            model.error = str(fault)
         if not model.is_ready:
             self._lines.refuse(model.waiters.values(), fault)
 

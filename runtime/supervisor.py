@@ -409,6 +409,8 @@ class Supervisor:
                 spec, lambda progress: self._post(ev.Progressed(load_id, progress))
             )
         except LoadFailed as error:
+            event = {"event": "load_failed", "model": model_id, "reason": error.reason}
+            logger.warning("a model cannot be loaded", extra=event)
             self._post(ev.PrepareFailed(load_id, error.reason))
             return
         except EngineUnavailable as error:

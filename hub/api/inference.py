@@ -48,6 +48,8 @@ ENDPOINTS = {
     "/v1/embeddings": "embeddings",
 }
 """Paths with the capability that each asks of a model."""
+_STREAMED = frozenset({"chat", "completions"})
+"""What can be asked for piece by piece; a `stream` in any other request is ignored, as engines do."""
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
@@ -93,7 +95,13 @@ class Inference:
                 raise _unaccountable()
             with self._hub.metrics.active_streams.track_inprogress():
                 dispatch = self._hub.dispatcher.begin(call)
-                await _carry(dispatch, answer, receive, give_up, stream=bool(asked.stream))
+                await _carry(
+                    dispatch,
+                    answer,
+                    receive,
+                    give_up,
+                    stream=bool(asked.stream) and self._capability in _STREAMED,
+                )
 
     async def _read(
         self, headers: Headers, receive: Receive, request_id: str, admitted: Admitted, hold: Hold

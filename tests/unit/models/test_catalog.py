@@ -87,6 +87,8 @@ def test_an_unknown_id_is_none_or_an_error() -> None:
         ('slots = "4"', "file", 'path = "/m"', "slots"),
         ("size_bytes = 0", "file", 'path = "/m"', "size_bytes"),
         ('capabilities = ["flying"]', "file", 'path = "/m"', "capabilities"),
+        ("capabilities = []", "file", 'path = "/m"', "empty"),
+        ('capabilities = ["chat", "embeddings"]', "file", 'path = "/m"', "two entries"),
         ('format = "pickle"', "file", 'path = "/m"', "format"),
         ("", "huggingface", f'repository = "o/r"\nrevision = "{COMMIT}"', "`file` or `files`"),
         (

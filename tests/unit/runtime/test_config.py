@@ -79,6 +79,11 @@ def test_nonsense_in_the_environment_is_refused(environ: dict[str, str], said: s
         load_config(environ=environ)
 
 
+@pytest.mark.parametrize("given", ["https://hub.example.org", "https://hub.example.org/v1/"])
+def test_the_address_that_apps_are_given_names_the_hub_too(given: str) -> None:
+    assert load_config(environ={"PORTEN_HUB_URL": given}).config.hub_url == "https://hub.example.org"
+
+
 def test_one_wrong_value_is_one_problem() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         load_config(environ={"PORTEN_HUB_URL": "hub.example.org"})

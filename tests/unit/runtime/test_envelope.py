@@ -54,7 +54,6 @@ def llama_cpp(code: int, kind: str, message: str, **more: object) -> bytes:
             (500, llama_cpp(500, "server_error", said), (400, "invalid_request"))
             for said in (
                 "Unknown reasoning format: xyz",
-                "image input is not supported - hint: you may need to provide the mmproj",
                 "Failed to parse tools: Missing tool function",
                 "Failed to parse messages: Missing 'role' in message",
             )
@@ -105,7 +104,12 @@ def test_llama_cpps_words_name_the_parameter(said: str, message: str, param: str
 def test_advice_for_operators_is_left_out() -> None:
     said = "image input is not supported - hint: if this is unexpected, provide the mmproj"
     answer = from_engine(500, llama_cpp(500, "server_error", said))
-    assert answer.message == "image input is not supported"
+    assert (answer.status, answer.code, answer.param) == (400, "unsupported_parameter", "messages")
+    assert answer.message == "The model takes no image."
+    said = "request (18031 tokens) exceeds the available context size (8192 tokens), try increasing it"
+    answer = from_engine(400, llama_cpp(400, "exceed_context_size_error", said))
+    assert answer.code == "context_length_exceeded"
+    assert answer.message.endswith("context size (8192 tokens)")
 
 
 def test_the_key_between_node_and_engine_is_never_spoken_of() -> None:

@@ -130,7 +130,7 @@ def test_llama_server_that_is_not_there_says_which_setting_names_it(tmp_path: Pa
 @pytest.mark.parametrize(
     ("capabilities", "trained", "pooling", "batch"),
     [
-        ({"chat", "embeddings"}, "mean", None, 256),
+        ({"chat"}, "mean", None, 256),
         ({"embeddings"}, None, "last", 256),
         ({"embeddings"}, "last", "last", 256),
         ({"embeddings"}, "mean", "mean", 1024),

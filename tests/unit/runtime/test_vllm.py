@@ -131,7 +131,7 @@ def test_a_template_without_marks_is_not_taken_for_a_path(
 
 @pytest.mark.parametrize(
     ("capabilities", "runner"),
-    [({"chat", "embeddings"}, "generate"), ({"embeddings"}, "pooling"), ({"rerank"}, "pooling")],
+    [({"chat", "tools"}, "generate"), ({"embeddings"}, "pooling"), ({"rerank"}, "pooling")],
 )
 def test_a_model_serves_the_task_it_is_for(
     tmp_path: Path, stored: StoredModel, capabilities: set[Capability], runner: str

@@ -36,6 +36,15 @@ capabilities = ["chat", "completions"]
 [models.source]
 kind = "file"
 path = "/nowhere/tiny.gguf"
+
+[[models]]
+id = "vectors"
+name = "Vectors"
+context_length = 512
+capabilities = ["embeddings"]
+[models.source]
+kind = "file"
+path = "/nowhere/vectors.gguf"
 """
 JSON = (("content-type", "application/json"), ("x-porten-model-digest", "sha256:feed"))
 SSE = (("content-type", "text/event-stream"), ("x-porten-model-digest", "sha256:feed"))
@@ -92,6 +101,8 @@ class ScriptedNode:
     script: Script = answer
     state: str = "ready"
     slots: int = 32
+    model: str = MODEL
+    capabilities: tuple[str, ...] = ("chat",)
     instance: str = "first"
     seen: list[dict[str, Any]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,21 +129,21 @@ class ScriptedNode:
 
     def status(self) -> Status:
         model = ModelStatus(
-            model=MODEL,
+            model=self.model,
             digest="sha256:feed",
             size_bytes=1,
             on_disk=True,
             state=self.state,
             fits=True,
             context_length=512,
-            capabilities=("chat",),
+            capabilities=self.capabilities,
             phase="downloading" if self.state == "warming" else self.state,
             done_bytes=1,
             total_bytes=4,
         )
         replica = ReplicaStatus(
             id="r",
-            model=MODEL,
+            model=self.model,
             state="ready",
             slots=self.slots,
             running=0,
@@ -232,7 +243,7 @@ class Bench:
             and candidate.online
             and candidate.reported
             and candidate.accepting
-            for candidate in self.hub.registry.candidates(MODEL)
+            for candidate in self.hub.registry.candidates(self.nodes[node_id].model)
         )
 
     def client(self, secret: str, **changes: Any) -> openai.AsyncOpenAI:

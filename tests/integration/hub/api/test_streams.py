@@ -243,6 +243,24 @@ async def test_silence_is_bridged_with_comments_only_where_a_stream_was_asked_fo
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 
+async def test_what_cannot_be_streamed_is_not_bridged_whatever_it_asks(
+    bench, http, auth, script, monkeypatch
+):
+    monkeypatch.setattr("hub.api.inference.KEEP_ALIVE_S", 0.01)
+    organisation = (await bench.hub.storage.organisations.list())[0].id
+    node = await bench.node(organisation, model="vectors", capabilities=("embeddings",))
+
+    async def slow(stream, body):
+        await asyncio.sleep(0.2)
+        await script.answer(stream, {})  # engines ignore `stream` here
+
+    node.script = slow
+    asked = {"model": "vectors", "input": "x", "stream": True}
+    response = await http.post("/v1/embeddings", json=asked, headers=auth)
+    assert response.status_code == 200
+    assert b": keep-alive" not in response.content
+
+
 async def test_an_error_after_comments_is_an_event(bench, node, http, auth, script, monkeypatch):
     monkeypatch.setattr("hub.api.inference.KEEP_ALIVE_S", 0.05)
 
