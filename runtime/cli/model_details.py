@@ -63,7 +63,8 @@ def _facts(spec: ModelSpec, store: ModelStore, stored: StoredModel) -> dict[str,
         "architecture": header.architecture,
         "quantisation": quantisation(header),
         "parameters": header.parameters or None,
-        "context_length": spec.context_length,
+        "capabilities": sorted(spec.capabilities),
+        "context_length": min(spec.context_length, header.context_length or spec.context_length),
         "trained_context_length": header.context_length,
         "digest": stored.digest,
         "size_bytes": stored.size_bytes,
@@ -111,6 +112,7 @@ def _print(document: dict[str, Any]) -> None:
     facts = columns("", "")
     facts.show_header = False
     shown = {key: value for key, value in document.items() if key not in ("files", "memory", "devices")}
+    shown["capabilities"] = ", ".join(document["capabilities"])
     for key, value in shown.items():
         text = size(value) if key == "size_bytes" else {True: "yes", False: "no", None: "?"}.get(value, value)
         facts.add_row(key.replace("_", " "), f"{text:,}" if key == "parameters" and value else str(text))
