@@ -24,6 +24,8 @@ BATCH_TOKENS = 256
 CACHE_PADDING = 256
 # States of a model that slides that each slot may keep, to go back to; llama.cpp's own choice is 32.
 CHECKPOINTS = 4
+# Parts of the names of architectures that only embed.
+ENCODERS = ("bert", "t5encoder", "gemma-embedding")
 # Copies of the hidden state, and of the feed-forward state, alive at once in one layer (measured).
 HIDDEN_COPIES = 5
 FEED_FORWARD_COPIES = 3
@@ -75,8 +77,8 @@ def estimate(
         accelerated: Whether scratch buffers lie on a GPU, which commits them whole. A CPU only pays for the
             pages it touches, and the logits of a whole batch are never all asked for.
         batch: Tokens that are computed at once.
-        embeds: Whether every token's state is asked for. llama.cpp computes and keeps the logits of each
-            then, though nothing is drawn from them.
+        embeds: Whether every token's state is asked for. llama.cpp keeps room for the logits of each then,
+            and computes them where the model has them, though nothing is drawn.
     """
     return MemoryEstimate(
         weights=size_bytes,
@@ -88,6 +90,11 @@ def estimate(
     )
 
 
+def is_encoder(header: ModelHeader) -> bool:
+    """Whether llama.cpp has neither a cache nor an output layer for models of this architecture."""
+    return any(family in header.architecture for family in ENCODERS)
+
+
 def fits(estimate: MemoryEstimate, free_bytes: int) -> bool:
     """Whether the replica fits into `free_bytes`."""
     return estimate.total <= free_bytes
@@ -95,6 +102,8 @@ def fits(estimate: MemoryEstimate, free_bytes: int) -> bool:
 
 def _kv_cache(header: ModelHeader, context: int, element_bytes: float, batch: int) -> int:
     """Return the bytes of one slot's cache, with the states of its sliding layers that it may go back to."""
+    if is_encoder(header):
+        return 0
     elements = sum(
         heads * _cached_tokens(header, context, batch, sliding=sliding)
         for heads, sliding in zip(header.kv_heads, header.sliding_layers, strict=True)
@@ -119,6 +128,7 @@ def _compute(
     states = HIDDEN_COPIES * widest + FEED_FORWARD_COPIES * header.feed_forward_length
     mask = int(batch * context * F16_BYTES)
     drawn = header.vocabulary_size * DRAWN_TOKEN_BYTES * slots
-    # Computed, and kept for whoever asks: that is ordinary memory, also where a GPU computes.
-    copies = int(accelerated or embeds) + int(embeds and not accelerated)
+    computed = accelerated or (embeds and not is_encoder(header))
+    kept = embeds and not accelerated  # in ordinary memory, also where a GPU computes
+    copies = int(computed) + int(kept)
     return F32_BYTES * batch * (states + copies * header.vocabulary_size) + mask + drawn

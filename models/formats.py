@@ -252,7 +252,7 @@ def _describe(fields: Mapping[str, Value], tensor_bytes: int, parameters: int) -
         sliding_layers=_sliding(fields, architecture, layers) if window else (False,) * layers,
         file_type=_integer(fields, "general.file_type", 0) if "general.file_type" in fields else None,
         pooling=POOLINGS.get(number("pooling_type")),
-        causal=fields.get(f"{architecture}.attention.causal") is not False,
+        causal=fields.get(f"{architecture}.attention.causal") not in (False, 0),
         tensor_bytes=tensor_bytes,
         parameters=parameters,
         has_chat_template="tokenizer.chat_template" in fields,

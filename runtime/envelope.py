@@ -35,7 +35,13 @@ DIGEST_HEADER = "x-porten-model-digest"
 _WARMING_RETRY_S = 5
 _REQUEST_HEADERS = frozenset({"accept", "content-type"})
 _RESPONSE_HEADERS = frozenset({"content-type"})
-_CONTEXT_WORDS = ("exceed_context_size", "maximum context length", "context size", "context window")
+_CONTEXT_WORDS = (
+    "exceed_context_size",
+    "maximum context length",
+    "context size",
+    "context window",
+    "too large to process",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
     at_fault = _blames_the_request(message)
     text = _ADVICE_TO_OPERATORS.sub("", _JSON_LIBRARY.sub("", message)) or f"the engine answered {status}"
     param = param or _named_parameter(text)
-    if status == 400 and _is_context_overflow(f"{kind} {text}"):
+    if status in (400, 500) and _is_context_overflow(f"{kind} {text}"):
         return ErrorAnswer(400, "context_length_exceeded", "invalid_request_error", text, param)
     if status in (429, 503):
         return ErrorAnswer(503, "overloaded", "service_unavailable", text, retry_after_s=1)
@@ -168,7 +174,9 @@ _CODES = {400: "invalid_request", 404: "unknown_url", 413: "request_too_large"}
 _JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")
 _OF_THE_REQUEST = re.compile(r"Failed to parse (?:messages|tools)\b|Unknown reasoning format\b")
 _NOT_DONE = re.compile(r"(?:image|audio|video) input is not supported\b")
-_ADVICE_TO_OPERATORS = re.compile(r"(?: - hint: .*|, try increasing it)\Z", re.DOTALL)
+_ADVICE_TO_OPERATORS = re.compile(
+    r"(?: - hint: .*|, try increasing it|\. increase the physical batch size.*)\Z", re.DOTALL
+)
 _PARAMETER = re.compile(r"(?:Field |Expected )?'(\w+)'")
 
 

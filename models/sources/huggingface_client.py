@@ -24,6 +24,10 @@ WORKERS = 4
 MOST_LISTED = 100_000
 # Written at a time. The library's own 10 MB would look like a stall on a slow line, and be lost with it.
 PIECE_BYTES = 256 * 1024
+# For a file of which neither the catalog nor the server says how large it is.
+MOST_UNANNOUNCED = 1024 * 1024 * 1024
+# A server that knows no ranges begins a file anew whenever the line breaks.
+TIMES_OVER = 3
 AGAIN = "Try again: it goes on where it stopped"
 
 
@@ -64,7 +68,8 @@ def fetch(order: dict[str, Any]) -> None:
     """Download one file, going on with what is there of the same version.
 
     Raises:
-        ValueError: The server has another commit than the one pinned, or sends more than was to come.
+        ValueError: The server has another commit than the one pinned.
+        TooMuch: It sends more than was to come, or the same again and again.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - not in our parent
     from huggingface_hub.file_download import http_get  # noqa: PLC0415 - the same
@@ -78,16 +83,23 @@ def fetch(order: dict[str, Any]) -> None:
     have = _usable(target, Path(order["version"]), etag, found.size)
     # A file in chunked storage has no plain location: the server redirects each request for it.
     location = url if found.xet_file_data else found.location
-    most = order.get("size") or found.size
     with target.open("r+b") as file:
         file.seek(have)
-        http_get(
-            location,
-            cast("BinaryIO", file if most is None else AtMost(file, most)),
-            resume_size=have,
-            headers=_headers(url, location),
-            expected_size=found.size,
-        )
+        try:
+            http_get(
+                location,
+                cast("BinaryIO", AtMost(file, order["size"] if order["size"] is not None else found.size)),
+                resume_size=have,
+                headers=_headers(url, location),
+                expected_size=found.size,
+            )
+        except TooMuch:
+            file.truncate(0)  # what such a server sent is no beginning to go on from
+            raise
+
+
+class TooMuch(Exception):
+    """A server sends what nobody waits for."""
 
 
 class AtMost:
@@ -95,21 +107,25 @@ class AtMost:
 
     Args:
         file: Where the bytes go.
-        size: Most that it may become, in bytes.
+        size: Most that it may become, in bytes; None where nobody said.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int | None) -> None:
         self._file = file
-        self._size = size
+        self._size = MOST_UNANNOUNCED if size is None else size
+        self._written = 0
 
     def write(self, data: bytes) -> int:
         """Write it all.
 
         Raises:
-            ValueError: The file would be larger.
+            TooMuch: The file would be larger, or most of it came before.
         """
+        self._written += len(data)
         if self._file.tell() + len(data) > self._size:
-            raise ValueError(f"the server sends more than the {self._size} bytes that were to come")
+            raise TooMuch(f"the server sends more than the {self._size} bytes that were to come")
+        if self._written > TIMES_OVER * self._size + PIECE_BYTES:
+            raise TooMuch("the server breaks off and begins again, over and over")
         return self._file.write(data)
 
     def __getattr__(self, name: str) -> Any:
@@ -147,7 +163,7 @@ def _explain(error: BaseException) -> dict[str, str]:
     status = getattr(getattr(error, "response", None), "status_code", None)
     for kind, (reason, remedy) in _KNOWN.items():
         if kind in {base.__name__ for base in type(error).__mro__}:
-            return {"reason": reason, "remedy": remedy}
+            return {"reason": reason or str(error), "remedy": remedy}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"reason": "the disk is full", "remedy": f"Make room. {AGAIN}"}
     if status is not None:
@@ -166,6 +182,7 @@ _KNOWN = {
     "ConnectError": ("the server cannot be reached", "Check the network, or set HF_ENDPOINT to a mirror"),
     "TimeoutException": ("the server does not answer", "Check the network, or set HF_ENDPOINT to a mirror"),
     "TransportError": ("the connection broke off", AGAIN),
+    "TooMuch": ("", "Use another mirror (HF_ENDPOINT), or fetch the file by hand and use a `file` source"),
 }
 
 

@@ -4,6 +4,7 @@ Knows llama.cpp's memory and words; must not know how any build of it is started
 """
 
 import re
+from pathlib import Path
 
 from models.catalog import ModelSpec
 from models.errors import FormatUnsupported
@@ -42,9 +43,10 @@ def plan(
         raise FormatUnsupported(stored.path, "it names no context length")
     context = min(options.context_length or spec.context_length, header.context_length)
     slots = options.slots or spec.slots
-    pooling = _pooling(spec, header)
-    # An input whose tokens all see each other is computed in one piece, however long it is.
-    batch = BATCH_TOKENS if pooling in (None, "last") else max(BATCH_TOKENS, context)
+    pooling = _pooling(spec, header, stored.path)
+    # A text whose tokens all see each other, or all count, is computed in one piece, however long it is.
+    piecewise = pooling is None or (pooling == "last" and header.causal)
+    batch = BATCH_TOKENS if piecewise else max(BATCH_TOKENS, context)
     return ReplicaPlan(
         backend,
         slots=slots,
@@ -57,18 +59,20 @@ def plan(
             slots=slots,
             accelerated=accelerated,
             batch=batch,
-            embeds=pooling is not None and header.causal,
+            embeds=pooling is not None,
         ),
         batch_tokens=batch,
         pooling=pooling,
     )
 
 
-def _pooling(spec: ModelSpec, header: GgufHeader) -> Pooling | None:
+def _pooling(spec: ModelSpec, header: GgufHeader, path: Path) -> Pooling | None:
     """What the weights name; where they name none, the last token stands for the text: it saw all others."""
     wanted = task(spec)
     if wanted == "generate":
         return None
+    if wanted == "embed" and header.pooling == "rank":
+        raise FormatUnsupported(path, 'it ranks and does not embed: its capability is "rerank"')
     return "rank" if wanted == "rerank" else header.pooling or "last"
 
 

@@ -35,6 +35,7 @@ class Behaviour:
     error_code: str = ""
     ignore_range: bool = False
     drop_after: int | None = None
+    always_drops: bool = False
     cut: bool = False
     location: str | None = None
     files: dict[str, bytes] | None = None
@@ -137,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
                 gate.opened.wait(60)
             dropped = does.drop_after is not None and at >= does.drop_after
             if dropped or does.cut:
-                does.drop_after = None
+                does.drop_after = does.drop_after if does.always_drops else None
                 self._hang_up()
                 return
             try:

@@ -162,8 +162,31 @@ async def test_no_file_becomes_larger_than_it_was_listed(
     hub.behaviour.files[name] += bytes(8 * MEGABYTE)
     with pytest.raises(DownloadFailed, match=r"sends more than the \d+ bytes that were to come"):
         await pull(snapshot_spec(), store)
-    left = store.workspace(snapshot_spec()) / "snapshot" / name
-    assert left.stat().st_size <= len(snapshot[name])
+    assert (store.workspace(snapshot_spec()) / "snapshot" / name).stat().st_size == 0
+    hub.behaviour.files[name] = snapshot[name]
+    assert files_of((await pull(snapshot_spec(), store)).path) == snapshot
+
+
+async def test_a_file_listed_as_empty_stays_so(
+    store: ModelStore, snapshot_spec: Make, snapshot: dict[str, bytes], hub: Any
+) -> None:
+    listing = json.loads(hub.behaviour.listed())
+    for entry in listing:
+        if entry["path"] == "tokenizer.json":
+            entry["size"] = 0
+    hub.behaviour.listing = listing
+    with pytest.raises(DownloadFailed, match="more than the 0 bytes"):
+        await pull(snapshot_spec(), store)
+
+
+async def test_a_server_that_begins_again_for_ever_is_given_up(
+    store: ModelStore, hub_spec: Make, hub: Any
+) -> None:
+    hub.behaviour.ignore_range = hub.behaviour.always_drops = True
+    hub.behaviour.drop_after = 6 * MEGABYTE
+    with pytest.raises(DownloadFailed, match="over and over"):
+        await pull(hub_spec(), store)
+    assert hub.behaviour.count("GET") <= 8
 
 
 async def test_a_folder_that_is_no_model_is_refused(

@@ -106,6 +106,10 @@ def test_advice_for_operators_is_left_out() -> None:
     answer = from_engine(500, llama_cpp(500, "server_error", said))
     assert (answer.status, answer.code, answer.param) == (400, "unsupported_parameter", "messages")
     assert answer.message == "The model takes no image."
+    said = "input (14000 tokens) is too large to process. increase the physical batch size (current: 512)"
+    answer = from_engine(500, llama_cpp(500, "server_error", said))
+    assert (answer.status, answer.code) == (400, "context_length_exceeded")
+    assert answer.message == "input (14000 tokens) is too large to process"
     said = "request (18031 tokens) exceeds the available context size (8192 tokens), try increasing it"
     answer = from_engine(400, llama_cpp(400, "exceed_context_size_error", said))
     assert answer.code == "context_length_exceeded"

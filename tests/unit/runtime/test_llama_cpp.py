@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.catalog import Capability, FileSource, ModelSpec
+from models.errors import FormatUnsupported
 from models.header import GgufHeader, Pooling
 from models.store import StoredModel
 from runtime.backends import gguf, installed
@@ -33,6 +34,13 @@ HEADER = GgufHeader(
     file_type=1,
     tensor_bytes=1000,
     has_chat_template=True,
+)
+EMBEDS = ModelSpec(
+    id="m",
+    name="m",
+    source=FileSource(path="/w"),
+    context_length=2048,
+    capabilities=frozenset({"embeddings"}),
 )
 SPEC = ModelSpec(id="a/b", name="m", source=FileSource(path="/weights"), context_length=8192, slots=4)
 
@@ -159,16 +167,30 @@ def test_a_model_serves_the_task_it_is_for(
     assert str(batch) in said
 
 
+def test_what_sees_all_of_a_text_reads_it_in_one_piece(
+    backend: LlamaCppBackend, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bert = replace(HEADER, architecture="nomic-bert", causal=False, pooling="last")
+    monkeypatch.setattr(gguf, "read_gguf_header", lambda path: bert)
+    plan = backend.plan(EMBEDS, stored, EngineOptions())
+    assert plan.batch_tokens == 2048
+    assert plan.memory.kv_cache == 0, "an encoder keeps none"
+
+
+def test_weights_that_rank_are_not_asked_to_embed(
+    backend: LlamaCppBackend, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "read_gguf_header", lambda path: replace(HEADER, pooling="rank"))
+    with pytest.raises(FormatUnsupported, match="rerank"):
+        backend.plan(EMBEDS, stored, EngineOptions())
+
+
 def test_an_input_read_in_one_piece_takes_more_scratch_memory(
     backend: LlamaCppBackend, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = FileSource(path="/w")
-    embeds = ModelSpec(
-        id="m", name="m", source=source, context_length=2048, capabilities=frozenset({"embeddings"})
-    )
-    piecewise = backend.plan(embeds, stored, EngineOptions()).memory
+    piecewise = backend.plan(EMBEDS, stored, EngineOptions()).memory
     monkeypatch.setattr(gguf, "read_gguf_header", lambda path: replace(HEADER, pooling="mean"))
-    at_once = backend.plan(embeds, stored, EngineOptions()).memory
+    at_once = backend.plan(EMBEDS, stored, EngineOptions()).memory
     assert at_once.compute > 7 * piecewise.compute
     assert replace(at_once, compute=piecewise.compute) == piecewise
 
