@@ -5,7 +5,7 @@ drive it and differ only in the `Sink` they pass in. Must not know the tunnel, t
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,15 +15,17 @@ from runtime.adapted_answer import QuietAnswer
 from runtime.backends.base import Endpoint
 from runtime.engine_http import Body, EngineClient, EngineResponse, StreamedBody
 from runtime.envelope import (
+    JSON_CONTENT,
     MAX_ERROR_BYTES,
     ErrorAnswer,
     from_engine,
     request_headers,
     response_headers,
 )
-from runtime.errors import BodyTooLarge, EngineConnectionLost, EngineUnreachable
+from runtime.errors import BodyTooLarge, EngineConnectionLost, EngineUnreachable, RequestRefused
 from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
+from runtime.text_lists import LISTS, merge, split
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
 CAPABILITIES = {
@@ -37,6 +39,8 @@ PATHS = frozenset(CAPABILITIES)
 MAX_BODY_BYTES = 32 * 1024 * 1024
 HELD_BODY_BYTES = 1024 * 1024
 """A body up to this is held, so that it can be sent again on a new connection; a longer one is passed on."""
+MAX_PART_BYTES = 64 * 1024 * 1024
+"""Of an engine's answer to a part of a list: vectors of some texts."""
 DEFAULT_WARMUP_S = 300.0
 
 Headers = tuple[tuple[str, str], ...]
@@ -125,7 +129,8 @@ class Forwarder:
             RuntimeFault: no engine could be leased, or it failed; see whether `head` was sent.
             BodyTooLarge: the body is over `MAX_BODY_BYTES`.
         """
-        body = await _take_body(job.pieces, job.content_length)
+        held = MAX_BODY_BYTES if job.path in LISTS else HELD_BODY_BYTES
+        body = await _take_body(job.pieces, job.content_length, held)
         give_up = self._clock() + job.budget_s
         try:
             last, outcome = await self._attempt(job, body, sink, job.budget_s)
@@ -152,15 +157,15 @@ class Forwarder:
                 raise
 
     async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
+        if parts := _parts(body, job.path, lease.endpoint):
+            return await self._ask_in_parts(job, lease, parts, sink)
         started = self._clock()
         body, unasked = await _adapted(body, job.path, lease.endpoint)
-        client = self._client(lease.replica_id, lease.endpoint)
-        headers = [*request_headers(job.headers), *lease.endpoint.headers]
-        path = lease.endpoint.base_path + job.path
-        response = await client.request(job.method, path, headers, body)
+        response = await self._request(job, lease, body)
         try:
             if response.status >= 400:
                 return await self._answer_error(job, response, sink)
+            _check_readable(response)
             await sink.head(response.status, response_headers(response.headers, digest=lease.model_digest))
             answer = QuietAnswer(response) if unasked else response
             last, outcome = await self._pass_on(answer, sink, started)
@@ -169,6 +174,31 @@ class Forwarder:
         if outcome.usage is not None:
             lease.report(outcome.usage.completion_tokens, self._clock() - started)
         return last, outcome
+
+    async def _ask_in_parts(
+        self, job: Job, lease: Lease, parts: Sequence[bytes], sink: Sink
+    ) -> tuple[bytes, Outcome]:
+        """One part after the other: between two others get their turn, and who has left is noticed."""
+        started, answers, ttft_ms = self._clock(), list[bytes](), 0.0
+        for part in parts:
+            response = await self._request(job, lease, part)
+            try:
+                if response.status >= 400:
+                    return await self._answer_error(job, response, sink)
+                answers.append(await response.read_all(MAX_PART_BYTES))
+            finally:
+                response.close()
+            ttft_ms = ttft_ms or (self._clock() - started) * 1000
+        whole = merge(answers)
+        await sink.head(200, response_headers((JSON_CONTENT,), digest=lease.model_digest))
+        ends = BodyEnds()
+        ends.add(whole)
+        return whole, Outcome("ok", find_usage(ends, streamed=False), ttft_ms)
+
+    async def _request(self, job: Job, lease: Lease, body: Body) -> EngineResponse:
+        client = self._client(lease.replica_id, lease.endpoint)
+        headers = [*request_headers(job.headers), *lease.endpoint.headers]
+        return await client.request(job.method, lease.endpoint.base_path + job.path, headers, body)
 
     async def _pass_on(self, response: _Answer, sink: Sink, started: float) -> tuple[bytes, Outcome]:
         """Pass pieces on as they come, but keep back the last: it travels with the outcome.
@@ -256,6 +286,25 @@ def _judge(ends: BodyEnds, *, streamed: bool) -> str:
     return "engine_error" if last_event.startswith((b'data: {"error"', b"error:")) else "ok"
 
 
+def _parts(body: Body, path: str, endpoint: Endpoint) -> Sequence[bytes] | None:
+    """What an engine that takes so many texts at a time is asked one after the other; None: all at once."""
+    if endpoint.texts_at_once is None or not isinstance(body, bytes):
+        return None
+    return split(body, path, endpoint.texts_at_once)
+
+
+def _check_readable(response: EngineResponse) -> None:
+    """Refuse an answer whose tokens nobody could count.
+
+    Raises:
+        RequestRefused: it is neither JSON nor a stream of events.
+    """
+    kind = response.header("content-type") or ""
+    if not kind.startswith(("application/json", "text/event-stream")):
+        text = "The model would answer this in a format that is not passed on: ask for JSON."
+        raise RequestRefused("unsupported_parameter", text)
+
+
 async def _adapted(body: Body, path: str, endpoint: Endpoint) -> tuple[Body, bool]:
     """The body as this endpoint takes it, our own engines' as it came, and whether to hide an unasked count.
 
@@ -270,8 +319,8 @@ async def _adapted(body: Body, path: str, endpoint: Endpoint) -> tuple[Body, boo
     return adapted.body, adapted.unasked
 
 
-async def _take_body(pieces: AsyncIterator[bytes], length: int | None) -> Body:
-    """The whole body where it is short; else what has come so far and the rest as it comes.
+async def _take_body(pieces: AsyncIterator[bytes], length: int | None, most_held: int) -> Body:
+    """The whole body up to `most_held`; else what has come so far and the rest as it comes.
 
     Raises:
         BodyTooLarge: it is announced, or turns out, to be over the limit.
@@ -283,7 +332,9 @@ async def _take_body(pieces: AsyncIterator[bytes], length: int | None) -> Body:
     async for piece in pieces:
         held.append(piece)
         size += len(piece)
-        if size > HELD_BODY_BYTES:
+        if size > MAX_BODY_BYTES:
+            raise BodyTooLarge(MAX_BODY_BYTES)
+        if size > most_held:
             return StreamedBody(_continue(b"".join(held), pieces, length or MAX_BODY_BYTES), length)
     return b"".join(held)
 

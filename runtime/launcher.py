@@ -72,7 +72,9 @@ class Launcher:
         try:
             async with asyncio.timeout(launch.start_timeout_s):
                 said = await process.announcement()
-                endpoint = Endpoint(said.host, said.port, headers=launch.headers)
+                endpoint = Endpoint(
+                    said.host, said.port, headers=launch.headers, texts_at_once=launch.texts_at_once
+                )
                 await self._await_ready(endpoint, launch.ready_path)
         except TimeoutError:
             raise EngineFailed(f"the engine was not ready in {launch.start_timeout_s:.0f} s") from None

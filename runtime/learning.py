@@ -12,6 +12,9 @@ from dataclasses import dataclass
 MOST_SHAPES = 256
 # Measurements are kept in whole steps, rounded up: a replica that grows by a page is no news.
 STEP_BYTES = 4 * 1024 * 1024
+# A single request can make an engine take more for a while (a text of megabytes that is cut into tokens, only
+# to be refused): no more than this many times the estimate is taken for the model's own.
+MOST_RATIO = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Finding:
     @property
     def ratio(self) -> float:
         """Measured to estimated; above 1 where the estimate was too low."""
-        return self.measured / self.estimated
+        return min(MOST_RATIO, self.measured / self.estimated)
 
 
 class Findings:
@@ -73,7 +76,8 @@ class Findings:
         A shape that never ran is corrected as the worst of the same weights on the same backend was.
         """
         if (known := self._known.get(shape)) is not None:
-            return max(known.measured, math.ceil(estimated * max(1.0, known.ratio)))
+            most = math.ceil(MOST_RATIO * known.estimated)
+            return max(min(known.measured, most), math.ceil(estimated * max(1.0, known.ratio)))
         alike = (
             finding.ratio
             for other, finding in self._known.items()

@@ -77,6 +77,9 @@ class Inference:
             outcome = await sink.fail(from_fault(fault))
         except ClientGone:
             pass
+        except asyncio.CancelledError:
+            # The server's patience with answers in flight is at its end, and with it this node's.
+            outcome = await sink.fail(from_fault(NodeStopping("the node is shutting down")))
         finally:
             duration = time.monotonic() - started
             self._metrics.request_ended(

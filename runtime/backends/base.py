@@ -34,6 +34,7 @@ class Endpoint:
     Attributes:
         model: what it calls the model, where it is not ours and may call it otherwise than requests do.
         tls: how its certificate is judged; None speaks in the clear.
+        texts_at_once: most texts it is given in one request, where a list would keep all others waiting.
     """
 
     host: str
@@ -42,6 +43,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     model: str | None = None
     tls: ssl.SSLContext | None = None
+    texts_at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class LaunchSpec:
         stdin: sent first; what it holds no other user of the machine can read, unlike `argv`.
         headers: what every request to the engine must carry.
         start_timeout_s: seconds from start to readiness before it is given up.
+        texts_at_once: as of its `Endpoint`.
     """
 
     argv: tuple[str, ...]
@@ -105,6 +108,7 @@ class LaunchSpec:
     headers: tuple[tuple[str, str], ...] = ()
     stdin: bytes = b""
     start_timeout_s: float = 120.0
+    texts_at_once: int | None = None
 
 
 def task(spec: ModelSpec) -> Task:

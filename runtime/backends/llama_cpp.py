@@ -59,6 +59,7 @@ class LlamaCppBackend:
             parameters,
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
+            texts_at_once=plan.slots,
         )
 
     def explain(self, log: str) -> str:

@@ -59,6 +59,7 @@ class LlamaCppPythonBackend:
             parameters,
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
+            texts_at_once=plan.slots,
         )
 
     def _settings(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> dict[str, object]:

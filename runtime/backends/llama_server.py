@@ -62,6 +62,7 @@ class LlamaServerBackend:
             parameters,
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
+            texts_at_once=plan.slots,
         )
 
     def _arguments(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> list[str]:

@@ -21,6 +21,7 @@ def launch(
     *,
     env: Mapping[str, str],
     start_timeout_s: float,
+    texts_at_once: int | None = None,
 ) -> LaunchSpec:
     """Start the script with its parameters on stdin, and a key that keeps this machine's other users out.
 
@@ -30,6 +31,7 @@ def launch(
         parameters: what it is told beside its parent's pid, the host to listen on and the key.
         env: variables it gets.
         start_timeout_s: seconds from start to readiness before it is given up.
+        texts_at_once: most texts it is given in one request; None takes any number.
     """
     key = secrets.token_urlsafe(32)
     told = {"parent_pid": os.getpid(), "host": LOOPBACK, "key": key, **parameters}
@@ -39,6 +41,7 @@ def launch(
         headers=(("authorization", f"Bearer {key}"),),
         stdin=json.dumps(told).encode() + b"\n",
         start_timeout_s=start_timeout_s,
+        texts_at_once=texts_at_once,
     )
 
 
