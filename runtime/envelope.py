@@ -41,6 +41,7 @@ _CONTEXT_WORDS = (
     "context size",
     "context window",
     "too large to process",
+    "exceed batch size",
 )
 
 

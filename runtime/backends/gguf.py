@@ -24,7 +24,13 @@ _PATH = re.compile(r"'?/[^\s']+'?")
 
 
 def plan(
-    backend: str, spec: ModelSpec, stored: StoredModel, options: EngineOptions, *, accelerated: bool = False
+    backend: str,
+    spec: ModelSpec,
+    stored: StoredModel,
+    options: EngineOptions,
+    *,
+    accelerated: bool = False,
+    splits: bool = True,
 ) -> ReplicaPlan:
     """The catalog's context and slots, unless the owner set others, never beyond what the model knows.
 
@@ -34,6 +40,7 @@ def plan(
         stored: the weights.
         options: what the owner set.
         accelerated: whether its scratch memory lies on a GPU.
+        splits: whether a text that is embedded is read in pieces, where the model allows it.
 
     Raises:
         models.errors.FormatUnsupported: not a GGUF file.
@@ -45,7 +52,7 @@ def plan(
     slots = options.slots or spec.slots
     pooling = _pooling(spec, header, stored.path)
     # A text whose tokens all see each other, or all count, is computed in one piece, however long it is.
-    piecewise = pooling is None or (pooling == "last" and header.causal)
+    piecewise = pooling is None or (pooling == "last" and header.causal and splits)
     batch = BATCH_TOKENS if piecewise else max(BATCH_TOKENS, context)
     return ReplicaPlan(
         backend,

@@ -20,6 +20,8 @@ _SCRIPT = Path(__file__).with_name("llama_cpp_python_server.py")
 # The package and its web server beside llama.cpp's own, measured with SmolLM2: 44 MiB after plain chats of
 # 256 to 2048 tokens, 75 to 85 after tools, schemas and prompts that fill the context.
 _PYTHON_BYTES = 76 * 1024 * 1024
+# The same where texts become vectors, and nothing is said or kept to a schema: 36 MiB.
+_EMBEDDING_BYTES = 40 * 1024 * 1024
 
 
 class LlamaCppPythonBackend:
@@ -39,10 +41,9 @@ class LlamaCppPythonBackend:
 
     def plan(self, spec: ModelSpec, stored: StoredModel, options: EngineOptions) -> ReplicaPlan:
         """As `runtime.backends.gguf.plan`, of one slot."""
-        planned = gguf.plan(self.name, spec, stored, replace(options, slots=1))
-        return replace(
-            planned, memory=replace(planned.memory, overhead=planned.memory.overhead + _PYTHON_BYTES)
-        )
+        planned = gguf.plan(self.name, spec, stored, replace(options, slots=1), splits=False)
+        more = _PYTHON_BYTES if planned.pooling is None else _EMBEDDING_BYTES
+        return replace(planned, memory=replace(planned.memory, overhead=planned.memory.overhead + more))
 
     def command(
         self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan, devices: Sequence[str] = ()
@@ -69,6 +70,7 @@ class LlamaCppPythonBackend:
             "model_alias": spec.id,
             "n_ctx": plan.context_length,
             "n_batch": plan.batch_tokens,
+            "n_ubatch": plan.batch_tokens,
             "n_threads": plan.threads,
             "n_threads_batch": plan.threads,
             # It would keep the scores of every word it knows for every token of the prompt.

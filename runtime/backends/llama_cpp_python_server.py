@@ -140,7 +140,24 @@ def unusable(body: bytes) -> str:
     if not isinstance(wanted, dict):
         return "the body is not an object"
     # One that it cannot parse ends the whole process.
-    return "this engine takes no `grammar`" if wanted.get("grammar") is not None else ""
+    if wanted.get("grammar") is not None:
+        return "this engine takes no `grammar`"
+    # It would answer as if they were not there.
+    return "The model takes nothing but text." if any(map(has_more_than_text, messages_of(wanted))) else ""
+
+
+def messages_of(wanted: dict[str, Any]) -> list[Any]:
+    """The messages, if they are a list."""
+    messages = wanted.get("messages")
+    return messages if isinstance(messages, list) else []
+
+
+def has_more_than_text(message: Any) -> bool:
+    """Whether a message has parts that are pictures, sounds or files."""
+    parts = message.get("content") if isinstance(message, dict) else None
+    return isinstance(parts, list) and any(
+        isinstance(part, dict) and part.get("type") not in ("text", "refusal") for part in parts
+    )
 
 
 async def refuse(send: Any, message: str) -> None:
@@ -248,9 +265,13 @@ def serve() -> None:
 
 
 def pool(llama_cpp: Any, pooling: str) -> None:
-    """Have every model make its embeddings this way: the server has no setting for it."""
-    kind = getattr(llama_cpp, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
-    llama_cpp.Llama.__init__ = functools.partialmethod(llama_cpp.Llama.__init__, pooling_type=kind)
+    """Have every model make its embeddings this way: the server has no settings for it.
+
+    It would cut a text that is too long without a word, and leave vectors as long as they happen to be.
+    """
+    kind, model = getattr(llama_cpp, f"LLAMA_POOLING_TYPE_{pooling.upper()}"), llama_cpp.Llama
+    model.__init__ = functools.partialmethod(model.__init__, pooling_type=kind)
+    model.embed = functools.partialmethod(model.embed, normalize=True, truncate=False)
 
 
 def use_template(template: str) -> str:

@@ -24,6 +24,8 @@ _OPTIONS = {
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
+    # What is compiled on one machine runs on another; and some virtual ones claim AMX and cannot do it.
+    "GGML_NATIVE": "OFF",
 }
 _PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
@@ -33,7 +35,9 @@ def wheel(folder: Path) -> None:
     wanted = f"llama-cpp-python=={RECIPES['llama-cpp-python'].version}"
     have = [*folder.glob(f"llama_cpp_python-{RECIPES['llama-cpp-python'].version}-*.whl")]
     if not have:
-        subprocess.run([*_PIP, "wheel", "--quiet", "--no-deps", "-w", str(folder), wanted], check=True)
+        environment = {**os.environ, "CMAKE_ARGS": f"-DGGML_NATIVE={_OPTIONS['GGML_NATIVE']}"}
+        command = [*_PIP, "wheel", "--quiet", "--no-deps", "-w", str(folder), wanted]
+        subprocess.run(command, env=environment, check=True)
 
 
 def server(target: Path) -> None:

@@ -298,8 +298,9 @@ async def test_it_embeds(start_embedding: Any) -> None:
         rose, oil, again = (item["embedding"] for item in answer["data"])
         assert len(rose) == len(oil) == EMBEDDING_LENGTH
         assert likeness(rose, again) > 0.999 > likeness(rose, oil)
+        assert math.hypot(*rose) == pytest.approx(1, abs=0.01)
         assert 0 < answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"]
-        long = "word " * (engine.plan.context_length * 3 // 4)
+        long = "word " * (engine.plan.context_length - 16)
         many = await asyncio.gather(*(embed(f"{number} {long}") for number in range(engine.plan.slots)))
         assert {len(answer.json()["data"][0]["embedding"]) for answer in many} == {EMBEDDING_LENGTH}
         taken = memory_of(engine.process.pids())

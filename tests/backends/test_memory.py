@@ -13,7 +13,8 @@ from runtime.devices import CpuDevice
 pytestmark = pytest.mark.timeout(300)
 
 Start = Callable[[EngineOptions], AbstractAsyncContextManager[Any]]
-# Context and slots of each engine; few where a start takes minutes.
+# Context and slots of each engine; few where a start takes minutes. llama-cpp-python, whose process grows with
+# what was asked of it, is held to its estimate by the conformance suite alone, at its end.
 SHAPES = [
     *(
         pytest.param("llama_cpp", context, slots, marks=pytest.mark.engine)
@@ -21,7 +22,6 @@ SHAPES = [
         for slots in (1, 2, 4, 8)
     ),
     pytest.param("llama_server", 2048, 4, marks=pytest.mark.compiled),
-    pytest.param("llama_cpp_python", 2048, 1, marks=pytest.mark.compiled),
     *(
         pytest.param("vllm", context, slots, marks=[pytest.mark.vllm, pytest.mark.timeout(900)])
         for context, slots in ((512, 1), (1024, 8), (2048, 4), (8192, 2))
@@ -30,8 +30,8 @@ SHAPES = [
 
 
 async def answer(engine: Any, tokens: int, number: int) -> None:
-    """Read a prompt of so many tokens, unlike any other number's, and say a little."""
-    prompt = [100 + (7 * number + place) % 4000 for place in range(tokens)]
+    """Read a prompt of about so many tokens, unlike any other number's from the start, and say a little."""
+    prompt = f"{number} " + "word " * (tokens - 4)
     order = {"model": engine.case.spec.id, "prompt": prompt, "max_tokens": 4}
     answered = await engine.client.post("/v1/completions", json=order)
     assert answered.status_code == 200, answered.text
