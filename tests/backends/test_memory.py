@@ -13,8 +13,8 @@ from runtime.devices import CpuDevice
 pytestmark = pytest.mark.timeout(300)
 
 Start = Callable[[EngineOptions], AbstractAsyncContextManager[Any]]
-# Context and slots of each engine; few where a start takes minutes. llama-cpp-python, whose process grows with
-# what was asked of it, is held to its estimate by the conformance suite alone, at its end.
+# Context and slots of each engine; few where a start takes minutes. llama-cpp-python, whose process grows
+# with what was asked of it, is held to its estimate by the conformance suite alone, at its end.
 SHAPES = [
     *(
         pytest.param("llama_cpp", context, slots, marks=pytest.mark.engine)
