@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.learning import MOST_RATIO, MOST_SHAPES, STEP_BYTES, Finding, Findings, Shape
+from runtime.learning import MOST_SHAPES, STEP_BYTES, Finding, Findings, Shape
 from runtime.memory_book import ASIDE_NAME, FILE_NAME, MemoryBook
 
 SHAPE = Shape("sha256:aa", "llama_cpp", 2048, 4)
@@ -73,8 +73,16 @@ def test_a_plan_is_never_below_the_estimate_nor_below_what_can_be_believed_of_wh
     planned = findings.planned(asked, estimated)
     assert planned >= estimated
     if known := findings.get(asked):
-        assert planned >= min(known.measured, MOST_RATIO * known.estimated)
-        assert planned <= MOST_RATIO * max(estimated, known.estimated) + 1
+        assert planned >= known.believed
+        assert known.measured >= known.believed >= min(known.measured, 2 * known.estimated)
+
+
+def test_one_requests_peak_is_not_taken_for_the_models_size() -> None:
+    findings, shape = Findings(), Shape("d", "b", 1, 1)
+    findings.learn(shape, measured=1634 * MB, estimated=403 * MB)
+    assert findings.planned(shape, 403 * MB) == 806 * MB
+    findings.learn(shape, measured=2000 * MB, estimated=1900 * MB)
+    assert findings.planned(shape, 1900 * MB) == 2000 * MB
 
 
 def opened(state_dir: Path) -> MemoryBook:
