@@ -13,7 +13,7 @@ MOST_SHAPES = 256
 # Measurements are kept in whole steps, rounded up: a replica that grows by a page is no news.
 STEP_BYTES = 4 * 1024 * 1024
 # A single request can make an engine take more for a while (a text of megabytes that is cut into tokens, only
-# to be refused): no more than so many times the estimate, or bytes more than it, is taken for the model's own.
+# to be refused). No more is taken for the model's own than so many times its estimate, or so many bytes more.
 MOST_RATIO = 2.0
 MOST_MORE_BYTES = 256 * 1024 * 1024
 
