@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from tests.integration.models.served import Server, digest_of, files_of
 Make = Callable[..., ModelSpec]
 Start = Callable[..., subprocess.Popen[str]]
 MEGABYTE = 2**20
-UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
+UNSHARE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--mount")
 ROOT = Path(__file__).parents[3]
 
 
