@@ -56,7 +56,7 @@ demo: $(VENV)/.ready-bench
 	@$(BIN)/python -m benchmarks.demo --shared-data $(DATA) $(if $(KEEP),--keep)
 
 test: $(VENV)/.ready-dev fixtures
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-vllm: $(VENV)/.ready-dev fixtures-vllm
 	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime
