@@ -25,7 +25,7 @@ from runtime.envelope import (
 from runtime.errors import BodyTooLarge, EngineConnectionLost, EngineUnreachable, RequestRefused
 from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
-from runtime.text_lists import LISTS, merge, split
+from runtime.text_lists import LISTS, longest, merge, split
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
 CAPABILITIES = {
@@ -157,6 +157,7 @@ class Forwarder:
                 raise
 
     async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
+        _check_length(body, job.path, lease.endpoint)
         if parts := _parts(body, job.path, lease.endpoint):
             return await self._ask_in_parts(job, lease, parts, sink)
         started = self._clock()
@@ -284,6 +285,23 @@ def _judge(ends: BodyEnds, *, streamed: bool) -> str:
         return "ok"
     last_event = ends.tail[-MAX_ERROR_BYTES:].rstrip().rpartition(b"\n\n")[2]
     return "engine_error" if last_event.startswith((b'data: {"error"', b"error:")) else "ok"
+
+
+def _check_length(body: Body, path: str, endpoint: Endpoint) -> None:
+    """Refuse what cannot fit: an engine would cut it into tokens first, in many times its size of memory.
+
+    Raises:
+        RequestRefused: a text is longer than any that the context holds.
+    """
+    if endpoint.most_text_bytes is None:
+        return
+    if isinstance(body, bytes):
+        size = longest(body, path) if len(body) > endpoint.most_text_bytes else len(body)
+    else:
+        size = body.length or HELD_BODY_BYTES
+    if size > endpoint.most_text_bytes:
+        text = f"A text of {size} bytes is longer than the model's context."
+        raise RequestRefused("context_length_exceeded", text)
 
 
 def _parts(body: Body, path: str, endpoint: Endpoint) -> Sequence[bytes] | None:

@@ -73,7 +73,11 @@ class Launcher:
             async with asyncio.timeout(launch.start_timeout_s):
                 said = await process.announcement()
                 endpoint = Endpoint(
-                    said.host, said.port, headers=launch.headers, texts_at_once=launch.texts_at_once
+                    said.host,
+                    said.port,
+                    headers=launch.headers,
+                    texts_at_once=launch.texts_at_once,
+                    most_text_bytes=launch.most_text_bytes,
                 )
                 await self._await_ready(endpoint, launch.ready_path)
         except TimeoutError:

@@ -12,10 +12,6 @@ from dataclasses import dataclass
 MOST_SHAPES = 256
 # Measurements are kept in whole steps, rounded up: a replica that grows by a page is no news.
 STEP_BYTES = 4 * 1024 * 1024
-# A single request can make an engine take more for a while (a text of megabytes that is cut into tokens, only
-# to be refused). No more is taken for the model's own than so many times its estimate, or so many bytes more.
-MOST_RATIO = 2.0
-MOST_MORE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +37,8 @@ class Finding:
 
     @property
     def ratio(self) -> float:
-        """Believed to estimated; above 1 where the estimate was too low."""
-        return self.believed / self.estimated
-
-    @property
-    def believed(self) -> int:
-        """What of the measurement is taken for the model's own."""
-        most = max(math.ceil(MOST_RATIO * self.estimated), self.estimated + MOST_MORE_BYTES)
-        return min(self.measured, most)
+        """Measured to estimated; above 1 where the estimate was too low."""
+        return self.measured / self.estimated
 
 
 class Findings:
@@ -83,7 +73,7 @@ class Findings:
         A shape that never ran is corrected as the worst of the same weights on the same backend was.
         """
         if (known := self._known.get(shape)) is not None:
-            return max(known.believed, math.ceil(estimated * max(1.0, known.ratio)))
+            return max(known.measured, math.ceil(estimated * max(1.0, known.ratio)))
         alike = (
             finding.ratio
             for other, finding in self._known.items()

@@ -27,6 +27,13 @@ class _Embedded(msgspec.Struct):
     usage: dict[str, Any] = {}
 
 
+def longest(body: bytes, path: str) -> int:
+    """Bytes of the longest text that a body asks for: of a list its longest, of any other body all of it."""
+    member = LISTS.get(path)
+    texts = _texts(body, member) if member else None
+    return len(body) if not texts else max(len(bytes(text)) for text in texts)
+
+
 def split(body: bytes, path: str, at_once: int) -> list[bytes] | None:
     """Return the bodies of the parts, of `at_once` texts at most; None where the body can go as it is.
 

@@ -35,6 +35,7 @@ class Endpoint:
         model: what it calls the model, where it is not ours and may call it otherwise than requests do.
         tls: how its certificate is judged; None speaks in the clear.
         texts_at_once: most texts it is given in one request, where a list would keep all others waiting.
+        most_text_bytes: of one text, or of one chat with all that belongs to it; None takes any length.
     """
 
     host: str
@@ -44,6 +45,7 @@ class Endpoint:
     model: str | None = None
     tls: ssl.SSLContext | None = None
     texts_at_once: int | None = None
+    most_text_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class LaunchSpec:
         stdin: sent first; what it holds no other user of the machine can read, unlike `argv`.
         headers: what every request to the engine must carry.
         start_timeout_s: seconds from start to readiness before it is given up.
-        texts_at_once: as of its `Endpoint`.
+        texts_at_once: as of its `Endpoint`, like `most_text_bytes`.
     """
 
     argv: tuple[str, ...]
@@ -109,6 +111,7 @@ class LaunchSpec:
     stdin: bytes = b""
     start_timeout_s: float = 120.0
     texts_at_once: int | None = None
+    most_text_bytes: int | None = None
 
 
 def task(spec: ModelSpec) -> Task:

@@ -20,6 +20,10 @@ _SLOWEST_LOAD_BYTES_PER_S = 20e6
 _ERROR_LINE = re.compile(r"^\S+ E [^:]*: (?P<text>.+)$", re.MULTILINE)
 _PYTHON_ERROR = re.compile(r"^(?:[a-z_]+\.)*[A-Z]\w*(?:Error|Exception): (\S.*)$", re.MULTILINE)
 _LONGEST = 300
+# More than tokens have on average in any text, and what a request has beside it (schemas, settings).
+# llama.cpp takes some 80 bytes of memory for each byte that it cuts into tokens, and keeps them.
+_LONGEST_TOKEN_BYTES = 128
+_BESIDE_THE_TEXT_BYTES = 64 * 1024
 _PATH = re.compile(r"'?/[^\s']+'?")
 
 
@@ -81,6 +85,13 @@ def _pooling(spec: ModelSpec, header: GgufHeader, path: Path) -> Pooling | None:
     if wanted == "embed" and header.pooling == "rank":
         raise FormatUnsupported(path, 'it ranks and does not embed: its capability is "rerank"')
     return "rank" if wanted == "rerank" else header.pooling or "last"
+
+
+def most_text_bytes(spec: ModelSpec, plan: ReplicaPlan) -> int | None:
+    """Bytes beyond which no text fits the context; None where pictures come within a request."""
+    if "vision" in spec.capabilities:
+        return None
+    return _LONGEST_TOKEN_BYTES * plan.context_length + _BESIDE_THE_TEXT_BYTES
 
 
 def start_timeout_s(stored: StoredModel) -> float:

@@ -60,6 +60,7 @@ class LlamaCppBackend:
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
             texts_at_once=plan.slots,
+            most_text_bytes=gguf.most_text_bytes(spec, plan),
         )
 
     def explain(self, log: str) -> str:

@@ -61,6 +61,7 @@ class LlamaCppPythonBackend:
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
             texts_at_once=plan.slots,
+            most_text_bytes=gguf.most_text_bytes(spec, plan),
         )
 
     def _settings(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> dict[str, object]:

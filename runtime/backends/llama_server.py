@@ -63,6 +63,7 @@ class LlamaServerBackend:
             env=script.visible(devices),
             start_timeout_s=gguf.start_timeout_s(stored),
             texts_at_once=plan.slots,
+            most_text_bytes=gguf.most_text_bytes(spec, plan),
         )
 
     def _arguments(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> list[str]:

@@ -22,6 +22,7 @@ def launch(
     env: Mapping[str, str],
     start_timeout_s: float,
     texts_at_once: int | None = None,
+    most_text_bytes: int | None = None,
 ) -> LaunchSpec:
     """Start the script with its parameters on stdin, and a key that keeps this machine's other users out.
 
@@ -32,6 +33,7 @@ def launch(
         env: variables it gets.
         start_timeout_s: seconds from start to readiness before it is given up.
         texts_at_once: most texts it is given in one request; None takes any number.
+        most_text_bytes: of one text; None takes any length.
     """
     key = secrets.token_urlsafe(32)
     told = {"parent_pid": os.getpid(), "host": LOOPBACK, "key": key, **parameters}
@@ -42,6 +44,7 @@ def launch(
         stdin=json.dumps(told).encode() + b"\n",
         start_timeout_s=start_timeout_s,
         texts_at_once=texts_at_once,
+        most_text_bytes=most_text_bytes,
     )
 
 

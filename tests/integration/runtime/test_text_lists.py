@@ -99,6 +99,26 @@ async def test_more_than_may_come_is_refused_before_the_engine_hears_of_it(
     assert engine.requests == []
 
 
+async def test_a_text_that_no_context_holds_is_refused_before_the_engine_cuts_it_up(
+    engine: Any, bridge: Any, read: Any, leases: Any
+) -> None:
+    async def script(request: Any, connection: Any) -> None:
+        await connection.answer(200, vectors(json.loads(request.body)))
+
+    engine.script = script
+    leases.endpoint = replace(leases.endpoint, most_text_bytes=1000)
+    for asked in ("x" * 1001, ["short", "x" * 1001]):
+        stream = await ask(bridge, input=asked)
+        assert (await stream.head()).status == 400
+        error = json.loads(b"".join(await read(stream)))["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert "xx" not in error["message"]
+    assert engine.requests == []
+    stream = await ask(bridge, input=["x" * 900] * 5)
+    assert (await stream.head()).status == 200
+    assert len(json.loads(b"".join(await read(stream)))["data"]) == 5
+
+
 async def test_what_could_not_be_counted_is_not_passed_on(engine: Any, bridge: Any, read: Any) -> None:
     async def script(request: Any, connection: Any) -> None:
         await connection.answer(200, b"bytes", content_type="application/octet-stream")
