@@ -24,8 +24,6 @@ WORKERS = 4
 MOST_LISTED = 100_000
 # Written at a time. The library's own 10 MB would look like a stall on a slow line, and be lost with it.
 PIECE_BYTES = 256 * 1024
-# For a file of which neither the catalog nor the server says how large it is.
-MOST_UNANNOUNCED = 1024 * 1024 * 1024
 # A server that knows no ranges begins a file anew whenever the line breaks.
 TIMES_OVER = 3
 AGAIN = "Try again: it goes on where it stopped"
@@ -88,7 +86,7 @@ def fetch(order: dict[str, Any]) -> None:
         try:
             http_get(
                 location,
-                cast("BinaryIO", AtMost(file, order["size"] if order["size"] is not None else found.size)),
+                cast("BinaryIO", AtMost(file, order["size"])),
                 resume_size=have,
                 headers=_headers(url, location),
                 expected_size=found.size,
@@ -107,12 +105,12 @@ class AtMost:
 
     Args:
         file: Where the bytes go.
-        size: Most that it may become, in bytes; None where nobody said.
+        size: Most that it may become, in bytes: what the catalog, or the repository's list, says.
     """
 
-    def __init__(self, file: BinaryIO, size: int | None) -> None:
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
-        self._size = MOST_UNANNOUNCED if size is None else size
+        self._size = size
         self._written = 0
 
     def write(self, data: bytes) -> int:

@@ -20,7 +20,7 @@ import pytest
 
 from models.catalog import HuggingFaceSource, ModelSpec, WheelSource
 from models.store import ModelStore
-from tests.integration.models.served import COMMIT, Behaviour, Handler, Server
+from tests.integration.models.served import COMMIT, CONFIG, Behaviour, Handler, Server
 
 MEMBER = "tiny_weights/tiny.gguf"
 
@@ -156,16 +156,8 @@ def hub_spec(weights: bytes) -> Callable[..., ModelSpec]:
 def snapshot(hub: Server) -> dict[str, bytes]:
     """What the repository holds and a model of several files is made of."""
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    config = {
-        "model_type": "llama",
-        "max_position_embeddings": 128,
-        "num_hidden_layers": 1,
-        "hidden_size": 8,
-        "vocab_size": 8,
-        "num_attention_heads": 1,
-    }
     files = {
-        "config.json": json.dumps(config).encode(),
+        "config.json": json.dumps(CONFIG).encode(),
         "model-00001-of-00002.safetensors": _part("a", 4 * 2**20),
         "model-00002-of-00002.safetensors": _part("b", 3 * 2**20),
         "model.safetensors.index.json": json.dumps(index).encode(),

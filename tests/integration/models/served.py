@@ -12,6 +12,15 @@ from typing import Any
 
 from models.tree import TreeFile, tree_digest
 
+CONFIG = {
+    "model_type": "llama",
+    "max_position_embeddings": 128,
+    "num_hidden_layers": 1,
+    "hidden_size": 8,
+    "vocab_size": 8,
+    "num_attention_heads": 1,
+}
+"""The `config.json` of a model as small as can be."""
 COMMIT = "c0ffee" * 6 + "c0de"
 
 

@@ -12,15 +12,8 @@ from models.download import pull
 from models.errors import DigestMismatch, DownloadFailed, FormatUnsupported
 from models.store import ModelStore
 from models.tree import hash_tree, tree_digest
+from tests.integration.models.served import CONFIG
 
-CONFIG = {
-    "model_type": "llama",
-    "max_position_embeddings": 128,
-    "num_hidden_layers": 1,
-    "hidden_size": 8,
-    "vocab_size": 8,
-    "num_attention_heads": 1,
-}
 NAMES = ("config.json", "model.safetensors", "tokenizer.json")
 
 

@@ -70,32 +70,38 @@ async def test_a_second_signal_ends_it_at_once(node: Any, http: httpx.AsyncClien
     assert not any(engine.is_running() for engine in engines)
 
 
+@pytest.fixture
+def short_grace(porten: Any) -> None:
+    porten.settings["PORTEN_DRAIN_S"] = "1"
+
+
 @pytest.mark.engine
-@pytest.mark.parametrize("stream", [False, True])
-async def test_who_is_answered_when_the_grace_is_over_is_told(
-    porten: Any, shared_data: Path, stream: bool
+@pytest.mark.usefixtures("short_grace")
+async def test_who_waits_for_an_answer_when_the_grace_is_over_gets_the_envelope(
+    porten: Any, node: Any, http: httpx.AsyncClient
 ) -> None:
-    """By the envelope, or by an event of the stream: never by a server's own words."""
-    porten.settings |= {
-        "PORTEN_ENGINES_DIR": str(shared_data / "engines"),
-        "PORTEN_MODELS_DIR": str(shared_data / "models"),
-        "PORTEN_DRAIN_S": "1",
-    }
-    node = await porten.run("--local-only")
-    status = json.loads(await porten("status", "--json"))
-    async with httpx.AsyncClient(base_url=status["local_api"], trust_env=False, timeout=60) as client:
-        asking = asyncio.create_task(
-            client.post("/v1/chat/completions", json={**story(6000), "stream": stream})
-        )
-        async with ControlClient.connect(porten.home / "data" / "state") as control:
-            while not await running(control):
-                pass
-        await asyncio.sleep(0.5)
+    asking = asyncio.create_task(http.post("/v1/chat/completions", json={**story(6000), "stream": False}))
+    async with ControlClient.connect(porten.home / "data" / "state") as control:
+        while not await running(control):
+            pass
+    node.process.send_signal(signal.SIGTERM)
+    answer = await asking
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_available_node")
+    assert await node.ended() == 0
+    assert "Traceback" not in node.output
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("short_grace")
+async def test_a_stream_that_the_grace_does_not_see_to_its_end_says_so(
+    node: Any, http: httpx.AsyncClient
+) -> None:
+    async with http.stream("POST", "/v1/chat/completions", json=story(6000)) as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
         node.process.send_signal(signal.SIGTERM)
-        answer = await asking
-    assert answer.status_code == (200 if stream else 503)
-    said = answer.text.rstrip().rpartition("\n\n")[2].removeprefix("data: ")
-    assert json.loads(said)["error"]["code"] == "no_available_node"
+        rest = [line async for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "no_available_node"
     assert await node.ended() == 0
     assert "Traceback" not in node.output
 

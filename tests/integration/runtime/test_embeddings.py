@@ -11,6 +11,7 @@ import pytest
 
 from models.catalog import load_catalog
 from models.store import ModelStore
+from runtime.control_client import ControlClient
 
 pytestmark = pytest.mark.engine
 
@@ -61,10 +62,12 @@ async def test_a_list_is_embedded_as_its_texts_are(http: httpx.AsyncClient) -> N
     assert whole["usage"]["prompt_tokens"] == sum(single["usage"]["prompt_tokens"] for single in alone)
 
 
-async def test_a_list_that_is_given_up_keeps_nobody_waiting(http: httpx.AsyncClient) -> None:
+async def test_a_list_that_is_given_up_keeps_nobody_waiting(http: httpx.AsyncClient, porten: Any) -> None:
     await embed(http, "The model is loaded.")
     many = asyncio.create_task(embed(http, ["word " * 200] * 2000))  # minutes of work
-    await asyncio.sleep(1)
+    async with ControlClient.connect(porten.home / "data" / "state") as control:
+        while not any(replica["running"] for replica in (await control.status())["replicas"]):
+            pass
     beside = await embed(http, "Between two parts of the list.")
     assert len(beside["data"]) == 1
     assert not many.done()
