@@ -19,8 +19,8 @@ from models.store import ModelStore
 from tests.integration.models.puller import say
 
 SIZE_BYTES = 16 * 2**20
-# Of what comes: both large files have begun by then.
-FILLED_AFTER = 2 * 2**20
+# Of what comes: both large files are held back by then, in their middle.
+FILLED_AFTER = 4 * 2**20
 
 
 def fill(path: Path) -> None:
