@@ -50,7 +50,7 @@ fixtures-vllm: fixtures
 
 fixtures-compiled: fixtures
 	@$(BIN)/python -m tests.backends.compile_engines $(DATA)
-	@PIP_FIND_LINKS=$(DATA)/wheels PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install llama_cpp_python
+	@PIP_FIND_LINKS=$(DATA)/wheels-portable PORTEN_DATA_DIR=$(DATA) $(BIN)/porten engines install llama_cpp_python
 
 demo: $(VENV)/.ready-bench
 	@$(BIN)/python -m benchmarks.demo --shared-data $(DATA) $(if $(KEEP),--keep)

@@ -30,14 +30,20 @@ _OPTIONS = {
 _PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
-def wheel(folder: Path) -> None:
-    """Put the wheel of llama-cpp-python into the folder, unless it is there."""
+def wheel(folder: Path, engines: Path) -> None:
+    """Put the wheel of llama-cpp-python into the folder, unless it is there.
+
+    What was installed of another wheel is removed, so that it is installed again.
+    """
     wanted = f"llama-cpp-python=={RECIPES['llama-cpp-python'].version}"
-    have = [*folder.glob(f"llama_cpp_python-{RECIPES['llama-cpp-python'].version}-*.whl")]
-    if not have:
-        environment = {**os.environ, "CMAKE_ARGS": f"-DGGML_NATIVE={_OPTIONS['GGML_NATIVE']}"}
-        command = [*_PIP, "wheel", "--quiet", "--no-deps", "-w", str(folder), wanted]
-        subprocess.run(command, env=environment, check=True)
+    if [*folder.glob(f"llama_cpp_python-{RECIPES['llama-cpp-python'].version}-*.whl")]:
+        return
+    environment = {**os.environ, "CMAKE_ARGS": f"-DGGML_NATIVE={_OPTIONS['GGML_NATIVE']}"}
+    # pip's own cache would answer with a wheel that it compiled with other options.
+    command = [*_PIP, "wheel", "--quiet", "--no-cache-dir", "--no-deps", "-w", str(folder), wanted]
+    subprocess.run(command, env=environment, check=True)
+    for installed in engines.glob("llama-cpp-python*"):
+        installed.unlink() if installed.is_symlink() else shutil.rmtree(installed)
 
 
 def server(target: Path) -> None:
@@ -66,5 +72,5 @@ def build(work: Path, source: Path) -> None:
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])
-    wheel(data / "wheels")
+    wheel(data / "wheels-portable", data / "engines")
     server(data / "llama-server" / "llama-server")
