@@ -249,8 +249,9 @@ async def _started(case: Case, launcher: Launcher, options: EngineOptions) -> As
         base = f"http://{endpoint.host}:{endpoint.port}{endpoint.base_path}"
         # llama.cpp closes a connection after a streamed reply without saying so: none is used twice.
         limits = httpx.Limits(max_keepalive_connections=0)
+        # No timeout of the client's: a busy machine is slow, and the test's own limit ends it.
         async with httpx.AsyncClient(
-            base_url=base, headers=list(endpoint.headers), timeout=120, limits=limits
+            base_url=base, headers=list(endpoint.headers), timeout=None, limits=limits
         ) as client:
             yield Running(process, endpoint, plan, client, case)
     finally:
