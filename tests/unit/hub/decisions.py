@@ -18,7 +18,7 @@ from tests.unit.hub.oracle import broken, plain_key, plain_node, plain_wish
 CODES = ["eu", "eu-de", "eu-de-fra", "eu-fr", "us", "us-ny", "x", "y"]
 ORGANISATIONS = ["org_a", "org_b", "org_c", "org_d"]
 MOSTLY = [*ORGANISATIONS, "org_a", "org_a", "org_b"]
-PER_WORLD = 500
+PER_WORLD = 250
 PER_ROUND = 25
 CROWDED = 10_000  # requests on a node that is full whatever its slots
 
@@ -80,7 +80,7 @@ class World:
 
     def new_key(self) -> Policy | None:
         chance = self.chance
-        if chance.random() < 0.03:
+        if chance.random() < 0.05:
             return None
         return Policy(
             chance.choice(MOSTLY),

@@ -58,7 +58,9 @@ def test_a_gate_that_stands_open_is_found(monkeypatch, gate):
 
 
 def test_some_decisions_are_right_in_every_run():
-    assert_varied(run(secrets.randbits(32), 5_000))
+    seen = run(secrets.randbits(32), 5_000)
+    assert seen["selected"] > 20
+    assert seen["refused"] > 20
 
 
 @pytest.mark.proof
@@ -73,10 +75,5 @@ def test_a_million_decisions_are_right():
             seen += found
     log.info("decisions: %s", dict(seen))
     assert seen["selected"] + seen["refused"] >= DECISIONS
-    assert_varied(seen)
-
-
-def assert_varied(seen: Counter[str]) -> None:
-    """Every answer was given often: what never happened was not tried."""
     for answer in ("selected", "refused", "permitted", *Gate):
-        assert seen[answer] > 10, f"{answer}: {dict(seen)}"
+        assert seen[answer] > 1000, f"{answer} was hardly tried: {dict(seen)}"
