@@ -115,7 +115,7 @@ def _verdicts(
 
 
 def _row(verdict: Verdict, name: str) -> Row:
-    decided = "Serves" if verdict.serves else "Permitted" if verdict.permitted else "Refused"
+    decided = "Could serve" if verdict.serves else "Permitted" if verdict.permitted else "Refused"
     tone = "warn" if verdict.permitted and not verdict.serves else _TONES[verdict.serves]
     gate = "" if verdict.reason is None or verdict.permitted else f" ({verdict.reason.value})"
     words = f"{verdict.words[0].upper()}{verdict.words[1:]}."

@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.policy import (
+    NO_NARROWING,
+    PRIVATE,
+    Decision,
     Fleet,
     Gate,
     Narrowing,
@@ -20,7 +23,7 @@ from hub.policy import (
     permits,
     read_policy,
 )
-from tests.unit.hub.oracle import inside, judge
+from tests.unit.hub.oracle import TRUST, inside, judge
 
 TREE = RegionTree(
     {"eu": None, "eu-de": "eu", "eu-de-fra": "eu-de", "eu-fr": "eu", "us": None, "lost": "gone"}
@@ -192,5 +195,23 @@ def test_a_sound_policy_is_read_as_written():
 
 def test_trust_classes_read_their_own_labels():
     assert [TrustClass.parse(trust.label) for trust in TrustClass] == sorted(TrustClass)
-    with pytest.raises(ValueError, match="known: community"):
+    assert [TrustClass.parse(name.upper()) for name in TRUST] == sorted(TrustClass)
+    with pytest.raises(ValueError, match=r"'great'; known: community, verified, trusted, confidential$"):
         TrustClass.parse("great")
+
+
+def test_a_sharing_rule_is_read_as_written():
+    named = Sharing(SharingKind.ORGANISATIONS, frozenset({"org_a", "org_b"}))
+    assert Sharing.parse("organisations", ["org_b", "org_a", "org_b"]) == named
+    assert Sharing.parse("public") == Sharing(SharingKind.PUBLIC, frozenset())
+    with pytest.raises(ValueError, match="everybody"):
+        Sharing.parse("everybody")
+
+
+def test_what_is_not_said_is_the_narrowest():
+    assert Policy("org_a") == Policy("org_a", Fleet.OWN, frozenset(), TrustClass.COMMUNITY)
+    assert PRIVATE == Sharing() == Sharing(SharingKind.PRIVATE, frozenset())
+    assert RegionTree().parents == {}
+    assert Narrowing() == NO_NARROWING == Narrowing(region=None, node_id=None)
+    assert not Decision(permitted=False)
+    assert Decision(permitted=False).gate is None
