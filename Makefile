@@ -6,8 +6,10 @@
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
 #   make test-upgrade   from version to version and back, killed at every step: six minutes
+#   make test-policy    a million dispatch decisions and a churning fleet against an oracle: seven minutes
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
+#   make mutate         small faults in what decides, each of which a test must notice: minutes
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
 
@@ -20,7 +22,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled test-upgrade soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy soak check format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -67,6 +69,9 @@ test-compiled: $(VENV)/.ready-dev fixtures-compiled
 test-upgrade: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m upgrade tests/integration/runtime
 
+test-policy: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m proof --log-cli-level=INFO tests/unit/hub tests/integration/hub/churn
+
 soak: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends
 
@@ -83,6 +88,9 @@ format: $(VENV)/.ready-dev
 
 fuzz: $(VENV)/.ready-fuzz
 	$(BIN)/python tests/fuzz/run.py --seconds $(or $(SECONDS),60)
+
+mutate: $(VENV)/.ready-dev $(VENV)/.ready-mutate
+	$(BIN)/python tests/mutation/run.py $(MODULES)
 
 bench: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m benchmarks.relay_overhead --shared-data $(DATA) $(BENCH)

@@ -81,7 +81,7 @@ async def compose(
         enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
         meter=meter,
         registry=registry,
-        jobs=Jobs(registry.session, clock),
+        jobs=Jobs(registry.session, registry.facts, clock),
         admission=admission,
         limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
         dispatcher=Dispatcher(

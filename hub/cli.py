@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, keys_app, nodes_app, regions_app
+from hub.cli_explain import explain_key
 from hub.cli_people import accounts_app, organisations_app
 from hub.config import load_config
 from hub.errors import InvalidInput
@@ -54,6 +55,7 @@ app.add_typer(join_tokens_app, name="join-token")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(organisations_app, name="organisations")
 app.add_typer(config_app, name="config")
+app.command("explain")(explain_key)
 
 
 def _say_version(wanted: bool) -> None:

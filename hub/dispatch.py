@@ -17,7 +17,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub import refusals
-from hub.admission import Admission, Admitted
+from hub.admission import Admission, Admitted, check_model
 from hub.errors import RequestFailed
 from hub.heads import DIGEST_HEADER, check_success, digest_of, header
 from hub.policy import Narrowing, NodeFacts, permits
@@ -211,6 +211,7 @@ class Dispatch:
         give_up = loop.time() + self._parts.queue_timeout_s
         while True:
             admitted = await self._parts.admission.confirm(self._call.admitted)
+            check_model(admitted, self._call.model)  # its own list may have changed while this one waited
             chosen = self._select(admitted)
             if isinstance(chosen, Selection):
                 self._check_offer(chosen.node_id)

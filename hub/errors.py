@@ -12,6 +12,7 @@
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
     ├── NodeNotConnected        a job for a node that is not here
+    ├── NodeNotPermitted        a job for a node that the policy of whoever gives it refuses
     ├── TooManyJobs             a node has as many jobs as it may have
     ├── SignatureRefused        a request in a node's own name that its key did not sign
     ├── ConfigInvalid           a setting is unknown or has no meaning
@@ -111,6 +112,18 @@ class NodeNotConnected(HubError):
 
     def __init__(self, node_id: str) -> None:
         super().__init__(f"node {node_id} is not connected: a job can be given when it is back")
+
+
+class NodeNotPermitted(HubError):
+    """The policy of whoever gives a job does not let them use the node.
+
+    Attributes:
+        gate: the gate that refused.
+    """
+
+    def __init__(self, node_id: str, gate: str | None) -> None:
+        super().__init__(f"node {node_id} may not be given a job: its {gate or 'policy'} refuses")
+        self.gate = gate
 
 
 class TooManyJobs(HubError):

@@ -115,7 +115,7 @@ class KnownFacts:
             self._read_again(node_id)
 
     async def load(self) -> None:
-        """Read everything; a picture that changed while it was read is read again.
+        """Read everything; a picture that changes while it is read is read again, later if need be.
 
         Raises:
             StorageUnavailable: the database does not answer. What was known stays known: see `forget`.
@@ -130,6 +130,7 @@ class KnownFacts:
                 self._unloaded = False
                 self._on_read(None)
                 return
+        self._unloaded = True  # what this was asked for is still unread, whatever the revision will say
 
     def forget(self) -> None:
         """Hold everything for unknown: nothing is dispatched until `load` has succeeded."""

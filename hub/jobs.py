@@ -1,7 +1,8 @@
 """Jobs that people give their nodes: load, unload or download a model, and how each goes on.
 
-Owns the jobs that were given lately, in memory: what a node does with one is the node's to know, and is seen
-in its reports as well. Must not know who may give one, or what they look like on a page.
+Owns the jobs that were given lately, in memory: what a node does with one is the node's to know, and is
+seen in its reports as well. Whether somebody's policy lets them use the node is asked of
+`hub.policy.permits` at the moment a job is sent. Must not know what jobs look like on a page.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hub.errors import NodeNotConnected, TooManyJobs
+from hub.errors import NodeNotConnected, NodeNotPermitted, TooManyJobs
+from hub.facts import KnownFacts
+from hub.policy import Policy, permits
 from tunnel.errors import SessionClosed
 from tunnel.messages import Command, Event
 from tunnel.session import HubSession
@@ -50,27 +53,44 @@ class NodeJob:
 class Jobs:
     """The jobs of all nodes. Belongs to one event loop."""
 
-    def __init__(self, session_of: Callable[[str], HubSession | None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        session_of: Callable[[str], HubSession | None],
+        facts: KnownFacts,
+        clock: Callable[[], float],
+    ) -> None:
         """Begin with none.
 
         Args:
             session_of: the session that a node's new work goes to.
+            facts: what the Hub knows of nodes and regions now.
             clock: UTC seconds since the epoch.
         """
         self._session_of = session_of
+        self._facts = facts
         self._clock = clock
         self._jobs: dict[str, deque[NodeJob]] = {}
 
-    async def give(self, node_id: str, action: Action, model: str) -> NodeJob:
-        """Send a node a job.
+    async def give(self, node_id: str, action: Action, model: str, policy: Policy | None) -> NodeJob:
+        """Send a node a job. Between the policy's word and the sending nothing is awaited.
+
+        Args:
+            node_id: whose job it is.
+            action: what to do with the model.
+            model: its id.
+            policy: of whoever wants it done; ``None`` refuses.
 
         Raises:
-            NodeNotConnected: it has no session, or has just lost it.
+            NodeNotConnected: it has no session, has just lost it, or is being read again after a change.
+            NodeNotPermitted: the policy refuses the node.
             TooManyJobs: it has enough to do.
         """
-        session = self._session_of(node_id)
-        if session is None:
+        session, facts = self._session_of(node_id), self._facts.get(node_id)
+        if session is None or facts is None:
             raise NodeNotConnected(node_id)
+        decision = permits(policy, facts, self._facts.regions)
+        if not decision.permitted:
+            raise NodeNotPermitted(node_id, decision.gate)
         if len(self.pending(node_id)) >= MAX_PENDING:
             raise TooManyJobs(node_id)
         job = NodeJob(f"job_{secrets.token_hex(8)}", node_id, action, model, self._clock())

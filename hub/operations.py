@@ -19,8 +19,9 @@ from hub.enrollment import EnrollmentService
 from hub.errors import AlreadyExists, ConfigInvalid, HubKeyLost, InvalidInput, NotFound
 from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
+from hub.keys import API_KEY_PREFIX, SHOWN_CHARACTERS
 from hub.policy import Fleet, TrustClass
-from hub.storage.records import Account, Organisation, Region, Role
+from hub.storage.records import Account, ApiKey, Organisation, Region, Role
 from hub.storage.repositories import Storage
 from models.catalog import Catalog, load_catalog
 from models.errors import CatalogInvalid
@@ -146,6 +147,34 @@ async def find_operator(storage: Storage) -> Account | None:
     """The first operator that was made."""
     operators = [account for account in await storage.accounts.list() if account.is_operator]
     return min(operators, key=lambda account: account.created_at, default=None)
+
+
+async def find_key(storage: Storage, text: str, now: float) -> ApiKey:
+    """Find a key by its id, by the beginning that lists show, or by its name; of several, the active one.
+
+    Raises:
+        InvalidInput: it is a secret, which is typed nowhere, or the name of several keys.
+        NotFound: there is none.
+    """
+    wanted = text.strip().rstrip("….")
+    if API_KEY_PREFIX in wanted and len(wanted) > SHOWN_CHARACTERS:
+        raise InvalidInput(
+            "key", "that is a secret, which now stands in your shell's history: name the key by its id, key_…"
+        )
+    keys = await storage.keys.list()
+    ways = (
+        [key for key in keys if key.id == wanted],
+        [key for key in keys if key.prefix == wanted],
+        [key for key in keys if key.name == text.strip()],
+    )
+    found = next(filter(None, ways), [])
+    found = [key for key in found if key.is_active(now)] or found
+    if len(found) > 1:
+        ids = ", ".join(key.id for key in found)
+        raise InvalidInput("key", f"{len(found)} keys are called that; name one by its id: {ids}")
+    if not found:
+        raise NotFound("key", text)
+    return found[0]
 
 
 async def add_region(storage: Storage, region: Region) -> Region:

@@ -1,13 +1,14 @@
 """Says in words what a key allows, and how many nodes that is right now.
 
-Pure, and never of its own opinion: whether a node matches is asked of `hub.policy.permits`, the predicate
+Pure, and never of its own opinion: whether a node matches is `hub.explain`'s word, which asks the predicate
 that requests meet too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from hub.policy import Fleet, NodeFacts, Policy, RegionAuthority, RegionTree, TrustClass, permits
+from hub.explain import explain
+from hub.policy import Fleet, Policy, RegionAuthority, RegionTree, TrustClass
 from hub.portal.presenting import counted, trust_text
 from hub.storage.records import Node
 
@@ -50,11 +51,12 @@ def preview(
     if policy is None:
         return Preview("Refuses every request: its rules cannot be read.", "Revoke it and create another.")
     return Preview(
-        _rule(policy, organisation, region_names), _matches(policy, nodes, online, regions, authority)
+        rule_words(policy, organisation, region_names), _matches(policy, nodes, online, regions, authority)
     )
 
 
-def _rule(policy: Policy, organisation: str, names: Mapping[str, str]) -> str:
+def rule_words(policy: Policy, organisation: str, names: Mapping[str, str]) -> str:
+    """Say what a policy allows, in a sentence; `names` are those of regions by code."""
     rule = _WHOSE[policy.fleet].format(organisation=organisation)
     if policy.regions:
         rule += ", standing in " + _either([names.get(code, code) for code in sorted(policy.regions)])
@@ -76,24 +78,17 @@ def _matches(
     regions: RegionTree,
     authority: RegionAuthority,
 ) -> str:
-    facts = [node.facts(authority) for node in nodes]
-    matching = [each for each in facts if permits(policy, each, regions)]
-    waiting = sum(_waits_for_its_region(policy, each, regions) for each in facts)
+    verdicts = explain(policy, [node.facts(authority) for node in nodes], regions)
+    matching = [each.facts for each in verdicts if each.permitted]
     return " ".join(
         part
         for part in (
             _counts(len(nodes), len(matching), sum(each.node_id in online for each in matching)),
-            _waiting(waiting),
+            _waiting(sum(each.waits_for_operator for each in verdicts)),
             "" if policy.fleet is Fleet.OWN else "Other owners' machines may match too.",
         )
         if part
     )
-
-
-def _waits_for_its_region(policy: Policy, facts: NodeFacts, regions: RegionTree) -> bool:
-    """Whether nothing but an operator's word about the region keeps the node from matching."""
-    confirmed = replace(facts, region_confirmed=True)
-    return not permits(policy, facts, regions) and permits(policy, confirmed, regions).permitted
 
 
 def _counts(total: int, matching: int, online: int) -> str:

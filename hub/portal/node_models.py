@@ -1,6 +1,7 @@
 """A node's models on its page, and the buttons that load, unload and download them.
 
-Owns that part of the page. Only the owner's own people give a node work by hand; an operator does not.
+Owns that part of the page. Only the owner's own people give a node work by hand; an operator does not. What
+they may use is what a key for their own nodes may use, and is judged where the job is sent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,9 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import NodeNotConnected, TooManyJobs
+from hub.errors import NodeNotConnected, NodeNotPermitted, TooManyJobs
 from hub.jobs import Action, NodeJob
+from hub.policy import Policy
 from hub.portal.errors import FormRefused, JobRefused, PageNotFound
 from hub.portal.node_view import NodeView, WarmingView
 from hub.portal.pages import PortalRoute, hub_of, see_other
@@ -87,7 +89,7 @@ async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: 
     if action is None or hub.registry.model_status(node.id, model) is None:
         raise FormRefused("The node does not offer that model any more. Open its page again.")
     try:
-        await hub.jobs.give(node.id, action, model)
-    except (NodeNotConnected, TooManyJobs) as error:
+        await hub.jobs.give(node.id, action, model, Policy(visitor.organisation.id))
+    except (NodeNotConnected, NodeNotPermitted, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
     return see_other(f"/nodes/{node.id}#models")

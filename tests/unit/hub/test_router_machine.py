@@ -1,7 +1,7 @@
 """Selection under random change: connect, disconnect, revoke, re-region, re-share, request, in any order.
 
-A model of the registry holds what is true; every dispatch is judged against it by words of its own. (The same
-is done to the real registry and dispatcher in `inference/test_fail_closed.py`.)
+A model of the registry holds what is true; every dispatch is judged against it by the oracle. (The same is
+done to the real registry and dispatcher in `inference/test_fail_closed.py`.)
 """
 
 from dataclasses import replace
@@ -22,12 +22,8 @@ from hub.policy import (
     permits,
 )
 from hub.router import Candidate, ModelState, RefusalCode, Selection, select_replica
+from tests.unit.hub.oracle import judge
 
-LIES_IN = {  # written out, where the code walks: which nodes' regions satisfy which key's
-    "eu": {"eu", "eu-de", "eu-de-fra", "eu-fr"},
-    "eu-de": {"eu-de", "eu-de-fra"},
-    "us": {"us"},
-}
 TREE = RegionTree({"eu": None, "eu-de": "eu", "eu-de-fra": "eu-de", "eu-fr": "eu", "us": None})
 NAMES = st.sampled_from(["n0", "n1", "n2", "n3"])
 REGIONS = st.sampled_from(["eu", "eu-de", "eu-de-fra", "eu-fr", "us", None])
@@ -45,24 +41,6 @@ POLICIES = st.builds(
 NARROWINGS = st.builds(
     Narrowing, st.sampled_from([None, None, "eu", "us"]), st.sampled_from([None, None, "n0", "n1"])
 )
-
-
-def violation(policy, node, narrowing):
-    """Why running there would break the promise; empty where it would not."""
-    stands = node.region if node.region_confirmed else None
-    lent = {SharingKind.PUBLIC: policy.fleet is Fleet.ANY, SharingKind.PRIVATE: False}.get(
-        node.sharing.kind,
-        policy.fleet is not Fleet.OWN and policy.organisation_id in node.sharing.organisations,
-    )
-    rules = {
-        "revoked": not node.revoked,
-        "foreign": node.owner_id == policy.organisation_id or lent,
-        "abroad": not policy.regions or any(stands in LIES_IN[code] for code in policy.regions),
-        "trust": node.trust.value >= policy.minimum_trust.value,
-        "elsewhere": narrowing.region is None or stands in LIES_IN[narrowing.region],
-        "other node": narrowing.node_id in (None, node.node_id),
-    }
-    return [name for name, holds in rules.items() if not holds]
 
 
 class Fleets(RuleBasedStateMachine):
@@ -119,7 +97,7 @@ class Fleets(RuleBasedStateMachine):
         able = {
             name
             for name in self.online.keys() - exclude
-            if not violation(policy, self.nodes[name], narrowing)
+            if not judge(policy, self.nodes[name], TREE, narrowing)
         }
         if isinstance(result, Selection):
             assert result.node_id in able
@@ -132,7 +110,7 @@ class Fleets(RuleBasedStateMachine):
         for node in self.nodes.values():
             for fleet in Fleet:
                 policy = Policy("org_a", fleet, frozenset({"eu"}))
-                assert permits(policy, node, TREE).permitted is (not violation(policy, node, Narrowing()))
+                assert permits(policy, node, TREE).permitted is (not judge(policy, node, TREE))
 
 
 def test_no_dispatch_ever_violates_the_keys_policy():

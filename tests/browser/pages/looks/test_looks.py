@@ -159,6 +159,17 @@ async def key_revoke(scene: Any) -> pw.Page:
 
 
 @state
+async def key_explain(scene: Any) -> pw.Page:
+    path = f"/keys/{scene.keys['batch'].id}/explain"
+    return await scene.acme.visit(f"{path}?model=qwen2.5-32b-instruct&region=eu-de")
+
+
+@state
+async def key_explain_served(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/keys/{scene.keys['app'].id}/explain?model=smollm2-135m-instruct")
+
+
+@state
 async def usage_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/usage")
 

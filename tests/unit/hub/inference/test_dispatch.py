@@ -1,6 +1,7 @@
 """One request on its way: choosing, trying elsewhere, queueing, and the account of it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -238,6 +239,32 @@ async def test_a_key_revoked_while_its_request_waits_is_refused(world, fakes):
     with pytest.raises(RequestFailed) as caught:
         await waiting
     assert caught.value.code == "invalid_api_key"
+    assert not session.opened
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "code"),
+    [
+        ({"models": frozenset({"another"})}, "model_not_allowed"),
+        ({"regions": frozenset({"us"})}, "no_available_node"),
+        ({"minimum_trust": "confidential"}, "no_available_node"),
+        ({"fleet": "nonsense"}, "no_available_node"),
+    ],
+)
+async def test_a_key_narrowed_while_its_request_waits_is_held_to_it(world, fakes, narrowed, code):
+    await loaded(world, "n1")
+    world.dispatcher.queue_timeout_s = 5
+    session = world.connect("n1", report=fakes.report(running=8))
+    key = await admitted(world)
+    waiting = asyncio.create_task(world.begin(key).connect())
+    await asyncio.sleep(0)
+
+    world.keys[key.secret_hash] = replace(key.key, **narrowed)
+    world.changes.publish(KeyChanged(key.key.id))
+    world.registry.reported(session, fakes.report())
+    with pytest.raises(RequestFailed) as caught:
+        await waiting
+    assert caught.value.code == code
     assert not session.opened
 
 

@@ -1,7 +1,9 @@
 """No dispatch ever violates its key's policy, whatever happens to nodes, keys and storage meanwhile.
 
-A state machine drives the real registry, facts, admission, router and dispatcher. Only storage and the
-sessions are stand-ins; storage answers late, so that every change falls into the middle of something.
+A state machine drives the real registry, facts, admission, router and dispatcher, while requests wait for
+room and are tried again elsewhere. Only storage and the sessions are stand-ins; storage answers late, so
+that every change falls into the middle of something. Whether a stream may be opened is judged by the
+oracle, not by the Hub's own predicate.
 """
 
 import asyncio
@@ -19,12 +21,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hub.changes import KeyChanged, NodeChanged, NodeRevoked
+from hub.changes import KeyChanged, NodeChanged, RegionsChanged
 from hub.errors import RequestFailed
-from hub.policy import Narrowing, Sharing, SharingKind, TrustClass, permits
+from hub.policy import Narrowing, RegionTree, Sharing, SharingKind, TrustClass
+from tests.unit.hub.oracle import judge
+from tunnel.errors import ResetCode
 
 NODES = st.integers(0, 3).map(lambda number: f"n{number}")
-REGIONS = st.sampled_from(["eu-de", "eu-de", "eu-fr", "us", "us", None])
 
 
 def mostly(usual, *others):
@@ -40,7 +43,7 @@ SHARING = st.builds(
 FACTS = st.fixed_dictionaries(
     {
         "owner_id": mostly("org_a", "org_b"),
-        "region": REGIONS,
+        "region": mostly("eu-de", "eu-fr", "us", None),
         "region_confirmed": mostly(True, False),
         "trust": mostly(TrustClass.TRUSTED, *TrustClass, None),
         "sharing": SHARING,
@@ -52,9 +55,29 @@ POLICIES = st.fixed_dictionaries(
         "fleet": mostly("any", "own", "shared", "nonsense"),
         "regions": mostly(frozenset({"eu"}), frozenset(), frozenset({"eu-de", "us"}), frozenset({"gone"})),
         "minimum_trust": mostly("community", "trusted", "nonsense"),
+        "models": mostly(None, frozenset({"tiny"}), frozenset({"another"})),
     }
 )
-REFUSALS = {"no_available_node", "invalid_api_key"}
+PLACES = ["eu", "eu-de", "eu-fr", "us"]
+PARENTS = [None, "eu", "eu", None]
+TREES = st.fixed_dictionaries(
+    {code: mostly(parent, *PLACES, "gone") for code, parent in zip(PLACES, PARENTS, strict=True)}
+).map(RegionTree)
+BEFORE_THE_FIRST_BYTE = [
+    ResetCode.REFUSED,
+    ResetCode.OVERLOADED,
+    ResetCode.LOAD_FAILED,
+    ResetCode.SESSION_LOST,
+]
+REFUSALS = {
+    "no_available_node",
+    "invalid_api_key",
+    "model_not_allowed",
+    "overloaded",
+    "engine_error",
+    "node_lost",
+}
+PATIENCE_S = 3600  # of requests that wait for room: longer than any run, so that nothing depends on the clock
 
 
 class Fleet(RuleBasedStateMachine):
@@ -62,12 +85,16 @@ class Fleet(RuleBasedStateMachine):
 
     fakes = None
 
-    @initialize(turns=st.integers(0, 8), facts=st.lists(FACTS, min_size=2, max_size=2), policy=POLICIES)
-    def begin(self, turns, facts, policy):
+    @initialize(
+        turns=st.integers(0, 8),
+        facts=st.lists(FACTS, min_size=3, max_size=3),
+        policy=POLICIES,
+        patient=st.booleans(),
+    )
+    def begin(self, turns, facts, policy, patient):
         self.loop = asyncio.new_event_loop()
+        self.patience_s = PATIENCE_S if patient else 0
         self.world = self.loop.run_until_complete(self._begin(turns))
-        self.secrets = {}
-        self.sessions = {}
         self.requests = []
         for number, its_facts in enumerate(facts):
             self.enroll(f"n{number}", its_facts)
@@ -77,7 +104,7 @@ class Fleet(RuleBasedStateMachine):
     async def _begin(self, turns):
         world = self.fakes.world()
         world.turns = turns
-        world.dispatcher.queue_timeout_s = 0
+        world.dispatcher.queue_timeout_s = self.patience_s
         await world.registry.facts.load()
         return world
 
@@ -116,13 +143,15 @@ class Fleet(RuleBasedStateMachine):
 
     def check(self, session, request, ticket):
         """The node's side of a dispatch: the truth of this very moment must permit it."""
-        key = self.world.keys[self.by_request[request.uid.split(".")[0]]]
-        facts = self.world.table[session.node_id]
-        narrowing = self.narrowings[request.uid.split(".")[0]]
+        name, _, again = request.uid.partition(".")
+        key, facts = self.world.keys[self.by_request[name]], self.world.table[session.node_id]
         assert key.is_active(self.world.clock), "a revoked key was served"
-        assert permits(key.policy, facts, self.world.tree, narrowing).permitted
+        assert key.models is None or "tiny" in key.models, "a model was served that the key may not use"
+        assert judge(key.policy, facts, self.world.tree, self.narrowings[name]) == []
         assert session.close_reason is None
         assert ticket.organisation_id == key.organisation_id
+        type(self).retried += bool(again)
+        type(self).queued += name in self.waited
 
     @rule(node_id=NODES, facts=FACTS)
     def enroll(self, node_id, facts):
@@ -135,28 +164,46 @@ class Fleet(RuleBasedStateMachine):
         if node_id in self.world.table and not self.world.table[node_id].revoked:
             session = self.inside(lambda: self.world.connect(node_id, on_open=self.check))
             self.sessions[node_id] = session
+            self.full.discard(node_id)
+
+    @rule()
+    def crowd(self):
+        """Every node says that it is full: requests wait for room, where they are patient."""
+        for node_id, session in self.sessions.items():
+            self.say(session, full=True)
+            self.full.add(node_id)
+        self.ask_all()
 
     @rule(node_id=NODES)
-    def disconnect(self, node_id):
+    def relieve(self, node_id):
+        """A node has room again: whoever waits is let go on, one after the other."""
         if node_id in self.sessions:
-            self.inside(lambda: self.lose(self.sessions.pop(node_id)))
+            self.full.discard(node_id)
+            self.say(self.sessions[node_id], full=False)
 
-    def lose(self, session):
-        session.close_reason = "lost"
-        self.world.registry.disconnected(session)
+    def say(self, session, *, full):
+        session.report = self.fakes.report(running=99 if full else 0)
+        self.inside(lambda: self.world.report(session))
 
-    @rule(node_id=NODES, unlikely=mostly(False, True))
-    def revoke(self, node_id, unlikely):
-        if unlikely and node_id in self.world.table:
-            revoked = replace(self.world.table[node_id], revoked=True)
-            self.change(self.world.table, node_id, revoked, NodeRevoked(node_id))
+    @rule(node_id=NODES, code=st.sampled_from(BEFORE_THE_FIRST_BYTE))
+    def fail(self, node_id, code):
+        """All but one node fail before their first byte, so that others are tried, and that one answers."""
+        for name, session in self.sessions.items():
+            pieces = () if name == node_id else (code,)
+            session.answer = lambda _request, pieces=pieces: self.fakes.stream(*pieces)
+        self.ask_all()
 
-    @rule(node_id=NODES, facts=FACTS)
-    def change_node(self, node_id, facts):
-        if node_id in self.world.table:
-            placement = {name: value for name, value in facts.items() if name != "owner_id"}
-            moved = replace(self.world.table[node_id], **placement)
-            self.change(self.world.table, node_id, moved, NodeChanged(node_id))
+    @rule(tree=TREES)
+    def change_regions(self, tree):
+        """Storage lets nobody do this; a broken table may hold anything."""
+
+        def commit():
+            self.world.tree = tree
+            self.world.changes.publish(RegionsChanged())
+
+        self.ask_all()
+        self.inside(commit)
+        self.ask_all()
 
     @rule(policy=POLICIES)
     def make_key(self, policy):
@@ -186,6 +233,8 @@ class Fleet(RuleBasedStateMachine):
     def ask(self, secret, narrowing):
         name = f"req_{len(self.by_request)}"
         self.by_request[name], self.narrowings[name] = self.secrets[secret], narrowing
+        if self.sessions.keys() <= self.full:
+            self.waited.add(name)
         self.requests.append(self.loop.create_task(self._request(secret, name)))
 
     async def _request(self, secret, name):
@@ -210,14 +259,20 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def settle(self):
         """With all quiet, what is permitted and connected is served: closed does not mean shut."""
+        self.world.dispatcher.queue_timeout_s = 0
+        self.full.clear()
+        for session in self.sessions.values():
+            session.answer = lambda _request: self.fakes.stream()
+            self.say(session, full=False)
         self.loop.run_until_complete(self._settle())
         for node_id in [name for name, session in self.sessions.items() if session.draining]:
             self.connect(node_id)  # what a node does that was told to go away
         self.loop.run_until_complete(self._settle())
         for secret, key_hash in self.secrets.items():
             key = self.world.keys[key_hash]
-            expected = key.is_active(self.world.clock) and any(
-                permits(key.policy, self.world.table[node_id], self.world.tree).permitted
+            usable = key.is_active(self.world.clock) and key.allows_model("tiny")
+            expected = usable and any(
+                not judge(key.policy, self.world.table[node_id], self.world.tree)
                 for node_id, session in self.sessions.items()
                 if session.close_reason is None
             )
@@ -226,6 +281,7 @@ class Fleet(RuleBasedStateMachine):
             self.by_request[name], self.narrowings[name] = key_hash, Narrowing()
             self.loop.run_until_complete(self._request(secret, name))
             assert (self.served > before) == expected
+        self.world.dispatcher.queue_timeout_s = self.patience_s
 
     async def _settle(self):
         for _ in range(200):
@@ -239,7 +295,8 @@ class Fleet(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.by_request, self.narrowings, self.secrets = {}, {}, {}
+        self.by_request, self.narrowings, self.secrets, self.sessions = {}, {}, {}, {}
+        self.full, self.waited = set(), set()
 
     def teardown(self):
         if hasattr(self, "loop"):
@@ -247,16 +304,23 @@ class Fleet(RuleBasedStateMachine):
             self.loop.close()
 
     async def _end(self):
-        await asyncio.gather(*self.requests)
+        for task in self.requests:
+            task.cancel()  # those that wait for room that never came
+        for ended in await asyncio.gather(*self.requests, return_exceptions=True):
+            if ended is not None and not isinstance(ended, asyncio.CancelledError):
+                raise ended
         await self.world.close()
 
 
 def test_no_dispatch_ever_violates_its_policy(fakes):
     Fleet.fakes, Fleet.served, Fleet.refused = fakes, 0, Counter()
+    Fleet.retried, Fleet.queued = 0, 0
     checks = settings(
         max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(Fleet, settings=checks)
     assert Fleet.served > 100, "the machine must also serve"
     assert Fleet.refused.total() > 100
+    assert Fleet.retried > 20, "some must have been tried elsewhere"
+    assert Fleet.queued > 5, "some must have waited for room"
     assert set(Fleet.refused) <= REFUSALS

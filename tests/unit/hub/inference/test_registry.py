@@ -191,6 +191,28 @@ async def test_a_read_that_began_before_a_change_is_thrown_away(world, connected
     assert seen(world).facts.region == "eu"
 
 
+async def test_a_picture_that_never_holds_still_is_asked_for_again(world, connected):
+    """What another process wrote must not be taken for read only because this one kept changing things."""
+    read, node = world.nodes, world.table["n1"]
+
+    async def nodes():
+        found = await read()
+        world.changes.publish(NodeChanged("n1"))
+        await settle()
+        return found
+
+    world.nodes = nodes
+    world.add_node("written_elsewhere")
+    await world.registry.facts.load()
+    assert seen(world).facts == node
+    assert seen(world, "written_elsewhere") is None
+    assert world.registry.facts.incomplete, "so that the next look reads everything"
+    world.nodes = read
+    await world.registry.facts.load()
+    assert seen(world, "written_elsewhere") is not None
+    assert not world.registry.facts.incomplete
+
+
 async def test_a_read_that_fails_leaves_the_node_unknown_until_the_next_load(world, connected, caplog):
     world.error = StorageUnavailable("down")
     world.changes.publish(NodeChanged("n1"))
