@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import NodeNotConnected, TooManyJobs
+from hub.errors import NodeNotConnected, SpoolUnavailable, TooManyJobs
 from hub.jobs import Action, NodeJob
 from hub.portal.errors import FormRefused, JobRefused, PageNotFound
 from hub.portal.node_view import NodeView, WarmingView
@@ -88,6 +88,6 @@ async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: 
         raise FormRefused("The node does not offer that model any more. Open its page again.")
     try:
         await hub.jobs.give(node.id, action, model)
-    except (NodeNotConnected, TooManyJobs) as error:
+    except (NodeNotConnected, SpoolUnavailable, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
     return see_other(f"/nodes/{node.id}#models")
