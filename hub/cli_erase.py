@@ -36,6 +36,7 @@ def erase_account(
         if account is None:
             raise NotFound("account", email)
         await place.storage.erasure.account(account)
+        await place.storage.erasure.purge()
 
     work(context, job)
     say.print(f"{email} is erased.", markup=False)
@@ -58,6 +59,7 @@ def erase_node(
         if node is None:
             raise NotFound("node", node_id)
         await place.storage.erasure.node(node)
+        await place.storage.erasure.purge()
 
     work(context, job)
     say.print(f"{node_id} is erased.", markup=False)
@@ -74,7 +76,9 @@ def erase_organisation(
     _sure(f"the organisation {name} with everything that is its own", yes=yes)
 
     async def job(place: Workplace) -> dict[str, int]:
-        return await place.storage.erasure.organisation(await place.organisation(name))
+        gone = await place.storage.erasure.organisation(await place.organisation(name))
+        await place.storage.erasure.purge()
+        return gone
 
     gone = work(context, job)
     told = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in sorted(gone.items()) if count)
@@ -94,6 +98,7 @@ def erase_address(
     async def job(place: Workplace) -> None:
         if not await place.storage.erasure.address(address):
             raise NotFound("address", address)
+        await place.storage.erasure.purge()
 
     work(context, job)
     say.print(f"{address} is erased.", markup=False)

@@ -54,10 +54,12 @@ class Sealer:
 
     async def prune(self, audit: Audit, *, before: float) -> None:
         """Delete events of before this time, UTC seconds; a root checkpoint stays in their place."""
+        upto, _ = await audit.head()  # not the events that tell of the pruning itself
         while True:
             pruned = await audit.prune(
                 round(before * 1000),
                 lambda sequence, digest: self._signed(sequence, digest, root=True),
+                upto=upto,
                 limit=PRUNED_AT_ONCE,
             )
             if pruned is None:

@@ -152,7 +152,7 @@ class Audit:
             await self._keep(connection, checkpoint, token)
         return checkpoint, token
 
-    async def prune(self, before_ms: int, seal: Seal, *, limit: int) -> tuple[int, str] | None:
+    async def prune(self, before_ms: int, seal: Seal, *, upto: int, limit: int) -> tuple[int, str] | None:
         """Delete the oldest events, of before ``before_ms``, and keep a root in their place.
 
         Only what stands before the first event that is kept can go: the chain has no holes. The event that
@@ -161,6 +161,7 @@ class Audit:
         Args:
             before_ms: milliseconds since the epoch.
             seal: signs the root.
+            upto: the last sequence that may go.
             limit: so many events at most.
 
         Returns:
@@ -168,7 +169,7 @@ class Audit:
         """
         async with self._database.note() as connection:
             await lock_head(connection)
-            last = await self._last_prunable(connection, before_ms, limit)
+            last = await self._last_prunable(connection, before_ms, upto, limit)
             if last is None:
                 return None
             events, checkpoints = audit_events.c, audit_checkpoints.c
@@ -185,9 +186,17 @@ class Audit:
         async with self._database.note() as connection:
             await connection.execute(delete(pseudonyms).where(pseudonyms.c.used_at < before))
 
-    async def _last_prunable(self, connection: AsyncConnection, before_ms: int, limit: int) -> int | None:
+    async def _last_prunable(
+        self, connection: AsyncConnection, before_ms: int, upto: int, limit: int
+    ) -> int | None:
         events = audit_events.c
-        oldest = select(events.sequence, events.time_ms).order_by(events.sequence).limit(limit).subquery()
+        oldest = (
+            select(events.sequence, events.time_ms)
+            .where(events.sequence <= upto)
+            .order_by(events.sequence)
+            .limit(limit)
+            .subquery()
+        )
         kept = await connection.scalar(
             select(func.min(oldest.c.sequence)).where(oldest.c.time_ms >= before_ms)
         )

@@ -124,6 +124,7 @@ def _prepare_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object
         "journal_mode = WAL",
         "synchronous = NORMAL",  # with WAL: a power cut may take the last commits, never the database
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted is overwritten: erased is erased
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

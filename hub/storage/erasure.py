@@ -121,6 +121,18 @@ class Erasure:
             await self._database.tell(connection, "organisation.erased", mine, of=mine, **gone)
         return gone
 
+    async def purge(self) -> None:
+        """Have what was erased leave the database's files too, as far as that can be asked for.
+
+        SQLite overwrites what is deleted, and here empties its log; while others read, the next time does.
+        PostgreSQL keeps dead rows until its own vacuum.
+        """
+        if self._database.engine.dialect.name == "sqlite":
+            async with self._database.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection is not None
+                await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     async def address(self, address: str) -> bool:
         """Forget which pseudonym stands for a network address; whether there was one."""
         named = (pseudonyms.c.kind == "address") & (pseudonyms.c.value == address)
