@@ -80,8 +80,8 @@ class Problem(StrEnum):
     MISSING = "missing"
     ORDER = "order"
     UNLINKED = "unlinked"
-    CUT = "cut"
     REWRITTEN = "rewritten"
+    CUT = "cut"
     HEAD = "head"
     CHECKPOINT = "checkpoint"
 

@@ -62,8 +62,7 @@ class Audit:
             known = select(audit_events.c.sequence).where(audit_events.c.batch == batch).limit(1)
             if await connection.scalar(known) is not None:
                 return
-            for act in acts:
-                await append(connection, act, batch=batch)
+            await append(connection, acts, batch=batch)
 
     async def page(
         self,

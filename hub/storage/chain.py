@@ -7,7 +7,7 @@ things in an event become pseudonyms here. Must not know what an action means, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -51,12 +51,27 @@ async def lock_head(connection: AsyncConnection) -> tuple[int, str]:
     return int(row.sequence), str(row.hash)
 
 
-async def append(connection: AsyncConnection, act: Act, *, batch: str | None = None) -> Event:
-    """Write an event at the end of the chain."""
+async def append(connection: AsyncConnection, acts: Iterable[Act], *, batch: str | None = None) -> None:
+    """Write events at the end of the chain, in this order."""
     sequence, previous = await lock_head(connection)
+    events: list[Event] = []
+    for act in acts:
+        event = await _event(connection, act, sequence + 1, previous, batch)
+        sequence, previous = event.sequence, event.hash
+        events.append(event)
+    if not events:
+        return
+    await connection.execute(insert(audit_events), [asdict(event) for event in events])
+    head = update(audit_head).where(audit_head.c.id == HEAD)
+    await connection.execute(head.values(sequence=sequence, hash=previous))
+
+
+async def _event(
+    connection: AsyncConnection, act: Act, sequence: int, previous: str, batch: str | None
+) -> Event:
     details = dict(act.details) | act.actor.traits
     event = Event(
-        sequence=sequence + 1,
+        sequence=sequence,
         time_ms=round(act.at * 1000),
         organisation_id=act.organisation_id or act.actor.organisation_id,
         actor=act.actor.id,
@@ -66,11 +81,7 @@ async def append(connection: AsyncConnection, act: Act, *, batch: str | None = N
         batch=batch,
         previous_hash=previous,
     )
-    event = replace(event, hash=event_hash(event))
-    await connection.execute(insert(audit_events).values(asdict(event)))
-    head = update(audit_head).where(audit_head.c.id == HEAD)
-    await connection.execute(head.values(sequence=event.sequence, hash=event.hash))
-    return event
+    return replace(event, hash=event_hash(event))
 
 
 async def _impersonal(connection: AsyncConnection, details: Mapping[str, Any], now: float) -> dict[str, Any]:

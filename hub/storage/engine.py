@@ -96,7 +96,7 @@ class Database:
             details=details,
             at=self.clock(),
         )
-        await append(connection, act)
+        await append(connection, [act])
 
 
 _RAISE_REVISION = (

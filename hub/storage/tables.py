@@ -190,6 +190,7 @@ audit_events = Table(
     Column("previous_hash", _HASH, nullable=False),
     Column("hash", _HASH, nullable=False),
     Index("ix_audit_events_organisation_id_sequence", "organisation_id", "sequence"),
+    Index("ix_audit_events_organisation_id_action_sequence", "organisation_id", "action", "sequence"),
     Index("ix_audit_events_action_sequence", "action", "sequence"),
     Index("ix_audit_events_actor", "actor"),
 )

@@ -26,7 +26,13 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name="pk_audit_events"),
     )
-    for columns in (("organisation_id", "sequence"), ("action", "sequence"), ("actor",), ("batch",)):
+    for columns in (
+        ("organisation_id", "sequence"),
+        ("organisation_id", "action", "sequence"),
+        ("action", "sequence"),
+        ("actor",),
+        ("batch",),
+    ):
         op.create_index(f"ix_audit_events_{'_'.join(columns)}", "audit_events", list(columns), unique=False)
     op.create_table(
         "audit_head",

@@ -27,24 +27,28 @@ async def words(browser, path="/audit"):
 
 @pytest.mark.parametrize("role", [Role.OWNER, Role.ADMIN, Role.AUDITOR])
 async def test_who_may_read_it_sees_the_organisations_own(portal, sign_in, history, role):
-    stranger = await sign_in(Role.OWNER, "Eve")
-    await stranger.post("/keys", {"name": "key of eve", "fleet": "own"})
+    stranger = await sign_in(Role.OWNER, "Mallory")
+    await stranger.post("/keys", {"name": "key of mallory", "fleet": "own"})
     page = await words(await sign_in(role))
     assert "API key created" in page
     assert "Node changed" in page
     assert "owner@acme.example" in page
     assert "Signed in" in page
-    for hidden in ("eve.example", "key of eve", "Eve"):
-        assert hidden not in page.replace("Everything", "")
+    assert "mallory" not in page.lower()
     theirs = await words(stranger)
     for hidden in (history.id, "attic", "acme", "assistant"):
         assert hidden not in theirs.lower()
 
 
 async def test_an_operator_sees_all_of_it(portal, sign_in, history):
-    await (await sign_in(Role.OWNER, "Eve")).post("/keys", {"name": "key of eve", "fleet": "own"})
+    await (await sign_in(Role.OWNER, "Mallory")).post("/keys", {"name": "key of mallory", "fleet": "own"})
     page = await words(await sign_in(Role.OPERATOR, "Porten"))
-    for seen in ("owner@acme.example", "owner@eve.example", "key of eve", "Database brought up to date"):
+    for seen in (
+        "owner@acme.example",
+        "owner@mallory.example",
+        "key of mallory",
+        "Database brought up to date",
+    ):
         assert seen in page
 
 
