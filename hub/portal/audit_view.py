@@ -4,10 +4,11 @@ Pure functions: names and the reader are arguments. Knows nothing of requests, s
 that has no words yet is shown by its name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hub.audit import Event
+from hub.portal.presenting import moment_text
 from hub.storage.records import Account
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
@@ -58,6 +59,10 @@ _ACTORS = {
     "nobody": "Somebody not signed in",
 }
 _OF_THE_PERSON = frozenset({"address", "user"})
+_EMPTY = {"models": "all", "regions": "anywhere", "expires_at": "never", "region": "none", "model": "unknown"}
+"""What it means that one of these says nothing; any other that says nothing is left out."""
+_TIMES = frozenset({"expires_at", "last_at"})
+_HASH_SHOWN = 16
 _MAX_SHOWN = 160  # characters of one detail
 
 
@@ -99,12 +104,19 @@ def _row(event: Event, names: Mapping[str, str], reader: Account) -> AuditRow:
         actor=names.get(event.actor) or _ACTORS.get(event.actor) or _stranger(event.actor),
         origin=", ".join(seen),
         subject="" if event.subject == event.actor else names.get(event.subject, event.subject),
-        details=tuple(
-            (name.replace("_", " "), _text(value, names))
-            for name, value in details.items()
-            if name not in _OF_THE_PERSON
-        ),
+        details=tuple(_shown(details, names)),
     )
+
+
+def _shown(details: Mapping[str, object], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in details.items():
+        text = _EMPTY.get(name, "") if value in (None, [], {}) else _text(value, names)
+        if name in _TIMES and isinstance(value, float | int):
+            text = moment_text(value)
+        elif name == "policy_hash":
+            text = f"{text[:_HASH_SHOWN]}…"
+        if text and name not in _OF_THE_PERSON:
+            yield name.replace("_", " "), text
 
 
 def _stranger(actor: str) -> str:
