@@ -31,6 +31,7 @@ from runtime.supervisor import Lease
 from tunnel.client import TunnelClient
 from tunnel.messages import Welcome
 from tunnel.protocol import MAX_STREAMS
+from tunnel.receipts import FEATURE
 
 DIGEST: Final = "sha256:" + "5c" * 32
 _GIB: Final = 1024**3
@@ -115,11 +116,13 @@ class RelayNode:
         picture = snapshot(models)
         status = to_status(picture)
         self._verifier = identity.verifier()
+        self._signer = identity.signer()
         self._generations: deque[int] = deque(maxlen=4)
         self._forwarder = Forwarder(EngineLeases(engine))
         relay = Relay(
             forwarder=self._forwarder,
             verifier=lambda: self._verifier,
+            signer=lambda: self._signer,
             generations=self._generations,
             metrics=NodeMetrics(lambda: picture),
         )
@@ -133,6 +136,7 @@ class RelayNode:
             on_welcome=self._welcomed,
             on_state=lambda state: _say(f"tunnel {state}"),
             agent=AGENT,
+            features=(FEATURE,),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -147,6 +151,7 @@ class RelayNode:
         self._generations.append(welcome.generation)
         self._identity = self._identity.renewed(welcome.credential)
         self._verifier = self._identity.verifier()
+        self._signer = self._identity.signer()
 
 
 def _say(line: str) -> None:

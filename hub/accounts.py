@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
 from hub.attempts import Attempts, Limit
-from hub.errors import InvalidInput, SignInRefused
+from hub.errors import InvalidInput, SignInRefused, TooManyAttempts
 from hub.storage.records import Account, Role
 from hub.storage.repositories import Storage
 
@@ -35,14 +35,22 @@ class AccountService:
         storage: where accounts are kept.
         clock: UTC seconds since the epoch.
         hasher: argon2 with its cost; tests pass a cheap one.
+        on_refused: told of each refused sign-in: whose account was tried, where there is one, and from which
+            address. What was typed is not passed on: it may be a password in the wrong field.
     """
 
     def __init__(
-        self, storage: Storage, clock: Callable[[], float], *, hasher: PasswordHasher | None = None
+        self,
+        storage: Storage,
+        clock: Callable[[], float],
+        *,
+        hasher: PasswordHasher | None = None,
+        on_refused: Callable[[Account | None, str], None] = lambda _account, _address: None,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._hasher = hasher or PasswordHasher()
+        self._on_refused = on_refused
         self._at_once = asyncio.Semaphore(_MAX_HASHES_AT_ONCE)
         self._pairs = Attempts(_PER_ACCOUNT_AND_ADDRESS)
         self._addresses = Attempts(_PER_ADDRESS)
@@ -83,11 +91,16 @@ class AccountService:
             TooManyAttempts: guessed too often from there, or for that account from there.
         """
         now, pair = self._clock(), f"{email.lower()}\0{address}"
-        self._pairs.spend(pair, now=now)
-        self._addresses.spend(address, now=now)
+        try:
+            self._pairs.spend(pair, now=now)
+            self._addresses.spend(address, now=now)
+        except TooManyAttempts:
+            self._on_refused(None, address)
+            raise
         account = await self._storage.accounts.by_email(email)
         stored = account.password_hash if account is not None else await self._decoy_hash()
         if not await self._verify(stored, password) or account is None:
+            self._on_refused(account, address)
             raise SignInRefused
         self._pairs.refund(pair)
         self._addresses.refund(address)

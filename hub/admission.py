@@ -14,6 +14,7 @@ from hub.changes import Change, KeyChanged
 from hub.errors import RequestFailed
 from hub.keys import parse
 from hub.policy import Policy
+from hub.receipts import policy_hash
 from hub.storage.records import ApiKey
 
 MAX_COPIES = 10_000
@@ -30,12 +31,19 @@ class KeySource(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Admitted:
-    """A caller. ``current`` is False once the key has changed and must be looked at again."""
+    """A caller. ``current`` is False once the key has changed and must be looked at again.
+
+    ``policy_hash`` names the rules in tickets and receipts.
+    """
 
     key: ApiKey
     policy: Policy | None
     secret_hash: str = field(repr=False)
     current: bool = True
+    policy_hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.policy_hash = policy_hash(self.policy, self.key.models)
 
 
 class Admission:

@@ -20,6 +20,7 @@ from hub.config import HubConfig
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.jobs import Jobs
+from hub.journal import Journal
 from hub.limits import Limits
 from hub.metering import Meter
 from hub.metrics import Metrics
@@ -27,6 +28,7 @@ from hub.registry import Registry
 from hub.sources import StoredFacts
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
+from tunnel.identity import encode_public_key
 
 
 class Copies:
@@ -61,12 +63,14 @@ async def compose(
 ) -> tuple[Hub, StoredFacts]:
     """Build the parts and let those that keep copies hear of changes."""
     hub_id = await storage.settings.hub_id()
+    await storage.settings.note_hub_key(encode_public_key(key.public_key()))
     changes = Changes()
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
     admission = Admission(source, clock)
     metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
     meter = Meter(storage, config.spool_dir)
+    journal = Journal(storage, config.journal_dir, clock)
     changes.subscribe(registry.facts.obey)
     changes.subscribe(admission.obey)
     hub = Hub(
@@ -74,14 +78,15 @@ async def compose(
         hub_id=hub_id,
         key=key,
         storage=storage,
-        accounts=AccountService(storage, clock),
+        accounts=AccountService(storage, clock, on_refused=journal.sign_in_refused),
         changes=changes,
         clones=CloneWatch(),
         catalog=catalog,
         enrollment=EnrollmentService(storage, key, hub_id, clock, changes),
         meter=meter,
+        journal=journal,
         registry=registry,
-        jobs=Jobs(registry.session, registry.facts, clock),
+        jobs=Jobs(registry.session, registry.facts, clock, on_given=journal.commanded),
         admission=admission,
         limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
         dispatcher=Dispatcher(
@@ -94,6 +99,7 @@ async def compose(
             queue_timeout_s=config.queue_timeout_s,
             read_error=openai_errors.from_upstream,
             on_record=metrics.used,
+            on_refused=journal.refused,
         ),
         metrics=metrics,
         addresses=Addresses(),

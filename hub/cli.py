@@ -18,6 +18,8 @@ from sqlalchemy.engine import make_url
 
 from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, keys_app, nodes_app, regions_app
+from hub.cli_erase import erase_app
+from hub.cli_evidence import audit_app, receipts_app
 from hub.cli_explain import explain_key
 from hub.cli_people import accounts_app, organisations_app
 from hub.config import load_config
@@ -54,6 +56,9 @@ app.add_typer(regions_app, name="regions")
 app.add_typer(join_tokens_app, name="join-token")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(organisations_app, name="organisations")
+app.add_typer(receipts_app, name="receipts")
+app.add_typer(audit_app, name="audit")
+app.add_typer(erase_app, name="erase")
 app.add_typer(config_app, name="config")
 app.command("explain")(explain_key)
 

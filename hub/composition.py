@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.dispatch import Dispatcher
     from hub.enrollment import EnrollmentService
     from hub.jobs import Jobs
+    from hub.journal import Journal
     from hub.limits import Limits
     from hub.metering import Meter
     from hub.metrics import Metrics
@@ -44,6 +45,7 @@ class Hub:
     catalog: Catalog
     enrollment: EnrollmentService
     meter: Meter
+    journal: Journal
     registry: Registry
     jobs: Jobs
     admission: Admission

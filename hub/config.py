@@ -131,6 +131,12 @@ class HubConfig(BaseSettings):
     drain_s: float = Field(
         600.0, ge=0, description="Seconds that answers in flight get to finish when the Hub stops."
     )
+    usage_retention_days: int | None = Field(
+        None, ge=1, description="Days that usage records are kept; for ever where unset."
+    )
+    audit_retention_days: int | None = Field(
+        None, ge=1, description="Days that the audit log's events are kept; for ever where unset."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
@@ -167,6 +173,11 @@ class HubConfig(BaseSettings):
     def spool_dir(self) -> Path:
         """Where usage records wait to be stored."""
         return self.data_dir / "usage"
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where the audit log's notes wait to be stored."""
+        return self.data_dir / "audit"
 
 
 @dataclass(frozen=True, slots=True)

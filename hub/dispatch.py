@@ -1,15 +1,15 @@
 """One request's way to a node and back: choose, open, and keep account of it.
 
-Owns the tries, the queue, the ticket and the usage record of a request. Must not know HTTP servers: bytes go
-in, bytes come out, failures are `RequestFailed`. Who may serve is judged by the router at each choice anew;
-between its answer and the opening of the stream nothing is awaited.
+Owns the tries, the queue, the ticket, the receipt and the usage record of a request. Must not know HTTP
+servers: bytes go in, bytes come out, failures are `RequestFailed`. Who may serve is judged by the router at
+each choice anew; between its answer and the opening of the stream nothing is awaited.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,13 +21,15 @@ from hub.admission import Admission, Admitted, check_model
 from hub.errors import RequestFailed
 from hub.heads import DIGEST_HEADER, check_success, digest_of, header
 from hub.policy import Narrowing, NodeFacts, permits
+from hub.receipts import ReceiptCheck
 from hub.registry import Registry
 from hub.router import Refusal, RefusalCode, Selection, select_replica
-from hub.storage.records import UsageRecord
+from hub.storage.records import ApiKey, UsageRecord
 from models.catalog import Catalog
-from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
+from tunnel.errors import ReceiptInvalid, ResetCode, SessionClosed, StreamReset, TooManyStreams
 from tunnel.identity import Ticket, issue_ticket
 from tunnel.messages import Head, Open
+from tunnel.receipts import RECEIPT_HEADER
 from tunnel.session import OutboundStream
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,11 @@ MAX_ERROR_BYTES = 64 * 1024
 
 ErrorReader = Callable[[int, bytes, str | None], RequestFailed]
 """Reads the error response of a node: status, body, ``Retry-After``."""
+
+
+RefusalLog = Callable[[str, ApiKey, str | None, str, Mapping[str, int]], None]
+"""Told of each refusal by policy: request, key, model (``None`` where it is none that the Hub knows), error
+code, and the caller's own nodes by gate."""
 
 
 class UsageLog(Protocol):
@@ -87,6 +94,7 @@ class Dispatcher:
         queue_timeout_s: float,
         read_error: ErrorReader,
         on_record: Callable[[UsageRecord], None],
+        on_refused: RefusalLog = lambda *_refusal: None,
     ) -> None:
         """Put the parts together.
 
@@ -100,16 +108,19 @@ class Dispatcher:
             queue_timeout_s: seconds a request waits for a permitted node that is full.
             read_error: understands a node's error responses.
             on_record: told of every record, for the metrics.
+            on_refused: told of every refusal by policy, for the audit log; it must not fail.
         """
         self.registry = registry
         self.admission = admission
         self.catalog = catalog
         self.usage = usage
         self.hub_key = hub_key
+        self.receipts = ReceiptCheck(hub_key.public_key())
         self.clock = clock
         self.queue_timeout_s = queue_timeout_s
         self.read_error = read_error
         self.on_record = on_record
+        self.on_refused = on_refused
 
     def begin(self, call: Call) -> Dispatch:
         """Take a request on.
@@ -135,11 +146,15 @@ class Dispatch:
         self._began = asyncio.get_running_loop().time()
         self._first_byte_at: float | None = None
         self._recorded = False
+        self._ticket: Ticket | None = None
+        self._features: tuple[str, ...] = ()
         self.pinned = False
         """Set once the caller has been told which node answers: no other is tried from then on."""
         self.facts: NodeFacts | None = None
         self.stream: OutboundStream | None = None
         self.head: Head | None = None
+        self.receipt: str | None = None
+        """The node's signed word on where the request ran; ``None`` from a node of an older version."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -149,8 +164,11 @@ class Dispatch:
         found = [(b"x-porten-node", self.facts.node_id.encode())]
         if self.facts.region is not None:
             found.append((b"x-porten-region", self.facts.region.encode()))
-        digest = self._digest(self.facts.node_id)
-        return [*found, (b"x-porten-model-digest", digest.encode())] if digest else found
+        if (digest := self._digest(self.facts.node_id)) is not None:
+            found.append((b"x-porten-model-digest", digest.encode()))
+        if self.receipt is not None:
+            found.append((RECEIPT_HEADER.encode(), self.receipt.encode()))
+        return found
 
     def _digest(self, node_id: str) -> str | None:
         if self.head is not None:
@@ -193,7 +211,7 @@ class Dispatch:
             if session is None:
                 raise RuntimeError("the registry offered a node without a session")
             self._tried.add(facts.node_id)
-            self.facts, self.head = facts, None
+            self.facts, self.head, self._features = facts, None, session.features
             self._held.enter_context(self._parts.registry.occupy(facts.node_id, self._call.model))
             try:
                 self.stream = await session.open(self._request(admitted, facts, session.generation))
@@ -256,7 +274,10 @@ class Dispatch:
             generation=generation,
             issued_at=now,
             expires_at=now + TICKET_LIFETIME_S,
+            key_id=admitted.key.id,
+            policy_hash=admitted.policy_hash,
         )
+        self._ticket = ticket
         return Open(
             uid=uid,
             generation=generation,
@@ -277,10 +298,25 @@ class Dispatch:
         if head.status >= 400:
             raise await self._read_error(stream, head)
         check_success(head)
+        self.receipt = self._checked_receipt(head)
         self.head = head
         first = await stream.receive()
         self._first_byte_at = asyncio.get_running_loop().time()
         return first
+
+    def _checked_receipt(self, head: Head) -> str | None:
+        """A node whose receipt is not true has not served the request as it was asked to: no answer of it."""
+        assert self._ticket is not None
+        try:
+            return self._parts.receipts.receipt_of(head, self._ticket, self._features, self._parts.clock())
+        except ReceiptInvalid as error:
+            fields = {"request_id": self._call.request_id, "node_id": self._ticket.node_id}
+            log.error(  # noqa: TRY400 - the exception's words say all
+                "a node's receipt does not hold: %s", error, extra={"event": "receipt.refused", **fields}
+            )
+            raise RequestFailed(
+                "engine_error", "The node's receipt for this answer does not hold."
+            ) from error
 
     async def _read_error(self, stream: OutboundStream, head: Head) -> RequestFailed:
         body = bytearray()
@@ -293,8 +329,13 @@ class Dispatch:
         if refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
         if model not in self._parts.catalog and not self._is_offered(admitted):
-            return refusals.model_not_found(model)
-        return refusals.no_available_node(model, refusal)
+            known, failure = None, refusals.model_not_found(model)
+        else:
+            known, failure = model, refusals.no_available_node(model, refusal)
+        request_id = self._call.request_id
+        counts = {reason.value: count for reason, count in refusal.counts.items()}
+        self._parts.on_refused(request_id, admitted.key, known, failure.code, counts)
+        return failure
 
     def _is_offered(self, admitted: Admitted) -> bool:
         registry = self._parts.registry

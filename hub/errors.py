@@ -15,12 +15,13 @@
     ├── NodeNotPermitted        a job for a node that the policy of whoever gives it refuses
     ├── TooManyJobs             a node has as many jobs as it may have
     ├── SignatureRefused        a request in a node's own name that its key did not sign
+    ├── CheckpointInvalid       a checkpoint of the audit log that no trusted key signed
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
     ├── HubKeyLost              there is a Hub here, without its key
     ├── AddressUnavailable      a port that is to be listened on cannot be had
     ├── StorageUnavailable      the database cannot be opened or is not ours
-    ├── SpoolUnavailable        the usage spool cannot be written or belongs to another process
+    ├── SpoolUnavailable        a spool (usage, audit) cannot be written or belongs to another process
     └── RequestFailed           a request of the API that gets no answer; carries its code of the error table
 
 Answers of the inference API have their own mapping, in ``hub/api/openai_errors.py``; nothing here knows HTTP.
@@ -137,6 +138,10 @@ class SignatureRefused(HubError):
     """A request in a node's own name that was not signed by the key of that node, or not lately."""
 
 
+class CheckpointInvalid(HubError):
+    """A checkpoint of the audit log was not signed by a key that is trusted here, or is none."""
+
+
 class ConfigInvalid(HubError):
     """The configuration cannot be used.
 
@@ -172,7 +177,7 @@ class StorageUnavailable(HubError):
 
 
 class SpoolUnavailable(HubError):
-    """The usage spool cannot be written, or another process holds it."""
+    """A spool, of usage or of the audit log, cannot be written, or another process holds it."""
 
 
 class RequestFailed(HubError):

@@ -58,6 +58,8 @@ class Jobs:
         session_of: Callable[[str], HubSession | None],
         facts: KnownFacts,
         clock: Callable[[], float],
+        *,
+        on_given: Callable[[NodeJob], None] = lambda _job: None,
     ) -> None:
         """Begin with none.
 
@@ -65,10 +67,12 @@ class Jobs:
             session_of: the session that a node's new work goes to.
             facts: what the Hub knows of nodes and regions now.
             clock: UTC seconds since the epoch.
+            on_given: told of each job before it is sent; what it raises keeps the job from being sent.
         """
         self._session_of = session_of
         self._facts = facts
         self._clock = clock
+        self._on_given = on_given
         self._jobs: dict[str, deque[NodeJob]] = {}
 
     async def give(self, node_id: str, action: Action, model: str, policy: Policy | None) -> NodeJob:
@@ -94,6 +98,7 @@ class Jobs:
         if len(self.pending(node_id)) >= MAX_PENDING:
             raise TooManyJobs(node_id)
         job = NodeJob(f"job_{secrets.token_hex(8)}", node_id, action, model, self._clock())
+        self._on_given(job)
         try:
             await session.command(Command(job=job.id, action=action, model=model))
         except SessionClosed as error:

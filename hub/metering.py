@@ -1,255 +1,36 @@
 """Usage records that survive the process.
 
-Owns the spool: a record is one line appended to a file by one ``write`` before its answer's last bytes go
-out, and the kernel keeps what was written when the process is killed. A background task moves whole files
-into storage and deletes each only once its records are committed; storage keeps one row a request, so a file
-that is read twice counts once. Several processes may share a directory, as when a Hub is restarted while the
-one before it still finishes answers: each owns its files by a lock that dies with it, and what a dead one
-left is stored by whoever comes next. Must not know HTTP or tokens' meaning. (A power cut can take the last
-records of the moment: lines are not forced to the disk one by one.)
+Owns where they wait and how they reach storage, which keeps one row a request, so that a record that comes
+twice counts once. How a line outlives a killed process is :mod:`hub.spool`'s. Must not know HTTP or tokens'
+meaning.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import logging
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import msgspec
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-
-from hub.errors import SpoolUnavailable
+from hub.spool import Pace, Spool
 from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 
-log = logging.getLogger(__name__)
-
 FLUSH_EVERY_S = 0.2
 FLUSH_AT_RECORDS = 500
-MIN_FREE_BYTES = 1024 * 1024
-RETRY_S = 2.0
-"""How long the background waits after storage failed; records stay in the spool meanwhile."""
-
-_SEGMENT_SUFFIX = ".jsonl"
-_DAMAGED_SUFFIX = ".damaged"
-_LOCK_SUFFIX = ".lock"
 
 
-class Meter:
-    """Keeps usage records. An async context manager: entering replays what an earlier process left.
-
-    Args:
-        storage: where records end up.
-        spool_dir: where they wait; made if need be.
-    """
+class Meter(Spool[UsageRecord]):
+    """Keeps usage records. An async context manager: entering replays what an earlier process left."""
 
     def __init__(self, storage: Storage, spool_dir: Path) -> None:
-        self._storage = storage
-        self._directory = spool_dir
-        self._lock: int | None = None
-        self._segment: int | None = None
-        self._segment_path: Path | None = None
-        self._in_segment = 0
-        self._sequence = 0
-        self._run = secrets.token_hex(4)
-        self._due = asyncio.Event()
-        self._stopping = False
-        self._flushing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        """Keep them.
 
-    def record(self, record: UsageRecord) -> None:
-        """Append a record. When this returns, a killed process no longer loses it.
-
-        Raises:
-            SpoolUnavailable: the file cannot be written, such as on a full disk.
+        Args:
+            storage: where records end up.
+            spool_dir: where they wait; made if need be.
         """
-        line = msgspec.json.encode(record) + b"\n"
-        try:
-            descriptor = self._segment if self._segment is not None else self._open_segment()
-            written = os.write(descriptor, line)
-        except OSError as error:
-            raise SpoolUnavailable(f"the usage spool cannot be written: {error.strerror}") from error
-        self._in_segment += 1
-        if written != len(line):
-            self._close_segment()  # the torn line stays the last of its file
-            raise SpoolUnavailable("the usage spool's disk is full")
-        if self._in_segment >= FLUSH_AT_RECORDS:
-            self._due.set()
 
-    def has_room(self) -> bool:
-        """Whether the spool's disk has room for the records of what is begun now."""
-        try:
-            disk = os.statvfs(self._directory)
-        except OSError:
-            return False
-        return disk.f_bavail * disk.f_frsize >= MIN_FREE_BYTES
+        async def store(_batch: str, records: Sequence[UsageRecord]) -> None:
+            await storage.usage.add(records)
 
-    async def flush(self) -> None:
-        """Move everything recorded so far into storage.
-
-        Raises:
-            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
-        """
-        async with self._flushing:
-            self._close_segment()
-            for path in self._segments_of(self._run):
-                if path != self._segment_path:  # one begun by a record while we wait for storage
-                    await self._store(path)
-
-    async def start(self) -> None:
-        """Enter the spool, store what processes that ended left in it, and begin the background task.
-
-        Raises:
-            SpoolUnavailable: it cannot be used.
-        """
-        self._enter_directory()
-        try:
-            await self._store_what_was_left()
-        except SQLAlchemyError as error:
-            log.warning("storage takes no usage yet", extra={"event": "usage.deferred", "error": repr(error)})
-        self._task = asyncio.create_task(self._run_in_background(), name="meter")
-
-    async def stop(self) -> None:
-        """Store what is left. What storage does not take stays for the next start."""
-        if self._task is not None:
-            self._stopping = True
-            self._due.set()
-            await self._task
-            self._task = None
-        self._close_segment()
-        if self._lock is not None:
-            if not self._segments_of(self._run):
-                self._lock_path(self._run).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def _run_in_background(self) -> None:
-        pause = FLUSH_EVERY_S
-        while not self._stopping:
-            await self._wait(pause)
-            pause = await self._try_flush()
-        await self._try_flush()
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._due.wait()
-        except TimeoutError:
-            return
-
-    async def _try_flush(self) -> float:
-        """Flush; returns how long to wait before the next."""
-        if not self._stopping:
-            self._due.clear()
-        try:
-            await self.flush()
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("storage takes no usage", extra={"event": "usage.deferred", "error": repr(error)})
-            return RETRY_S
-        return FLUSH_EVERY_S
-
-    async def _store(self, path: Path) -> None:
-        records, damaged = await asyncio.to_thread(_read_segment, path)
-        for start in range(0, len(records), FLUSH_AT_RECORDS):
-            damaged = not await self._add(records[start : start + FLUSH_AT_RECORDS]) or damaged
-        if damaged:
-            log.error("usage lines cannot be stored", extra={"event": "usage.damaged", "file": path.name})
-            await asyncio.to_thread(path.rename, path.with_suffix(_DAMAGED_SUFFIX))  # for a person to look at
-        else:
-            await asyncio.to_thread(path.unlink)
-
-    async def _add(self, records: Sequence[UsageRecord]) -> bool:
-        """Store a batch; what is refused for its content goes in row by row. Says whether all went in.
-
-        Raises:
-            SQLAlchemyError, OSError: storage does not answer: none of it is anybody's fault.
-        """
-        try:
-            await self._storage.usage.add(records)
-        except (OperationalError, InterfaceError, OSError):
-            raise
-        except (SQLAlchemyError, ArithmeticError, ValueError, TypeError):
-            if len(records) == 1:
-                return False
-            return all([await self._add([record]) for record in records])
-        return True
-
-    def _enter_directory(self) -> None:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _locked(self._lock_path(self._run))
-        except OSError as error:
-            raise SpoolUnavailable(f"{self._directory} cannot be used: {error.strerror}") from error
-
-    async def _store_what_was_left(self) -> None:
-        """Adopt the files of every run whose lock nobody holds any more."""
-        for run in sorted({path.name.partition("-")[0] for path in self._segments_of("*")} - {self._run}):
-            lock = _locked(self._lock_path(run))
-            if lock is None:
-                continue  # that process lives: they are its own
-            try:
-                for path in self._segments_of(run):
-                    await self._store(path)
-                self._lock_path(run).unlink(missing_ok=True)
-            finally:
-                os.close(lock)
-
-    def _segments_of(self, run: str) -> list[Path]:
-        return sorted(self._directory.glob(f"{run}-*{_SEGMENT_SUFFIX}"))
-
-    def _lock_path(self, run: str) -> Path:
-        return self._directory / f"{run}{_LOCK_SUFFIX}"
-
-    def _open_segment(self) -> int:
-        self._sequence += 1
-        path = self._directory / f"{self._run}-{self._sequence:010d}{_SEGMENT_SUFFIX}"
-        self._segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        self._segment_path, self._in_segment = path, 0
-        return self._segment
-
-    def _close_segment(self) -> None:
-        if self._segment is not None:
-            os.close(self._segment)
-        self._segment, self._segment_path = None, None
-
-
-def _locked(path: Path) -> int | None:
-    """Open a file and lock it for as long as it is open; None where another process has."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _read_segment(path: Path) -> tuple[list[UsageRecord], bool]:
-    """The records of a file, and whether a whole line in it could not be read.
-
-    A last line without its end was torn by the process's death: its write never returned, so its answer's
-    last bytes never left, and it is no record.
-    """
-    *lines, _torn = path.read_bytes().split(b"\n")
-    records, damaged = [], False
-    for line in lines:
-        try:
-            records.append(msgspec.json.decode(line, type=UsageRecord))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            damaged = True
-    return records, damaged
+        pace = Pace(every_s=FLUSH_EVERY_S, full=FLUSH_AT_RECORDS, at_once=FLUSH_AT_RECORDS)
+        super().__init__(spool_dir, UsageRecord, store, name="usage", pace=pace)

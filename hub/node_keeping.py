@@ -12,6 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hub.acting import acting_as, proved_as
 from hub.changes import Changes, NodeChanged, NodeRevoked
 from hub.errors import NotFound, SignatureRefused
 from hub.machines import checked_public_key
@@ -61,7 +62,8 @@ class NodeKeeper:
             SignatureRefused: it is not signed by the key of a node of this Hub, or too old.
         """
         node, _ = await self._signer(token, Asked.LEAVE)
-        await self.revoke(node.id)
+        with acting_as(proved_as(node.id, node.organisation_id)):
+            await self.revoke(node.id)
 
     async def rotate(self, token: str) -> None:
         """Let the node that signed this token go over to the key it names; the first session under it does.
@@ -77,7 +79,9 @@ class NodeKeeper:
         if node.revoked_at is None and public_key == node.public_key:
             return
         expires_at = self._clock() + NEXT_KEY_LIFETIME_S
-        if not await self._storage.nodes.set_next_key(node, public_key, expires_at=expires_at):
+        with acting_as(proved_as(node.id, node.organisation_id)):
+            noted = await self._storage.nodes.set_next_key(node, public_key, expires_at=expires_at)
+        if not noted:
             raise SignatureRefused("the node was revoked, or has another key by now")
         log.info("node key announced", extra={"event": "node.key_announced", "node_id": node.id})
 

@@ -6,12 +6,17 @@ not know the terminal: it takes checked values and returns records.
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from hub.accounts import AccountService, checked_email
+from hub.acting import Actor, act_as
 from hub.changes import Changes
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
@@ -21,10 +26,12 @@ from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
 from hub.keys import API_KEY_PREFIX, SHOWN_CHARACTERS
 from hub.policy import Fleet, TrustClass
+from hub.sealing import Sealer
 from hub.storage.records import Account, ApiKey, Organisation, Region, Role
 from hub.storage.repositories import Storage
 from models.catalog import Catalog, load_catalog
 from models.errors import CatalogInvalid
+from tunnel.identity import encode_public_key
 
 REGION_CODE_LIMIT = 32
 
@@ -58,6 +65,9 @@ class Workplace:
     accounts: AccountService
     enrollment: EnrollmentService
     clock: Callable[[], float]
+    sealer: Sealer
+    hub_id: str
+    public_key: Ed25519PublicKey
 
     async def organisation(self, name: str | None) -> Organisation:
         """The organisation by name or id; the operator's own where none is named.
@@ -108,7 +118,8 @@ async def initialise(
         StorageUnavailable: the database cannot be opened.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with await Storage.open(config.database) as storage:
+    act_as(_command())
+    async with await Storage.open(config.database, clock) as storage:
         await storage.migrate()
         await storage.settings.hub_id()
         operator = await find_operator(storage)
@@ -116,7 +127,8 @@ async def initialise(
         if not config.key_file.exists():
             if was_there and not new_key:
                 raise HubKeyLost(config.key_file)
-            create_hub_key(config.key_file)
+            key = create_hub_key(config.key_file)
+            await storage.settings.note_hub_key(encode_public_key(key.public_key()))
         if operator is None:
             await _add_regions(storage, (*DEFAULT_REGIONS, *regions))
             operator = await _make_operator(storage, clock, email, organisation, password)
@@ -135,12 +147,21 @@ async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncItera
         StorageUnavailable: the database cannot be opened.
     """
     key = load_hub_key(config.key_file, config.database_file)
-    async with await Storage.open(config.database) as storage:
+    act_as(_command())
+    async with await Storage.open(config.database, clock) as storage:
         await storage.migrate()
         hub_id = await storage.settings.hub_id()
         # Nobody listens here: the running Hub sees the revision that each change raises.
         enrollment = EnrollmentService(storage, key, hub_id, clock, Changes())
-        yield Workplace(storage, AccountService(storage, clock), enrollment, clock)
+        yield Workplace(
+            storage=storage,
+            accounts=AccountService(storage, clock),
+            enrollment=enrollment,
+            clock=clock,
+            sealer=Sealer(key, hub_id, clock),
+            hub_id=hub_id,
+            public_key=key.public_key(),
+        )
 
 
 async def find_operator(storage: Storage) -> Account | None:
@@ -268,6 +289,15 @@ def read_catalog(config: HubConfig) -> Catalog:
         return load_catalog(*config.catalog)
     except CatalogInvalid as error:
         raise ConfigInvalid([str(error)]) from error
+
+
+def _command() -> Actor:
+    """Whoever runs a command on the Hub's machine."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in a container
+        user = str(os.getuid())
+    return Actor("cli", user=user)
 
 
 def _one_of(text: str, known: Sequence[str], field: str) -> str:

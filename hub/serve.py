@@ -32,6 +32,8 @@ from hub.identity import load_hub_key
 from hub.last_seen import LastSeen
 from hub.listening import listen
 from hub.operations import read_catalog
+from hub.retention import Retention
+from hub.sealing import Sealer
 from hub.sources import StoredNodes
 from hub.storage.repositories import Storage
 from tunnel.lag import watch_lag
@@ -134,7 +136,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         NotInitialised: ``porten-hub init`` has not been run.
         HubKeyLost: there is a Hub, without its key.
         StorageUnavailable: the database cannot be opened.
-        SpoolUnavailable: the usage spool belongs to another process.
+        SpoolUnavailable: a spool cannot be used.
         AddressUnavailable: an address cannot be listened on.
         ConfigInvalid: a catalog file cannot be used.
     """
@@ -144,10 +146,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     async with AsyncExitStack() as stack:
         api_listener = stack.enter_context(listen(config.host, config.port))
         tunnel_listener = stack.enter_context(listen(config.tunnel_host, config.tunnel_port))
-        storage = await stack.enter_async_context(await Storage.open(config.database))
+        storage = await stack.enter_async_context(await Storage.open(config.database, clock))
         await storage.migrate()
         hub, source = await compose(config, catalog, storage, key, clock)
         await stack.enter_async_context(hub.meter)
+        await stack.enter_async_context(hub.journal)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -155,7 +158,9 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
-        for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
+        keeping = Retention(storage, Sealer(key, hub.hub_id, clock), config, clock)
+        works = (watch.run(), seen.run(), keeping.run(), watch_lag(hub.metrics.tunnel.on_lag))
+        for work in works:
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 

@@ -21,6 +21,7 @@ from runtime.status import to_status
 from runtime.yield_gate import YieldGate
 from tunnel.client import TunnelClient
 from tunnel.messages import Command, Event, Status, Welcome
+from tunnel.receipts import FEATURE
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,13 @@ class HubLink:
         self._metrics = metrics
         self._stopping = stopping
         self._verifier = identity.verifier()
+        self._signer = identity.signer()
         self._renewed = asyncio.Event()
         self._generations: deque[int] = deque(maxlen=_SESSIONS_AT_ONCE)
         self._relay = Relay(
             forwarder=forwarder,
             verifier=lambda: self._verifier,
+            signer=lambda: self._signer,
             generations=self._generations,
             metrics=metrics,
         )
@@ -73,6 +76,7 @@ class HubLink:
             on_state=self._entered,
             on_command=self._command,
             agent=AGENT,
+            features=(FEATURE,),
             stats=metrics.tunnel.stats,
             ssl_context=tls_context(config.hub_ca_file) if secure else None,
             proxy=config.proxy,
@@ -138,6 +142,7 @@ class HubLink:
             logger.warning("the Hub's new credential is not accepted", extra=refused)
             return
         self._verifier.renew(self.identity.credential)
+        self._signer = self.identity.signer()
         self._save()
         self._renewed.set()
         region = self.identity.credential.region

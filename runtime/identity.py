@@ -32,6 +32,7 @@ from tunnel.identity import (
     encode_public_key,
     read_credential,
 )
+from tunnel.receipts import ReceiptSigner
 
 KEY_FILE = "node.key"
 NEXT_KEY_FILE = "next.key"
@@ -98,6 +99,10 @@ class Identity:
     def verifier(self) -> TicketVerifier:
         """A fresh verifier of tickets for this identity."""
         return TicketVerifier(self.credential, decode_public_key(self.hub.public_key))
+
+    def signer(self) -> ReceiptSigner:
+        """What signs receipts as this node."""
+        return ReceiptSigner(self.key, self.credential, self.token)
 
     def dialler(self) -> NodeIdentity:
         """What the tunnel dials with."""

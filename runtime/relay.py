@@ -1,7 +1,8 @@
 """A stream of the tunnel answered by an engine: the ticket first, then bytes through.
 
-Owns what the tunnel's side adds to `runtime.forward`: the check of the ticket, the deadline, trailers, and
-which reset code a fault becomes. Must not know engines, models or the local API. Never logs a body.
+Owns what the tunnel's side adds to `runtime.forward`: the check of the ticket, the deadline, the receipt,
+trailers, and which reset code a fault becomes. Must not know engines, models or the local API. Never logs a
+body.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import replace
 
-from runtime.envelope import from_fault, unknown_url
+from runtime.envelope import DIGEST_HEADER, from_fault, unknown_url
 from runtime.errors import (
     BodyTooLarge,
     EngineFailed,
@@ -26,6 +27,7 @@ from runtime.usage import TokenUsage
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TicketRefused
 from tunnel.identity import Ticket, TicketVerifier
 from tunnel.messages import MAX_TOKENS, Head, Trailers, Usage
+from tunnel.receipts import RECEIPT_HEADER, Receipt, ReceiptSigner
 from tunnel.session import InboundStream
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 WARMUP_HEADER = "x-porten-warmup-budget"
 MAX_REASON_CHARACTERS = 200
 SOURCE = "tunnel"
+_OK = 200
 
 
 class Relay:
@@ -41,6 +44,7 @@ class Relay:
     Args:
         forwarder: carries requests to engines.
         verifier: gives the verifier of the credential in force now; it changes when the Hub moves the node.
+        signer: gives what signs receipts under that same credential.
         generations: the generations of the sessions that live now.
         metrics: counts.
         now: unix seconds.
@@ -51,12 +55,14 @@ class Relay:
         *,
         forwarder: Forwarder,
         verifier: Callable[[], TicketVerifier],
+        signer: Callable[[], ReceiptSigner],
         generations: Container[int],
         metrics: NodeMetrics,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._forwarder = forwarder
         self._verifier = verifier
+        self._signer = signer
         self._generations = generations
         self._metrics = metrics
         self._now = now
@@ -71,7 +77,7 @@ class Relay:
             with self._metrics.active(SOURCE):
                 ticket = self._admit(stream)
                 model = ticket.model
-                outcome = await self._answer(stream, ticket)
+                outcome = await self._answer(stream, ticket, self._sink(stream, ticket))
         except TicketRefused as refused:
             outcome = _reset(stream, ResetCode.TICKET_REFUSED, refused.gate)
         except _Refused as refused:
@@ -97,8 +103,11 @@ class Relay:
             opened.ticket, now=self._now(), request_id=opened.uid, generation=opened.generation
         )
 
-    async def _answer(self, stream: InboundStream, ticket: Ticket) -> Outcome:
-        sink = _StreamSink(stream)
+    def _sink(self, stream: InboundStream, ticket: Ticket) -> "_StreamSink":
+        """Where the answer goes. Its receipt is under the credential that the ticket was checked against."""
+        return _StreamSink(stream, _ReceiptWriter(self._signer(), ticket, self._now))
+
+    async def _answer(self, stream: InboundStream, ticket: Ticket, sink: "_StreamSink") -> Outcome:
         remaining_s = stream.open.deadline - self._now()
         try:
             async with asyncio.timeout(max(0.0, remaining_s)) as limit:
@@ -162,12 +171,14 @@ class _Refused(Exception):
 class _StreamSink:
     """The tunnel's end of an answer; `send` waits for the Hub's credit."""
 
-    def __init__(self, stream: InboundStream) -> None:
+    def __init__(self, stream: InboundStream, receipts: "_ReceiptWriter") -> None:
         self._stream = stream
+        self._receipts = receipts
         self.begun = False
 
     async def head(self, status: int, headers: Headers) -> None:
         self.begun = True
+        headers += self._receipts.headers(status, headers)
         await self._stream.send_head(Head(status=status, headers=headers))
 
     async def send(self, data: bytes) -> None:
@@ -179,6 +190,33 @@ class _StreamSink:
     async def finish(self, data: bytes, outcome: Outcome) -> None:
         """One frame: the Hub writes the usage down before it passes the last bytes on."""
         await self._stream.send(data, fin=True, trailers=trailers(outcome))
+
+
+class _ReceiptWriter:
+    """Writes the receipt of one request, as its answer begins."""
+
+    def __init__(self, signer: ReceiptSigner, ticket: Ticket, now: Callable[[], float]) -> None:
+        self._signer = signer
+        self._ticket = ticket
+        self._now = now
+
+    def headers(self, status: int, headers: Headers) -> Headers:
+        """The header with the receipt; none for an error, nor for a Hub that does not name the key."""
+        if status != _OK or not self._ticket.key_id:
+            return ()
+        mine, ticket = self._signer.credential, self._ticket
+        receipt = Receipt(
+            request_id=ticket.request_id,
+            key_id=ticket.key_id,
+            policy_hash=ticket.policy_hash,
+            node_id=mine.node_id,
+            owner_id=mine.owner_id,
+            region=mine.region,
+            model=ticket.model,
+            model_digest=next((value for name, value in headers if name == DIGEST_HEADER), None),
+            issued_at=int(self._now()),
+        )
+        return ((RECEIPT_HEADER, self._signer.sign(receipt)),)
 
 
 def trailers(outcome: Outcome) -> Trailers:

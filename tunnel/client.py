@@ -49,6 +49,7 @@ class TunnelClient:
         on_state: Told each of connecting, connected, refused, quarantined, waiting, stopped.
         on_command: A job from the Hub; must not block.
         agent: What we call ourselves.
+        features: What we do beyond the first version of the protocol; told in HELLO.
         ssl_context: For wss:// with a private CA.
         proxy: URL of the HTTP proxy to go through; None dials directly, whatever the environment says.
         max_streams: How many streams at once we take in a session.
@@ -68,6 +69,7 @@ class TunnelClient:
         on_state: Callable[[str], None],
         on_command: Callable[[Command], None] | None = None,
         agent: str = "",
+        features: tuple[str, ...] = (),
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         max_streams: int = MAX_STREAMS,
@@ -85,6 +87,7 @@ class TunnelClient:
             ssl_context=ssl_context,
             proxy=proxy,
             max_streams=max_streams,
+            features=features,
         )
         self._handler = handler
         self._status = status

@@ -40,6 +40,7 @@ class Dialler:
         ssl_context: For wss:// with a private CA.
         proxy: URL of the HTTP proxy to go through; None dials directly, whatever the environment says.
         max_streams: How many streams at once we take in a session.
+        features: What we do beyond the first version of the protocol.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Dialler:
         ssl_context: ssl.SSLContext | None,
         proxy: str | None,
         max_streams: int,
+        features: tuple[str, ...] = (),
     ) -> None:
         self.node_id = identity.node_id
         self.instance_id = instance_id
@@ -58,6 +60,7 @@ class Dialler:
         self._agent = agent
         self._ssl_context = ssl_context
         self._proxy = proxy
+        self._features = features
         self.renew(identity)
 
     def renew(self, identity: NodeIdentity) -> None:
@@ -114,6 +117,7 @@ class Dialler:
                     agent=self._agent,
                     max_streams=self.max_streams,
                     replaces=replaces,
+                    features=self._features,
                 )
             await stack.enter_async_context(attempt.pop_all())
         return channel, granted

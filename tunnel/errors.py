@@ -12,7 +12,8 @@ Owns the one error tree of the folder. Must not know frames, sockets or tasks.
     ├── TooManyStreams          the peer's limit of concurrent streams is reached
     ├── StreamReset             one stream ended before its time; carries a ResetCode
     ├── CredentialInvalid       a NodeCredential does not verify or does not parse
-    └── TicketRefused           a ticket is not for this node or request; names the gate
+    ├── TicketRefused           a ticket is not for this node or request; names the gate
+    └── ReceiptInvalid          a receipt does not verify; says why
 """
 
 from enum import IntEnum
@@ -132,3 +133,7 @@ class TicketRefused(TunnelError):
     def __init__(self, gate: str) -> None:
         super().__init__(f"ticket refused: {gate}")
         self.gate = gate
+
+
+class ReceiptInvalid(TunnelError):
+    """A receipt does not hold; the message is half a sentence that says why."""

@@ -96,6 +96,7 @@ async def introduce(
     agent: str = "",
     max_streams: int = MAX_STREAMS,
     replaces: int = 0,
+    features: tuple[str, ...] = (),
 ) -> Welcome:
     """Prove who we are and wait to be welcomed (node).
 
@@ -111,6 +112,7 @@ async def introduce(
             instance_id=instance_id,
             host=host,
             versions=(VERSION,),
+            features=features,
             agent=agent,
             max_streams=max_streams,
             replaces=replaces,

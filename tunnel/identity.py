@@ -63,6 +63,8 @@ class Ticket:
     generation: int
     issued_at: int
     expires_at: int
+    key_id: str = ""  # that asks, and its rules as they were judged: for the receipt; empty from older Hubs
+    policy_hash: str = ""
 
 
 def encode_public_key(key: Ed25519PublicKey) -> str:

@@ -242,6 +242,7 @@ class TunnelServer:
             remote_address=self._address(connection),
             connected_at=time.time(),
             agent=hello.agent,
+            features=hello.features,
             replaces=hello.replaces,
             on_status=self._on_status,
             on_event=self._on_event,

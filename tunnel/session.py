@@ -42,6 +42,7 @@ class HubSession(Session):
         remote_address: The node's address as the listener saw it.
         connected_at: Unix seconds.
         agent: What the node calls itself.
+        features: What the node does beyond the first version of the protocol.
         replaces: The generation of the session that the node leaves for this one by itself; 0 for none.
         status: The node's last report, None before the first.
     """
@@ -59,6 +60,7 @@ class HubSession(Session):
         remote_address: str = "",
         connected_at: float = 0.0,
         agent: str = "",
+        features: tuple[str, ...] = (),
         replaces: int = 0,
         on_status: Callable[["HubSession", Status], None] | None = None,
         on_event: Callable[["HubSession", Event], None] | None = None,
@@ -67,6 +69,7 @@ class HubSession(Session):
         self.remote_address = remote_address
         self.connected_at = connected_at
         self.agent = agent
+        self.features = features
         self.replaces = replaces
         self.status: Status | None = None
         self._status_callback = on_status

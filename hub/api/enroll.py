@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from hub.acting import Actor, act_as
 from hub.api import discovery
 from hub.api.address_limits import AddressLimits, site
 from hub.api.request import Headers, read_body
@@ -155,11 +156,14 @@ class Enrollment:
         address = self._paced(request, self._polls)
         asked = _decode(await _body(request), Join)
         machine = msgspec.to_builtins(asked.machine)
-        return self._enrolled(
-            await self._hub.enrollment.join(
+        try:
+            enrolled = await self._hub.enrollment.join(
                 asked.join_token, asked.public_key, asked.name, machine, site(address)
             )
-        )
+        except JoinTokenInvalid:
+            self._hub.journal.note("enrollment.join_refused", "")
+            raise
+        return self._enrolled(enrolled)
 
     async def leave(self, request: Request) -> Response:
         """A node goes for good; its own signature is the leave to do so."""
@@ -174,7 +178,7 @@ class Enrollment:
         return Response(status_code=204)
 
     def _paced(self, request: Request, limits: AddressLimits) -> str:
-        address = request.client.host if request.client else "unknown"
+        address = _address(request)
         limits.take(address, self._hub.clock())
         return address
 
@@ -207,6 +211,7 @@ def _answering(handle: Handler) -> Handler:
     """Turn refusals into OAuth's error bodies; nobody caches what is said here."""
 
     async def answer(request: Request) -> Response:
+        act_as(Actor("machine", address=site(_address(request))))
         try:
             response = await handle(request)
         except (InvalidInput, JoinTokenInvalid, RequestFailed, SignatureRefused, TooManyAttempts) as error:
@@ -232,6 +237,10 @@ def _refusal(error: HubError) -> Refusal:
         case RequestFailed():
             return Refusal("invalid_request", error.message)
     return Refusal("invalid_request", str(error))
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 def _bearer(request: Request) -> str:

@@ -29,6 +29,7 @@ from hub.heads import DEFAULT_KIND, header
 from hub.limits import Hold
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.messages import Head
+from tunnel.receipts import RECEIPT_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Inference:
         with hold.receiving():
             body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
         asked = peek(body)
-        check_model(admitted, asked.model)
+        self._check_model(request_id, admitted, asked.model)
         call = Call(
             request_id=request_id,
             admitted=admitted,
@@ -126,6 +127,14 @@ class Inference:
             deadline=deadline,
         )
         return call, asked
+
+    def _check_model(self, request_id: str, admitted: Admitted, model: str) -> None:
+        try:
+            check_model(admitted, model)
+        except RequestFailed as failure:
+            known = model if model in self._hub.catalog else None
+            self._hub.journal.refused(request_id, admitted.key, known, failure.code, {})
+            raise
 
 
 async def _carry(
@@ -194,9 +203,12 @@ class _Answer:
             await self._end_comments()
         if exchange.finished:
             dispatch.finish()
+        send, receive = self.send, exchange.receive
         if not self.started:
             await self._start(*_success(dispatch, piece if exchange.finished else None))
-        send, receive = self.send, exchange.receive
+        elif dispatch.receipt is not None:  # the headers left with the first comment
+            comment = b": " + RECEIPT_HEADER.encode() + b" " + dispatch.receipt.encode() + b"\n\n"
+            await send({"type": "http.response.body", "body": comment, "more_body": True})
         while piece is not None and not exchange.finished:
             self.sending = True
             await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import NodeNotConnected, NodeNotPermitted, TooManyJobs
+from hub.errors import NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
 from hub.jobs import Action, NodeJob
 from hub.policy import Policy
 from hub.portal.errors import FormRefused, JobRefused, PageNotFound
@@ -90,6 +90,6 @@ async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: 
         raise FormRefused("The node does not offer that model any more. Open its page again.")
     try:
         await hub.jobs.give(node.id, action, model, Policy(visitor.organisation.id))
-    except (NodeNotConnected, NodeNotPermitted, TooManyJobs) as error:
+    except (NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
     return see_other(f"/nodes/{node.id}#models")

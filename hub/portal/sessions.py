@@ -10,9 +10,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
+from hub.acting import Actor, act_as
 from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
 from hub.portal.forms import Form, read_form
-from hub.portal.pages import hub_of, is_secure
+from hub.portal.pages import client_address, hub_of, is_secure
 from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
 from hub.storage.records import Account, Organisation
 
@@ -70,7 +71,12 @@ async def signed_in(request: Request) -> Visitor:
     """
     if (visitor := await find_visitor(request)) is None:
         raise SignInRequired("Sign in to see this page.")
+    act_as(_actor(request, visitor.account))
     return visitor
+
+
+def _actor(request: Request, account: Account) -> Actor:
+    return Actor(account.id, account.organisation_id, address=client_address(request))
 
 
 SignedIn = Annotated[Visitor, Depends(signed_in)]
@@ -120,6 +126,7 @@ PostedBeforeSignIn = Annotated[Form, Depends(posted_before_sign_in)]
 async def begin(request: Request, response: Response, account: Account) -> None:
     """Sign an account in: a new session under a new id, whatever cookies the browser came with."""
     hub, cookie = hub_of(request), new_token()
+    act_as(_actor(request, account))
     await end(request, response)
     await hub.storage.sessions.create(
         session_id(cookie),

@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, update
 from hub.errors import NotFound
 from hub.identifiers import new_id
 from hub.policy import Fleet, TrustClass
+from hub.receipts import policy_hash
 from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.records import ApiKey, JoinToken
@@ -55,6 +56,17 @@ class ApiKeys:
         values["models"] = None if models is None else codec.write_set(models)
         async with self._database.change() as connection:
             await connection.execute(insert(api_keys).values(values))
+            rules = {"fleet": fleet.value, "regions": sorted(regions), "minimum_trust": minimum_trust.label}
+            await self._database.tell(
+                connection,
+                "key.created",
+                key.id,
+                of=organisation_id,
+                **rules,
+                models=None if models is None else sorted(models),
+                policy_hash=policy_hash(key.policy, models),
+                expires_at=expires_at,
+            )
         return key
 
     async def get(self, key_id: str) -> ApiKey | None:
@@ -87,11 +99,13 @@ class ApiKeys:
             NotFound: there is no such key.
         """
         async with self._database.change() as connection:
-            found = await connection.scalar(select(api_keys.c.id).where(api_keys.c.id == key_id))
-            if found is None:
+            of = await connection.scalar(select(api_keys.c.organisation_id).where(api_keys.c.id == key_id))
+            if of is None:
                 raise NotFound("key", key_id)
             alive = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
-            await connection.execute(update(api_keys).where(alive).values(revoked_at=now))
+            ended = await connection.execute(update(api_keys).where(alive).values(revoked_at=now))
+            if ended.rowcount:
+                await self._database.tell(connection, "key.revoked", key_id, of=of)
 
 
 class JoinTokens:
@@ -127,6 +141,16 @@ class JoinTokens:
         values = codec.values_of(token, join_tokens)
         async with self._database.change() as connection:
             await connection.execute(insert(join_tokens).values(values | {"hash": token_hash}))
+            await self._database.tell(
+                connection,
+                "join_token.created",
+                token.id,
+                of=organisation_id,
+                region=region,
+                region_confirmed=region_confirmed,
+                max_uses=max_uses,
+                expires_at=expires_at,
+            )
         return token
 
     async def list(self, organisation_id: str | None = None) -> list[JoinToken]:
@@ -142,4 +166,7 @@ class JoinTokens:
         """End a token; the nodes it admitted stay."""
         alive = (join_tokens.c.id == token_id) & join_tokens.c.revoked_at.is_(None)
         async with self._database.change() as connection:
-            await connection.execute(update(join_tokens).where(alive).values(revoked_at=now))
+            ended = update(join_tokens).where(alive).values(revoked_at=now)
+            of = await connection.scalar(ended.returning(join_tokens.c.organisation_id))
+            if of is not None:
+                await self._database.tell(connection, "join_token.revoked", token_id, of=of)

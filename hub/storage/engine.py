@@ -2,12 +2,14 @@
 
 Owns the engine's settings and the two kinds of transaction. A write takes SQLite's one write lock at its
 first statement (``BEGIN IMMEDIATE``): a transaction that reads first and writes later could find its snapshot
-stale and fail, however long the busy timeout. Knows no table but the revision counter.
+stale and fail, however long the busy timeout. Knows no table but the revision counter; an act is written into
+the audit log by :mod:`hub.storage.chain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,8 +19,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import Integer, Text
 
+from hub.acting import current_actor
 from hub.errors import StorageUnavailable
 from hub.storage import tables
+from hub.storage.chain import Act, append
 
 REVISION = "revision"
 """The setting that every change of what other processes keep copies of raises by one."""
@@ -46,8 +50,9 @@ def create_engine(url: str) -> AsyncEngine:
 class Database:
     """An engine, with transactions that say what they are for."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self.engine = engine
+        self.clock = clock
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -69,6 +74,29 @@ class Database:
         async with self.note() as connection:
             yield connection
             await connection.execute(_RAISE_REVISION)
+
+    async def tell(
+        self, connection: AsyncConnection, action: str, subject: str, *, of: str | None = None, **details: Any
+    ) -> None:
+        """Write into the audit log what is done in this transaction; whoever acts now did it.
+
+        Args:
+            connection: of the transaction in which it is done.
+            action: what, such as ``key.created``.
+            subject: the id of what it is done to.
+            of: the organisation whose event it is; that of the actor where unset.
+            details: what JSON can hold, no prompt and no secret. What tells who a person is goes in as
+                `hub.acting.Personal`.
+        """
+        act = Act(
+            action=action,
+            actor=current_actor(),
+            subject=subject,
+            organisation_id=of,
+            details=details,
+            at=self.clock(),
+        )
+        await append(connection, [act])
 
 
 _RAISE_REVISION = (
@@ -96,6 +124,7 @@ def _prepare_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object
         "journal_mode = WAL",
         "synchronous = NORMAL",  # with WAL: a power cut may take the last commits, never the database
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted is overwritten: erased is erased
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -12,13 +12,15 @@ from dataclasses import replace
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hub.acting import Personal, acting_as, proved_as
 from hub.errors import AlreadyExists
 from hub.storage import codec
 from hub.storage.engine import Database
-from hub.storage.nodes import insert_node
+from hub.storage.nodes import insert_node, told
 from hub.storage.records import DeviceEnrollment, EnrollmentStatus, JoinToken, Node
 from hub.storage.tables import device_enrollments as enrollments
-from hub.storage.tables import join_tokens
+from hub.storage.tables import join_tokens, nodes
+from tunnel.identity import fingerprint
 
 _KEPT_S = 3600.0  # an enrollment that is over is kept this long, so that late polls get a true answer
 
@@ -79,7 +81,7 @@ class Enrollments:
             update(enrollments)
             .where(_waiting(user_code_hash, now))
             .values(status=EnrollmentStatus.APPROVED.value)
-            .returning(enrollments.c.id, enrollments.c.public_key, enrollments.c.machine)
+            .returning(*(enrollments.c[name] for name in ("id", "public_key", "machine", "address")))
         )
         async with self._database.change() as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
@@ -90,6 +92,15 @@ class Enrollments:
             await connection.execute(
                 update(enrollments).where(enrollments.c.id == row["id"]).values(node_id=node.id)
             )
+            await self._database.tell(
+                connection,
+                "enrollment.approved",
+                node.id,
+                of=node.organisation_id,
+                enrollment=row["id"],
+                machine_address=Personal("address", row["address"]),
+                **told(node),
+            )
         return node
 
     async def deny(self, user_code_hash: str, *, now: float) -> bool:
@@ -98,10 +109,20 @@ class Enrollments:
             update(enrollments)
             .where(_waiting(user_code_hash, now))
             .values(status=EnrollmentStatus.DENIED.value)
-            .returning(enrollments.c.id)
+            .returning(enrollments.c.id, enrollments.c.public_key, enrollments.c.address)
         )
         async with self._database.note() as connection:
-            return await connection.scalar(statement) is not None
+            row = (await connection.execute(statement)).one_or_none()
+            if row is None:
+                return False
+            await self._database.tell(
+                connection,
+                "enrollment.denied",
+                row.id,
+                key=fingerprint(row.public_key),
+                machine_address=Personal("address", row.address),
+            )
+        return True
 
     async def by_device_code(self, device_code_hash: str) -> DeviceEnrollment | None:
         """The enrollment this device code belongs to, whatever its state."""
@@ -132,7 +153,12 @@ class Enrollments:
         )
         async with self._database.note() as connection:
             node_id = await connection.scalar(statement)
-        return None if node_id is None else str(node_id)
+            if node_id is None:
+                return None
+            of = await connection.scalar(select(nodes.c.organisation_id).where(nodes.c.id == node_id))
+            with acting_as(proved_as(str(node_id), of)):
+                await self._database.tell(connection, "node.enrolled", str(node_id), enrollment=enrollment_id)
+        return str(node_id)
 
     async def join(self, token_hash: str, node: Node, *, now: float) -> Node | None:
         """Use a join token once, for this node; ``None`` if the token admits nobody any more.
@@ -156,6 +182,8 @@ class Enrollments:
                 return None
             node = _of_token(node, codec.join_token(row))
             await insert_node(connection, node)
+            with acting_as(proved_as(row["id"], node.organisation_id)):
+                await self._database.tell(connection, "enrollment.joined", node.id, **told(node))
         return node
 
 

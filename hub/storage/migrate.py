@@ -11,9 +11,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from hub.errors import StorageUnavailable
 from hub.storage.engine import Database
@@ -21,17 +21,21 @@ from hub.storage.engine import Database
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-async def upgrade(engine: AsyncEngine) -> None:
-    """Run every migration the database has not seen.
+async def upgrade(database: Database) -> None:
+    """Run every migration the database has not seen, and write that into the audit log.
 
     Raises:
         StorageUnavailable: the database was written by a newer Hub.
     """
-    async with Database(engine).note() as connection:
-        await connection.run_sync(_upgrade)
+    async with database.note() as connection:
+        before, after = await connection.run_sync(_upgrade)
+        if before != after:
+            await database.tell(connection, "schema.migrated", after or "none", before=before)
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
+    """Bring the schema up to date; its version before and after."""
+    before = _version(connection)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -41,3 +45,8 @@ def _upgrade(connection: Connection) -> None:
         raise StorageUnavailable(
             f"the database was written by a newer porten-hub, or is not a Hub's: {error}"
         ) from error
+    return before, _version(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

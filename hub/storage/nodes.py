@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.acting import acting_as, proved_as
 from hub.errors import AlreadyExists, InvalidInput, NotFound
 from hub.identifiers import new_id
 from hub.policy import RegionTree, Sharing, TrustClass
@@ -19,6 +20,7 @@ from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.records import Node, Region
 from hub.storage.tables import nodes, regions
+from tunnel.identity import fingerprint
 
 
 class Nodes:
@@ -56,6 +58,7 @@ class Nodes:
         )
         async with self._database.change() as connection:
             await insert_node(connection, node)
+            await self._database.tell(connection, "node.created", node.id, of=organisation_id, **told(node))
         return node
 
     async def get(self, node_id: str) -> Node | None:
@@ -81,29 +84,34 @@ class Nodes:
     async def begin_session(self, node_id: str, public_key: str, *, now: float) -> Node | None:
         """Raise the fencing number of a node that has proved itself with a key, and note that it was seen.
 
-        If that is its next key, it is the only one from now on. One statement: no two sessions share a
-        number, and once a session has begun under the next key none begins under the old one.
+        If that is its next key, it is the only one from now on. Each is one statement: no two sessions share
+        a number, and once a session has begun under the next key none begins under the old one.
 
         Returns:
             The node as it is now; ``None`` where there is none, it was revoked, or the key is not active.
         """
-        announced = (nodes.c.next_public_key == public_key) & (nodes.c.next_key_expires_at > now)
-        as_before = nodes.c.public_key == public_key
-        statement = (
+        begun = (
             update(nodes)
-            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None), as_before | announced)
-            .values(
-                generation=nodes.c.generation + 1,
-                last_seen_at=now,
-                public_key=public_key,
-                next_public_key=case((as_before, nodes.c.next_public_key)),
-                next_key_expires_at=case((as_before, nodes.c.next_key_expires_at)),
-            )
+            .where(nodes.c.id == node_id, nodes.c.revoked_at.is_(None))
+            .values(generation=nodes.c.generation + 1, last_seen_at=now)
             .returning(*nodes.c)
         )
+        announced = (nodes.c.next_public_key == public_key) & (nodes.c.next_key_expires_at > now)
+        taken_up = begun.where(announced).values(
+            public_key=public_key, next_public_key=None, next_key_expires_at=None
+        )
         async with self._database.note() as connection:
-            row = (await connection.execute(statement)).mappings().one_or_none()
-        return codec.node(row) if row is not None else None
+            as_before = begun.where(nodes.c.public_key == public_key)
+            row = (await connection.execute(as_before)).mappings().one_or_none()
+            if row is not None:
+                return codec.node(row)
+            row = (await connection.execute(taken_up)).mappings().one_or_none()
+            if row is None:
+                return None
+            key = {"key": fingerprint(public_key)}
+            with acting_as(proved_as(node_id, row["organisation_id"])):
+                await self._database.tell(connection, "node.key_changed", node_id, **key)
+            return codec.node(row)
 
     async def set_next_key(self, seen: Node, public_key: str, *, expires_at: float) -> bool:
         """Note the key that a node goes over to; whether it still has the key it was seen with."""
@@ -118,7 +126,13 @@ class Nodes:
             .returning(nodes.c.id)
         )
         async with self._database.note() as connection:
-            return await connection.scalar(statement) is not None
+            if await connection.scalar(statement) is None:
+                return False
+            key = {"key": fingerprint(public_key)}
+            await self._database.tell(
+                connection, "node.key_announced", seen.id, of=seen.organisation_id, **key
+            )
+        return True
 
     async def replace_placement(
         self,
@@ -153,7 +167,20 @@ class Nodes:
         )
         async with self._database.change() as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
-        return codec.node(row) if row is not None else None
+            if row is None:
+                return None
+            node = codec.node(row)
+            before = {f"{name}_before": value for name, value in told(seen).items()}
+            await self._database.tell(
+                connection,
+                "node.changed",
+                node.id,
+                of=node.organisation_id,
+                renamed=node.name != seen.name,
+                **told(node),
+                **{name: value for name, value in before.items() if name in _COMPARED},
+            )
+        return node
 
     async def revoke(self, node_id: str, *, now: float) -> None:
         """End a node. Revoking twice keeps the first time.
@@ -162,10 +189,13 @@ class Nodes:
             NotFound: there is no such node.
         """
         async with self._database.change() as connection:
-            if await connection.scalar(select(nodes.c.id).where(nodes.c.id == node_id)) is None:
+            of = await connection.scalar(select(nodes.c.organisation_id).where(nodes.c.id == node_id))
+            if of is None:
                 raise NotFound("node", node_id)
             alive = (nodes.c.id == node_id) & nodes.c.revoked_at.is_(None)
-            await connection.execute(update(nodes).where(alive).values(revoked_at=now))
+            ended = await connection.execute(update(nodes).where(alive).values(revoked_at=now))
+            if ended.rowcount:
+                await self._database.tell(connection, "node.revoked", node_id, of=of)
 
     async def mark_seen(self, node_ids: Iterable[str], *, now: float) -> None:
         """Note that these nodes are connected at ``now``."""
@@ -181,6 +211,22 @@ def _still(seen: Node) -> ColumnElement[bool]:
         nodes.c.region_confirmed == seen.region_confirmed
     )
     return same if seen.trust is None else same & (nodes.c.trust == seen.trust.label)
+
+
+_COMPARED = frozenset({"region_before", "region_confirmed_before", "trust_before"})
+"""What `replace_placement` knows to have been so right before: it compares them."""
+
+
+def told(node: Node) -> dict[str, Any]:
+    """What the audit log keeps of a node: no name and nothing that the machine said of itself."""
+    return {
+        "region": node.region,
+        "region_confirmed": node.region_confirmed,
+        "trust": None if node.trust is None else node.trust.label,
+        "sharing": None if node.sharing is None else node.sharing.kind.value,
+        "shared_with": [] if node.sharing is None else sorted(node.sharing.organisations),
+        "key": fingerprint(node.public_key),
+    }
 
 
 async def insert_node(connection: AsyncConnection, node: Node) -> None:
@@ -216,6 +262,7 @@ class Regions:
             if parent is not None and parent not in known:
                 raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
             await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
+            await self._database.tell(connection, "region.added", code, parent=parent, name=name)
         return Region(code=code, parent=parent, name=name)
 
     async def list(self) -> list[Region]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, NotFound
 from hub.identifiers import new_id
@@ -33,6 +34,9 @@ class Organisations:
             async with self._database.change() as connection:
                 await connection.execute(
                     insert(organisations).values(codec.values_of(organisation, organisations))
+                )
+                await self._database.tell(
+                    connection, "organisation.created", organisation.id, of=organisation.id
                 )
         except IntegrityError:
             raise AlreadyExists("organisation", name) from None
@@ -88,6 +92,9 @@ class Accounts:
         try:
             async with self._database.change() as connection:
                 await connection.execute(insert(accounts).values(values))
+                await self._database.tell(
+                    connection, "account.created", account.id, of=organisation_id, role=role.value
+                )
         except IntegrityError:
             if await self.by_email(email) is None:
                 raise NotFound("organisation", organisation_id) from None
@@ -120,12 +127,15 @@ class Accounts:
     async def change_password(self, account_id: str, password_hash: str) -> None:
         """Replace the password's hash and end every signed-in session of the account."""
         async with self._database.change() as connection:
-            await connection.execute(
+            statement = (
                 update(accounts).where(accounts.c.id == account_id).values(password_hash=password_hash)
             )
+            of = await connection.scalar(statement.returning(accounts.c.organisation_id))
             await connection.execute(
                 delete(portal_sessions).where(portal_sessions.c.account_id == account_id)
             )
+            if of is not None:
+                await self._database.tell(connection, "account.password_changed", account_id, of=of)
 
     async def renew_hash(self, account_id: str, *, old: str, new: str) -> None:
         """Replace a hash by a stronger one of the same password, unless the password changed meanwhile."""
@@ -155,6 +165,8 @@ class PortalSessions:
         async with self._database.note() as connection:
             await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
             await connection.execute(insert(portal_sessions).values(values))
+            of = await _organisation_of(connection, account_id)
+            await self._database.tell(connection, "account.signed_in", account_id, of=of)
         return session
 
     async def get(self, session_id: str, *, now: float) -> PortalSession | None:
@@ -167,4 +179,13 @@ class PortalSessions:
     async def delete(self, session_id: str) -> None:
         """End a session. One that is not there has ended already."""
         async with self._database.note() as connection:
-            await connection.execute(delete(portal_sessions).where(portal_sessions.c.id == session_id))
+            ended = delete(portal_sessions).where(portal_sessions.c.id == session_id)
+            account_id = await connection.scalar(ended.returning(portal_sessions.c.account_id))
+            if account_id is not None:
+                of = await _organisation_of(connection, account_id)
+                await self._database.tell(connection, "account.signed_out", account_id, of=of)
+
+
+async def _organisation_of(connection: AsyncConnection, account_id: str) -> str | None:
+    found = await connection.scalar(select(accounts.c.organisation_id).where(accounts.c.id == account_id))
+    return None if found is None else str(found)

@@ -28,6 +28,11 @@ class Role(StrEnum):
         """Approve, change and revoke nodes, create and revoke keys. The others look."""
         return self in (Role.OPERATOR, Role.OWNER, Role.ADMIN)
 
+    @property
+    def may_audit(self) -> bool:
+        """Read the audit log. Members see what is, not who did it."""
+        return self is not Role.MEMBER
+
 
 @dataclass(frozen=True, slots=True)
 class Organisation:

@@ -2,20 +2,24 @@
 
 Owns opening, migrating and closing. Everything that is asked of it is asked in the domain's words; SQL stays
 in this folder. Must not know HTTP, sessions or the clock (``now`` is an argument, UTC seconds since the
-epoch).
+epoch; only the audit log's times come from one).
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from hub.storage.audit import Audit
 from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, create_engine, translated
 from hub.storage.enrollments import Enrollments
+from hub.storage.erasure import Erasure
 from hub.storage.migrate import upgrade
 from hub.storage.nodes import Nodes, Regions
 from hub.storage.people import Accounts, Organisations, PortalSessions
@@ -30,9 +34,10 @@ class Storage:
     :meth:`Settings.revision` in its own transaction.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
-        database = Database(engine)
+        database = Database(engine, clock)
+        self._database = database
         self.organisations = Organisations(database)
         self.accounts = Accounts(database)
         self.sessions = PortalSessions(database)
@@ -43,17 +48,20 @@ class Storage:
         self.enrollments = Enrollments(database)
         self.usage = Usage(database)
         self.settings = Settings(database)
+        self.audit = Audit(database)
+        self.erasure = Erasure(database)
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, clock: Callable[[], float] = time.time) -> Self:
         """Connect to the database at ``url``, such as ``sqlite+aiosqlite:///…/hub.db``.
 
-        The schema is not touched: :meth:`migrate` brings it up to date.
+        The schema is not touched: :meth:`migrate` brings it up to date. ``clock`` gives the audit log's
+        times, UTC seconds since the epoch.
 
         Raises:
             StorageUnavailable: it cannot be reached.
         """
-        storage = cls(create_engine(url))
+        storage = cls(create_engine(url), clock)
         try:
             await storage.check()
         except BaseException:
@@ -77,7 +85,7 @@ class Storage:
             StorageUnavailable: the schema is newer than this Hub, or the migration failed and was undone.
         """
         async with translated():
-            await upgrade(self._engine)
+            await upgrade(self._database)
 
     async def close(self) -> None:
         """Give back every connection."""

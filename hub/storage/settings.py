@@ -5,7 +5,7 @@ Owns the settings table. These are not the operator's settings, which are :mod:`
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.identifiers import new_id
@@ -13,6 +13,7 @@ from hub.storage.engine import REVISION, Database
 from hub.storage.tables import settings
 
 _HUB_ID = "hub_id"
+_HUB_KEY = "hub_key"
 
 
 class Settings:
@@ -42,7 +43,25 @@ class Settings:
             return known
         try:
             async with self._database.change() as connection:
-                await connection.execute(insert(settings).values(name=_HUB_ID, value=new_id("hub")))
+                drawn = new_id("hub")
+                await connection.execute(insert(settings).values(name=_HUB_ID, value=drawn))
+                await self._database.tell(connection, "hub.created", drawn)
         except IntegrityError:
             pass  # another process drew it at the same moment: that one counts
         return str(await self.get(_HUB_ID))
+
+    async def note_hub_key(self, public_key: str) -> None:
+        """Keep which key is the Hub's; the audit log tells when it is another than before."""
+        try:
+            async with self._database.note() as connection:
+                mine = settings.c.name == _HUB_KEY
+                known = await connection.scalar(select(settings.c.value).where(mine))
+                if known == public_key:
+                    return
+                if known is None:
+                    await connection.execute(insert(settings).values(name=_HUB_KEY, value=public_key))
+                else:
+                    await connection.execute(update(settings).where(mine).values(value=public_key))
+                await self._database.tell(connection, "hub.key_changed", public_key, before=known)
+        except IntegrityError:
+            pass  # another process noted it at the same moment

@@ -9,6 +9,7 @@ tables; a test compares the two.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -171,4 +173,52 @@ usage_records = Table(
         "day", Integer, nullable=False
     ),  # days since the epoch, UTC: groups the same way in every database
     Index("ix_usage_records_organisation_id_created_at", "organisation_id", "created_at"),
+)
+
+audit_events = Table(
+    # Without foreign keys: what was done is kept whatever becomes of those who did it.
+    "audit_events",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ms", BigInteger, nullable=False),  # whole, because it is hashed
+    Column("organisation_id", _ID, nullable=True),
+    Column("actor", _ID, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(100), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("batch", String(100), nullable=True, index=True),
+    Column("previous_hash", _HASH, nullable=False),
+    Column("hash", _HASH, nullable=False),
+    Index("ix_audit_events_organisation_id_sequence", "organisation_id", "sequence"),
+    Index("ix_audit_events_organisation_id_action_sequence", "organisation_id", "action", "sequence"),
+    Index("ix_audit_events_action_sequence", "action", "sequence"),
+    Index("ix_audit_events_actor", "actor"),
+)
+
+audit_head = Table(
+    # One row, locked by whoever writes an event: so that there is one chain.
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", _HASH, nullable=False),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", Boolean, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("token", Text, nullable=False),
+)
+
+pseudonyms = Table(
+    "pseudonyms",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(200), nullable=False),
+    Column("used_at", Double, nullable=False),
+    UniqueConstraint("kind", "value"),
 )

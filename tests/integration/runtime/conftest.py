@@ -31,9 +31,11 @@ from tunnel.identity import (
     Ticket,
     TicketVerifier,
     encode_public_key,
+    issue_credential,
     issue_ticket,
 )
 from tunnel.messages import Open, Status
+from tunnel.receipts import ReceiptSigner
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.session import HubSession, NodeSession, OutboundStream
 
@@ -200,7 +202,14 @@ async def bridge(forwarder: Forwarder, metrics: NodeMetrics) -> AsyncIterator[Br
     )
     verifier = TicketVerifier(credential, hub_key.public_key())
     generations = [1]
-    relay = Relay(forwarder=forwarder, verifier=lambda: verifier, generations=generations, metrics=metrics)
+    signer = ReceiptSigner(node_key, credential, issue_credential(hub_key, credential))
+    relay = Relay(
+        forwarder=forwarder,
+        verifier=lambda: verifier,
+        signer=lambda: signer,
+        generations=generations,
+        metrics=metrics,
+    )
     before = asyncio.all_tasks()
     hub_channel, node_channel = memory_pair()
     now = asyncio.get_running_loop().time()

@@ -1,10 +1,10 @@
-"""docs/policy.md, docs/hub.md and docs/portal.md say what is so."""
+"""docs/policy.md, docs/hub.md, docs/evidence.md and docs/portal.md say what is so."""
 
 import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,28 +12,44 @@ import typer.main
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub import accounts, dispatch, enrollment, last_seen, refusals, registry, serve
+from hub import (
+    accounts,
+    dispatch,
+    enrollment,
+    journal,
+    last_seen,
+    receipts,
+    refusals,
+    registry,
+    sealing,
+    serve,
+)
 from hub import policy as rule
 from hub.api import inference
 from hub.api.request import Headers, wishes
+from hub.audit import Checkpoint, Problem
 from hub.cli import app
 from hub.cluster import local
 from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
-from hub.portal import forms, security, sessions, usage, views
+from hub.portal import audit, forms, security, sessions, usage, views
 from hub.portal.sessions import Visitor
+from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
 from hub.storage.records import Account, Organisation, Role, UsageRecord
 from tunnel import identity
 from tunnel.errors import TicketRefused
 from tunnel.gate import DEFAULT_LIMITS
 from tunnel.identity import NodeCredential, Ticket, TicketVerifier, issue_ticket
+from tunnel.receipts import Receipt
 from tunnel.stats import load_of
 
 DOCS = Path(__file__).parents[3] / "docs"
-POLICY, HUB, PORTAL = ((DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md"))
+POLICY, HUB, PORTAL, EVIDENCE = (
+    (DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md", "evidence.md")
+)
 TREE = rule.RegionTree({region.code: region.parent for region in DEFAULT_REGIONS})
 
 
@@ -247,7 +263,8 @@ def test_every_metric_is_listed_with_its_labels() -> None:
 
 def test_every_file_of_the_hub_is_named() -> None:
     config = HubConfig(data_dir=Path("/data"))
-    files = {config.key_file, Path(config.database.removeprefix("sqlite+aiosqlite:///")), config.spool_dir}
+    database = Path(config.database.removeprefix("sqlite+aiosqlite:///"))
+    files = {config.key_file, database, config.spool_dir, config.journal_dir}
     named = {
         Path("/data", path.removeprefix("<data_dir>/")) for path in re.findall(r"`(<data_dir>/\S+)`", HUB)
     }
@@ -296,8 +313,33 @@ def test_what_a_role_may_do_is_what_the_portal_allows() -> None:
     may = {row[0]: [cell == "yes" for cell in row[1:]] for row in table(PORTAL, *header)}
     people = [Account("acct_a", "org_a", "a@b.example", "", role, 0.0) for role in Role]
     changes = [Visitor(person, Organisation("org_a", "A", 0.0), "").may_change for person in people]
+    audits = [person.role.may_audit for person in people]
     operates = [person.is_operator for person in people]
-    assert list(may.values()) == [[True] * len(people), *[changes] * 3, *[operates] * 3]
+    assert list(may.values()) == [[True] * len(people), audits, *[changes] * 3, *[operates] * 3]
+
+
+# --- docs/evidence.md
+
+
+def test_every_finding_of_a_check_is_explained() -> None:
+    assert first_codes(table(EVIDENCE, "finding", "means")) == [problem.value for problem in Problem]
+
+
+def test_every_claim_of_a_receipt_is_explained() -> None:
+    claims = [name for row in table(EVIDENCE, "claim", "means") for name in codes(row[0])]
+    assert claims == list(Receipt.__struct_fields__)
+
+
+def test_the_policys_document_is_the_one_shown() -> None:
+    policy = rule.Policy("org_…", regions=frozenset({"eu"}))
+    assert f"\n{policy_document(policy, None)}\n" in EVIDENCE
+
+
+def test_every_field_of_a_checkpoint_is_named() -> None:
+    assert [each.name for each in fields(Checkpoint) if f"`{each.name}`" not in EVIDENCE] == []
+
+
+# --- docs/portal.md, again
 
 
 def test_every_header_of_a_page_is_named() -> None:
@@ -320,7 +362,13 @@ NUMBERS = {
         f"stay open for {serve.KEEP_ALIVE_S} seconds",
         f"the {DEFAULT_LIMITS.handshakes_per_address} handshakes",
     ],
+    "evidence": [
+        f"within {receipts.CLOCK_TOLERANCE_S:g} seconds",
+        f"log within {journal.FLUSH_EVERY_S:g} seconds",
+        f"every {sealing.EVERY_EVENTS:,} events",
+    ],
     "portal": [
+        f"{audit.PAGE} a page",
         f"lasts {sessions.SESSION_S // 3600} hours",
         f"at most {registry.RETURN_S:g} seconds",
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",

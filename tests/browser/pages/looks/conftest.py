@@ -80,6 +80,9 @@ async def keys_of(acme) -> dict[str, Any]:
         "leaked": await key("Leaked on a slide"),
     }
     await storage.keys.revoke(keys["leaked"].id, now=now)
+    for number, model in enumerate(("smollm2-135m-instruct", None, "bge-m3")):
+        gates = {"offline": number + 1, "region": 2}
+        acme.portal.hub.journal.refused(f"req_{number}", keys["app"], model, "no_available_node", gates)
     return keys
 
 

@@ -180,6 +180,22 @@ async def usage(scene: Any) -> pw.Page:
 
 
 @state
+async def audit(scene: Any) -> pw.Page:
+    await scene.portal.hub.journal.flush()
+    return await scene.acme.visit("/audit")
+
+
+@state
+async def audit_filtered(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/audit?action=key.revoked")
+
+
+@state
+async def audit_of_everyone(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/audit", Role.OPERATOR)
+
+
+@state
 async def device(scene: Any) -> pw.Page:
     return await scene.acme.visit("/device")
 

@@ -21,7 +21,7 @@ from hub.policy import Sharing, TrustClass
 from hub.storage.repositories import Storage
 from tunnel.client import TunnelClient
 from tunnel.errors import ResetCode
-from tunnel.identity import NodeIdentity, TicketVerifier, encode_public_key, read_credential
+from tunnel.identity import NodeIdentity, Ticket, TicketVerifier, encode_public_key, read_credential
 from tunnel.messages import Head, ModelStatus, ReplicaStatus, Status, Trailers, Usage, Welcome
 from tunnel.session import InboundStream
 
@@ -104,6 +104,8 @@ class ScriptedNode:
     model: str = MODEL
     capabilities: tuple[str, ...] = ("chat",)
     instance: str = "first"
+    features: tuple[str, ...] = ()
+    tickets: dict[str, Ticket] = field(default_factory=dict)
     seen: list[dict[str, Any]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,6 +122,7 @@ class ScriptedNode:
             on_welcome=self.welcomed,
             on_state=lambda _state: None,
             agent="scripted/1",
+            features=self.features,
         )
 
     def welcomed(self, welcome: Welcome) -> None:
@@ -155,7 +158,7 @@ class ScriptedNode:
 
     async def handle(self, stream: InboundStream) -> None:
         opened = stream.open
-        self.verifier.verify(
+        self.tickets[opened.uid] = self.verifier.verify(
             opened.ticket, now=time.time(), request_id=opened.uid, generation=opened.generation
         )
         body = b""

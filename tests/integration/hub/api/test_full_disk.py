@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from hub import metering
+from hub import spool
 
 CHAT = "/v1/chat/completions"
 
@@ -24,7 +24,7 @@ async def asked(bench, http):
 
 async def test_no_room_is_known_before_anything_is_computed(http, asked, monkeypatch):
     node, ask = asked
-    monkeypatch.setattr(metering, "MIN_FREE_BYTES", 2**62)
+    monkeypatch.setattr(spool, "MIN_FREE_BYTES", 2**62)
     response = await ask()
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
     assert "disk" in response.json()["error"]["message"]

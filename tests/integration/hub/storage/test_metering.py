@@ -166,7 +166,7 @@ async def test_a_damaged_line_is_kept_for_people_and_the_others_count(storage, s
     async with Meter(storage, spool):
         assert await stored(storage) == ["req_0", "req_1"]
     assert segments(spool) == ["old-0000000001.damaged"]
-    assert [entry.event for entry in caplog.records if entry.name == "hub.metering"] == ["usage.damaged"]
+    assert [entry.event for entry in caplog.records if entry.name == "hub.spool"] == ["usage.damaged"]
 
 
 async def test_while_storage_fails_records_wait_and_nothing_is_lost(storage, spool, monkeypatch, caplog):

@@ -173,6 +173,7 @@ class FakeSession:
     replaces: int = 0
     remote_address: str = "192.0.2.1"
     agent: str = "test"
+    features: tuple[str, ...] = ()
     connected_at: float = NOW
     status: Status | None = None
     draining: bool = False

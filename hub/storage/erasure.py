@@ -1,0 +1,187 @@
+"""What is deleted because its time is up, and what is erased because somebody asks for it.
+
+Owns those statements. An account, a node or an organisation goes with everything that tells who a person is;
+the audit log keeps the ids, which then stand for nobody, and usage keeps its counts until its own time is up.
+Must not know settings or the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Table, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.errors import NotAllowed, NotFound
+from hub.storage import codec
+from hub.storage.engine import Database
+from hub.storage.records import Account, Node, Organisation, Role
+from hub.storage.tables import (
+    accounts,
+    audit_events,
+    device_enrollments,
+    metadata,
+    nodes,
+    organisations,
+    portal_sessions,
+    pseudonyms,
+    usage_records,
+)
+
+_ENROLLMENT_KEPT_S = 3600.0  # so that late polls get a true answer
+_CHUNK = 5000  # rows deleted in one transaction: others write in between
+
+
+class Erasure:
+    """Ends of things."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def expired(self, *, now: float) -> None:
+        """Delete sessions and enrollments that are over."""
+        over = device_enrollments.c.expires_at < now - _ENROLLMENT_KEPT_S
+        async with self._database.note() as connection:
+            await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
+            await connection.execute(delete(device_enrollments).where(over))
+
+    async def usage(self, *, before: float) -> int:
+        """Delete usage records of before this time, UTC seconds since the epoch; how many there were."""
+        async with self._database.read() as connection:
+            owners = list(await connection.scalars(select(organisations.c.id)))
+        return sum([await self._usage_of(owner, before) for owner in owners])
+
+    async def _usage_of(self, organisation_id: str, before: float) -> int:
+        """By the index there is; the look for old ones holds up no writer."""
+        usage, total = usage_records.c, 0
+        old = select(usage.request_id).where(
+            usage.organisation_id == organisation_id, usage.created_at < before
+        )
+        while True:
+            async with self._database.read() as connection:
+                found = list(await connection.scalars(old.limit(_CHUNK)))
+            if not found:
+                return total
+            async with self._database.note() as connection:
+                await connection.execute(delete(usage_records).where(usage.request_id.in_(found)))
+            total += len(found)
+
+    async def account(self, account: Account) -> None:
+        """Erase a person: the account, its sessions, and what stands behind the log's pseudonyms of it.
+
+        Raises:
+            NotFound: it is gone already.
+            NotAllowed: it is the Hub's only operator.
+        """
+        async with self._database.change() as connection:
+            if account.is_operator:
+                await _require_other_operator(connection, account.id)
+            found = await connection.execute(delete(accounts).where(accounts.c.id == account.id))
+            if not found.rowcount:
+                raise NotFound("account", account.id)
+            await _forget_traits(connection, [account.id])
+            await self._database.tell(connection, "account.erased", account.id, of=account.organisation_id)
+
+    async def node(self, node: Node) -> None:
+        """Erase a machine: its name and all that it said of itself. One that still serves ends with it.
+
+        Raises:
+            NotFound: it is gone already.
+        """
+        async with self._database.change() as connection:
+            await connection.execute(
+                delete(device_enrollments).where(device_enrollments.c.node_id == node.id)
+            )
+            found = await connection.execute(delete(nodes).where(nodes.c.id == node.id))
+            if not found.rowcount:
+                raise NotFound("node", node.id)
+            await _forget_traits(connection, [node.id])
+            await self._database.tell(connection, "node.erased", node.id, of=node.organisation_id)
+
+    async def organisation(self, organisation: Organisation) -> dict[str, int]:
+        """Erase an organisation with its people, machines, keys, tokens and usage; rows by table.
+
+        Raises:
+            NotAllowed: an operator of the Hub belongs to it.
+            NotFound: it is gone already.
+        """
+        mine = organisation.id
+        async with self._database.change() as connection:
+            people = await _members(connection, accounts, mine)
+            machines = await _members(connection, nodes, mine)
+            await _require_no_operator(connection, mine)
+            await connection.execute(
+                delete(device_enrollments).where(device_enrollments.c.node_id.in_(machines))
+            )
+            await _forget_traits(connection, [*people, *machines])
+            gone = await _delete_all_of(connection, mine)
+            found = await connection.execute(delete(organisations).where(organisations.c.id == mine))
+            if not found.rowcount:
+                raise NotFound("organisation", mine)
+            await self._database.tell(connection, "organisation.erased", mine, of=mine, **gone)
+        return gone
+
+    async def purge(self) -> None:
+        """Have what was erased leave the database's files too, as far as that can be asked for.
+
+        SQLite overwrites what is deleted, and here empties its log; while others read, the next time does.
+        PostgreSQL keeps dead rows until its own vacuum.
+        """
+        if self._database.engine.dialect.name == "sqlite":
+            async with self._database.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection is not None
+                await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def address(self, address: str) -> bool:
+        """Forget which pseudonym stands for a network address; whether there was one."""
+        named = (pseudonyms.c.kind == "address") & (pseudonyms.c.value == address)
+        async with self._database.note() as connection:
+            erased = await connection.scalar(delete(pseudonyms).where(named).returning(pseudonyms.c.id))
+            if erased is not None:
+                await self._database.tell(connection, "address.erased", str(erased))
+        return erased is not None
+
+
+async def _members(connection: AsyncConnection, table: Table, organisation_id: str) -> list[str]:
+    query = select(table.c.id).where(table.c.organisation_id == organisation_id)
+    return [str(found) for found in await connection.scalars(query)]
+
+
+async def _delete_all_of(connection: AsyncConnection, organisation_id: str) -> dict[str, int]:
+    """Delete from every table whose rows belong to an organisation; the audit log's stay, as ids."""
+    gone = {}
+    for table in reversed(metadata.sorted_tables):
+        if table is not audit_events and "organisation_id" in table.c:
+            of = table.c.organisation_id == organisation_id
+            gone[table.name] = (await connection.execute(delete(table).where(of))).rowcount
+    return gone
+
+
+async def _forget_traits(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Forget what stands behind every pseudonym in the events that these did, or that were done to them."""
+    theirs = audit_events.c.actor.in_(list(ids)) | audit_events.c.subject.in_(list(ids))
+    query = select(audit_events.c.details).where(theirs)
+    named = {
+        value
+        for details in await connection.scalars(query)
+        for value in codec.read_map(details).values()
+        if isinstance(value, str) and value.startswith("psd_")
+    }
+    for start in range(0, len(some := sorted(named)), _CHUNK):
+        await connection.execute(delete(pseudonyms).where(pseudonyms.c.id.in_(some[start : start + _CHUNK])))
+
+
+async def _require_other_operator(connection: AsyncConnection, account_id: str) -> None:
+    others = (accounts.c.role == Role.OPERATOR.value) & (accounts.c.id != account_id)
+    if not await connection.scalar(select(func.count()).select_from(accounts).where(others)):
+        raise NotAllowed(
+            "this is the Hub's only operator: make another one first, with "
+            "`porten-hub accounts create EMAIL --role operator`"
+        )
+
+
+async def _require_no_operator(connection: AsyncConnection, organisation_id: str) -> None:
+    operators = (accounts.c.role == Role.OPERATOR.value) & (accounts.c.organisation_id == organisation_id)
+    if await connection.scalar(select(func.count()).select_from(accounts).where(operators)):
+        raise NotAllowed("an operator of the Hub belongs to this organisation: erase that account first")
