@@ -17,8 +17,10 @@ import typer
 from sqlalchemy.engine import make_url
 
 from hub.accounts import checked_email
-from hub.cli_access import join_tokens_app, keys_app, nodes_app, regions_app
+from hub.cli_access import join_tokens_app, nodes_app, regions_app
+from hub.cli_keys import keys_app
 from hub.cli_people import accounts_app, organisations_app
+from hub.cli_usage import usage
 from hub.config import load_config
 from hub.errors import InvalidInput
 from hub.identifiers import checked_name
@@ -54,6 +56,7 @@ app.add_typer(join_tokens_app, name="join-token")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(organisations_app, name="organisations")
 app.add_typer(config_app, name="config")
+app.command("usage")(usage)
 
 
 def _say_version(wanted: bool) -> None:

@@ -16,10 +16,11 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -29,6 +30,8 @@ from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 
 log = logging.getLogger(__name__)
+
+Marked = TypeVar("Marked")
 
 FLUSH_EVERY_S = 0.2
 FLUSH_AT_RECORDS = 500
@@ -96,11 +99,23 @@ class Meter:
         Raises:
             SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
         """
+        async with self.settled(lambda: None):
+            pass
+
+    @asynccontextmanager
+    async def settled(self, mark: Callable[[], Marked]) -> AsyncIterator[Marked]:
+        """Store what is recorded by the moment at which ``mark`` is called, and nothing more inside.
+
+        Raises:
+            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+        """
         async with self._flushing:
             self._close_segment()
+            marked = mark()
             for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
                     await self._store(path)
+            yield marked
 
     async def start(self) -> None:
         """Enter the spool, store what processes that ended left in it, and begin the background task.
@@ -110,7 +125,7 @@ class Meter:
         """
         self._enter_directory()
         try:
-            await self._store_what_was_left()
+            await self.adopt()
         except SQLAlchemyError as error:
             log.warning("storage takes no usage yet", extra={"event": "usage.deferred", "error": repr(error)})
         self._task = asyncio.create_task(self._run_in_background(), name="meter")
@@ -196,8 +211,12 @@ class Meter:
         except OSError as error:
             raise SpoolUnavailable(f"{self._directory} cannot be used: {error.strerror}") from error
 
-    async def _store_what_was_left(self) -> None:
-        """Adopt the files of every run whose lock nobody holds any more."""
+    async def adopt(self) -> None:
+        """Store the files of every run whose lock nobody holds any more: of processes that are dead.
+
+        Raises:
+            SQLAlchemyError: storage failed; nothing is lost, and the next call tries again.
+        """
         for run in sorted({path.name.partition("-")[0] for path in self._segments_of("*")} - {self._run}):
             lock = _locked(self._lock_path(run))
             if lock is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hub.accounts import AccountService, checked_email
 from hub.changes import Changes
@@ -20,7 +20,8 @@ from hub.errors import AlreadyExists, ConfigInvalid, HubKeyLost, InvalidInput, N
 from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
 from hub.policy import Fleet, TrustClass
-from hub.storage.records import Account, Organisation, Region, Role
+from hub.quotas import Allowance, checked_allowance
+from hub.storage.records import Account, ApiKey, Organisation, Region, Role
 from hub.storage.repositories import Storage
 from models.catalog import Catalog, load_catalog
 from models.errors import CatalogInvalid
@@ -30,6 +31,8 @@ REGION_CODE_LIMIT = 32
 _REGION_CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LIMIT = re.compile(r"(\d{1,18})([kMG]?)")
+_THOUSANDS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,17 @@ class Workplace:
             )
         if not found:
             raise NotFound("organisation", name or "the operator's")
+        return found
+
+    async def key(self, key_id: str) -> ApiKey:
+        """The key with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = await self.storage.keys.get(key_id)
+        if found is None:
+            raise NotFound("key", key_id)
         return found
 
     async def organisation_names(self) -> dict[str, str]:
@@ -176,6 +190,30 @@ def read_duration(text: str, field: str = "expires") -> float:
     if match is None:
         raise InvalidInput(field, f"{text!r} is not a duration such as 90d, 12h or 30m")
     return int(match[1]) * _UNIT_S[match[2]]
+
+
+def read_limit(text: str, field: str) -> int | None:
+    """Read ``600``, ``20k``, ``5M`` or ``1G`` as a number; ``none`` is no limit.
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
+    if text == "none":
+        return None
+    match = _LIMIT.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(field, f"{text!r} is not a limit such as 600, 20k or 5M, nor none")
+    return int(match[1]) * _THOUSANDS[match[2]]
+
+
+def read_limits(before: Allowance, **texts: str | None) -> Allowance:
+    """Limits with those changed that were named, each as `read_limit` takes it.
+
+    Raises:
+        InvalidInput: one of them is no limit.
+    """
+    named = {field: read_limit(text, field) for field, text in texts.items() if text is not None}
+    return checked_allowance(replace(before, **named))
 
 
 def read_trust(text: str) -> TrustClass:

@@ -148,14 +148,19 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         await storage.migrate()
         hub, source = await compose(config, catalog, storage, key, clock)
         await stack.enter_async_context(hub.meter)
+        await hub.budgets.refresh()
+        stack.push_async_callback(hub.key_use.note)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        seen = LastSeen(source, hub.registry.snapshot, clock)
+        seen = LastSeen(source, hub.registry.connected_ids, clock)
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
-        for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
+        for work in (
+            *(watch.run(), seen.run(), hub.key_use.run(), hub.budgets.run()),
+            watch_lag(hub.metrics.tunnel.on_lag),
+        ):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 

@@ -7,9 +7,8 @@ that requests meet too.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hub.policy import Fleet, NodeFacts, Policy, RegionAuthority, RegionTree, TrustClass, permits
+from hub.policy import Fleet, NodeFacts, Policy, RegionTree, TrustClass, permits
 from hub.portal.presenting import counted, trust_text
-from hub.storage.records import Node
 
 _WHOSE = {
     Fleet.OWN: "Runs only on machines of {organisation}",
@@ -30,11 +29,10 @@ def preview(
     policy: Policy | None,
     *,
     organisation: str,
-    nodes: Sequence[Node],
+    nodes: Sequence[NodeFacts],
     online: Collection[str],
     regions: RegionTree,
     region_names: Mapping[str, str],
-    authority: RegionAuthority,
 ) -> Preview:
     """Describe a policy.
 
@@ -45,13 +43,10 @@ def preview(
         online: ids of the nodes that are connected.
         regions: the tree.
         region_names: names by code.
-        authority: whose word makes a region count.
     """
     if policy is None:
         return Preview("Refuses every request: its rules cannot be read.", "Revoke it and create another.")
-    return Preview(
-        _rule(policy, organisation, region_names), _matches(policy, nodes, online, regions, authority)
-    )
+    return Preview(_rule(policy, organisation, region_names), _matches(policy, nodes, online, regions))
 
 
 def _rule(policy: Policy, organisation: str, names: Mapping[str, str]) -> str:
@@ -69,16 +64,9 @@ def _either(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _matches(
-    policy: Policy,
-    nodes: Sequence[Node],
-    online: Collection[str],
-    regions: RegionTree,
-    authority: RegionAuthority,
-) -> str:
-    facts = [node.facts(authority) for node in nodes]
-    matching = [each for each in facts if permits(policy, each, regions)]
-    waiting = sum(_waits_for_its_region(policy, each, regions) for each in facts)
+def _matches(policy: Policy, nodes: Sequence[NodeFacts], online: Collection[str], regions: RegionTree) -> str:
+    matching = [each for each in nodes if permits(policy, each, regions)]
+    waiting = sum(_waits_for_its_region(policy, each, regions) for each in nodes if not each.region_confirmed)
     return " ".join(
         part
         for part in (

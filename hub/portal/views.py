@@ -5,11 +5,11 @@ Owns which page groups exist and in what order they are tried. Knows nothing of 
 
 from fastapi import APIRouter
 
-from hub.portal import approve, keys, node_models, nodes, overview, sign_in, static_files, usage
+from hub.portal import approve, key_edit, keys, node_models, nodes, overview, sign_in, static_files, usage
 from hub.portal.pages import not_found_page
 
 __all__ = ["not_found_page", "router"]
 
 router = APIRouter(include_in_schema=False)
-for group in (sign_in, overview, approve, nodes, node_models, keys, usage, static_files):
+for group in (sign_in, overview, approve, nodes, node_models, keys, key_edit, usage, static_files):
     router.include_router(group.router)
