@@ -76,7 +76,7 @@ def create_key(
 
     porten-hub keys create --name eu --region eu --trust verified --expires 90d
 
-    porten-hub keys create --name batch --tokens-per-minute 50k --monthly-tokens 100M
+    porten-hub keys create --name batch --monthly-tokens 100M
     """
     with explained():
         whose, minimum_trust = read_fleet(fleet), read_trust(trust)
@@ -170,7 +170,7 @@ def set_key(
 
     porten-hub keys set key_… --region eu --trust verified
 
-    porten-hub keys set key_… --tokens-per-minute 50k --monthly-tokens none --expires never
+    porten-hub keys set key_… --tokens-per-minute 50k --monthly-tokens none
     """
     named = {
         "requests_per_minute": requests_per_minute,

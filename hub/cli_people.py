@@ -132,7 +132,7 @@ def limit_organisation(
 
     [bold]Examples[/bold]
 
-    porten-hub organisations limit Lab --tokens-per-minute 200k --monthly-tokens 500M
+    porten-hub organisations limit Lab --tokens-per-minute 200k
 
     porten-hub organisations limit Lab --monthly-tokens none
     """

@@ -49,10 +49,11 @@ def usage(
 
     porten-hub usage --group-by key
 
-    porten-hub usage --organisation Lab --from 2026-01-01 --to 2026-01-31 --group-by key,model --csv >
-    january.csv
+    porten-hub usage --organisation Lab --group-by key,model --csv
 
-    porten-hub usage --by total --group-by node,region
+    porten-hub usage --from 2026-01-01 --to 2026-01-31 --by total
+
+    porten-hub usage --by hour --group-by node,region
     """
     with explained():
         if key is not None:
