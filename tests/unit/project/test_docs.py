@@ -12,7 +12,7 @@ import typer.main
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub import accounts, dispatch, enrollment, last_seen, refusals, registry, serve
+from hub import accounts, dispatch, enrollment, last_seen, quotas, refusals, registry, serve
 from hub import policy as rule
 from hub.api import inference
 from hub.api.request import Headers, wishes
@@ -22,7 +22,7 @@ from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
-from hub.portal import forms, security, sessions, usage, views
+from hub.portal import forms, node_list, security, sessions, views
 from hub.portal.sessions import Visitor
 from hub.router import Reason, Refusal, RefusalCode
 from hub.storage.records import Account, Organisation, Role, UsageRecord
@@ -305,6 +305,7 @@ def test_every_header_of_a_page_is_named() -> None:
 
 
 NUMBERS = {
+    "api": [f"or {quotas.UNSAID_COMPLETION} where it says neither", f"a guess of {quotas.SOON_S:g} second"],
     "policy": [
         f"({dispatch.MAX_TRIES} tries in all)",
         f"good for {dispatch.TICKET_LIFETIME_S} seconds",
@@ -326,7 +327,7 @@ NUMBERS = {
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
-        f"the last {usage.DAYS} days",
+        f"{node_list.PAGE_NODES} on a page",
     ],
 }
 
