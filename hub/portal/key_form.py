@@ -168,19 +168,20 @@ def _expiry(text: str, now: float, errors: dict[str, str], key: ApiKey | None) -
 
 
 def _limits(typed: KeyForm, errors: dict[str, str]) -> Allowance:
-    found = {name: _limit(getattr(typed, name), name, errors) for name, _, _ in LIMITS}
+    found = {name: _limit(getattr(typed, name), name, label, errors) for name, label, _ in LIMITS}
     try:
         return checked_allowance(Allowance(**found))
     except InvalidInput as error:
-        errors[error.field] = f"It {error.message}."
+        labels = {name: label for name, label, _ in LIMITS}
+        errors[error.field] = f"{labels[error.field]}: {error.message}."
         return UNLIMITED
 
 
-def _limit(text: str, name: str, errors: dict[str, str]) -> int | None:
+def _limit(text: str, name: str, label: str, errors: dict[str, str]) -> int | None:
     if not text:
         return None
     match = _LIMIT.fullmatch(_BETWEEN_DIGITS.sub("", text))
     if match is None:
-        errors[name] = "Write a whole number, such as 600, 50k or 100M, or leave it empty for no limit."
+        errors[name] = f"{label}: write a whole number, such as 600 or 50k, or leave it empty for no limit."
         return None
     return int(match[1]) * _THOUSANDS[match[2]]

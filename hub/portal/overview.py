@@ -113,7 +113,7 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
         has_node=bool(nodes),
         is_online=bool(online),
         has_key=any(key.is_active(now) for key in keys),
-        has_used=bool(today.requests) or any(key.last_used_at is not None for key in keys),
+        has_used=bool(today.requests) or await hub.storage.usage.has_any(organisation),
     )
     way = steps(progress, install_command(request))
     return page(

@@ -76,6 +76,12 @@ class Usage:
             if row[-4]  # of no rows at all, the one sum is NULL
         ]
 
+    async def has_any(self, organisation_id: str) -> bool:
+        """Whether a request of this organisation ever reached a node."""
+        query = select(usage_days.c.start).where(usage_days.c.organisation_id == organisation_id).limit(1)
+        async with self._database.read() as connection:
+            return await connection.scalar(query) is not None
+
     async def tokens_by_holder(self, *, since: float, until: float) -> Mapping[str, int]:
         """Prompt and completion tokens of every key and organisation, by their ids.
 
