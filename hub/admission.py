@@ -49,9 +49,22 @@ class Admitted:
 class Admission:
     """Answers who a secret belongs to."""
 
-    def __init__(self, keys: KeySource, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        keys: KeySource,
+        clock: Callable[[], float],
+        on_use: Callable[[str, float], None] = lambda _secret_hash, _at: None,
+    ) -> None:
+        """Answer from storage.
+
+        Args:
+            keys: where keys are.
+            clock: UTC seconds since the epoch.
+            on_use: told the hash of each secret that opened a key, and when.
+        """
         self._keys = keys
         self._clock = clock
+        self._on_use = on_use
         self._copies: dict[str, Admitted] = {}
         self._epoch = 0
 
@@ -65,7 +78,9 @@ class Admission:
         key_hash = parse(secret.strip()) if scheme.lower() == "bearer" else None
         if key_hash is None:
             raise _unknown()
-        return await self._admit(key_hash)
+        admitted = await self._admit(key_hash)
+        self._on_use(key_hash, self._clock())
+        return admitted
 
     async def confirm(self, admitted: Admitted) -> Admitted:
         """The caller as of now: after any wait, before a node is chosen.
@@ -73,13 +88,13 @@ class Admission:
         Raises:
             RequestFailed: ``invalid_api_key``: the key was revoked or has expired meanwhile.
         """
-        if admitted.current and admitted.key.is_active(self._clock()):
+        if admitted.current and admitted.key.admits(admitted.secret_hash, self._clock()):
             return admitted
         return await self._admit(admitted.secret_hash)
 
     async def _admit(self, key_hash: str) -> Admitted:
         admitted = self._copies.get(key_hash) or await self._read(key_hash)
-        if admitted is None or not admitted.key.is_active(self._clock()):
+        if admitted is None or not admitted.key.admits(key_hash, self._clock()):
             raise _unknown()
         return admitted
 

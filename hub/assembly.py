@@ -5,6 +5,7 @@ Owns which setting goes where. Must not know sockets or in what order things sta
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +14,7 @@ from hub.accounts import AccountService
 from hub.addresses import Addresses
 from hub.admission import Admission
 from hub.api import openai_errors
+from hub.budgets import Budgets
 from hub.changes import Changes
 from hub.clones import CloneWatch
 from hub.composition import Hub
@@ -21,11 +23,13 @@ from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.jobs import Jobs
 from hub.journal import Journal
+from hub.key_use import KeyUse
 from hub.limits import Limits
 from hub.metering import Meter
 from hub.metrics import Metrics
 from hub.registry import Registry
-from hub.sources import StoredFacts
+from hub.sources import StoredFacts, StoredUsage
+from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
 from tunnel.identity import encode_public_key
@@ -67,10 +71,17 @@ async def compose(
     changes = Changes()
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
-    admission = Admission(source, clock)
-    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
+    key_use = KeyUse(source)
+    admission = Admission(source, clock, key_use.used)
+    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.connected_ids()))
     meter = Meter(storage, config.spool_dir)
     journal = Journal(storage, config.journal_dir, clock)
+    budgets = Budgets(StoredUsage(storage, meter), clock)
+
+    def recorded(record: UsageRecord) -> None:
+        metrics.used(record)
+        budgets.tokens.add(record)
+
     changes.subscribe(registry.facts.obey)
     changes.subscribe(admission.obey)
     hub = Hub(
@@ -88,7 +99,15 @@ async def compose(
         registry=registry,
         jobs=Jobs(registry.session, registry.facts, clock, on_given=journal.commanded),
         admission=admission,
-        limits=Limits(max_requests=config.max_concurrent_requests, max_per_key=config.max_concurrent_per_key),
+        budgets=budgets,
+        key_use=key_use,
+        limits=Limits(
+            max_requests=config.max_concurrent_requests,
+            max_per_key=config.max_concurrent_per_key,
+            monthly=budgets.tokens,
+            clock=clock,
+            timer=asyncio.get_running_loop().time,
+        ),
         dispatcher=Dispatcher(
             registry=registry,
             admission=admission,
@@ -98,7 +117,7 @@ async def compose(
             clock=clock,
             queue_timeout_s=config.queue_timeout_s,
             read_error=openai_errors.from_upstream,
-            on_record=metrics.used,
+            on_record=recorded,
             on_refused=journal.refused,
         ),
         metrics=metrics,

@@ -17,11 +17,13 @@ import typer
 from sqlalchemy.engine import make_url
 
 from hub.accounts import checked_email
-from hub.cli_access import join_tokens_app, keys_app, nodes_app, regions_app
+from hub.cli_access import join_tokens_app, nodes_app, regions_app
 from hub.cli_erase import erase_app
 from hub.cli_evidence import audit_app, receipts_app
 from hub.cli_explain import explain_key
+from hub.cli_keys import keys_app
 from hub.cli_people import accounts_app, organisations_app
+from hub.cli_usage import usage
 from hub.config import load_config
 from hub.errors import InvalidInput
 from hub.identifiers import checked_name
@@ -61,6 +63,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(erase_app, name="erase")
 app.add_typer(config_app, name="config")
 app.command("explain")(explain_key)
+app.command("usage")(usage)
 
 
 def _say_version(wanted: bool) -> None:

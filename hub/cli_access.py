@@ -1,4 +1,4 @@
-"""``porten-hub keys | nodes | regions | join-token``.
+"""``porten-hub nodes | regions | join-token``.
 
 Owns their words and options; see :mod:`hub.cli`.
 """
@@ -6,27 +6,16 @@ Owns their words and options; see :mod:`hub.cli`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from hub.addresses import outside
-from hub.keys import IssuedKey, issue_key
-from hub.operations import (
-    Workplace,
-    absent_models,
-    add_region,
-    read_duration,
-    read_fleet,
-    read_id,
-    read_trust,
-)
-from hub.policy import Fleet, Sharing
-from hub.storage.records import ApiKey, JoinToken, Node, Region
+from hub.operations import Workplace, add_region, read_duration, read_id
+from hub.policy import Sharing
+from hub.storage.records import JoinToken, Node, Region
 from hub.terminal import config_of, day, explained, out, say, show_table, work
 
-keys_app = typer.Typer(help="API keys and the policies they carry.", no_args_is_help=True)
 nodes_app = typer.Typer(help="The machines that serve.", no_args_is_help=True)
 regions_app = typer.Typer(help="The tree of regions.", no_args_is_help=True)
 join_tokens_app = typer.Typer(help="Leave for machines to enroll without a person.", no_args_is_help=True)
@@ -34,78 +23,6 @@ join_tokens_app = typer.Typer(help="Leave for machines to enroll without a perso
 OrganisationOption = Annotated[
     str | None, typer.Option("--organisation", help="Name or id; the operator's own where unset.")
 ]
-
-
-@keys_app.command("create")
-def create_key(
-    context: typer.Context,
-    *,
-    name: Annotated[str, typer.Option(help="What you will call it.")],
-    fleet: Annotated[
-        str, typer.Option(help="Whose nodes it may use.", metavar="|".join(Fleet))
-    ] = Fleet.OWN.value,
-    region: Annotated[
-        list[str] | None, typer.Option(help="A region it may use; none means anywhere. Repeatable.")
-    ] = None,
-    trust: Annotated[str, typer.Option(help="The least trust class of a node.")] = "community",
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model it may use; none means all. Repeatable.")
-    ] = None,
-    expires: Annotated[str | None, typer.Option(help="After how long it ends: 90d, 12h, 30m.")] = None,
-    organisation: OrganisationOption = None,
-) -> None:
-    """Make an API key. Its secret goes to standard output and is shown only now.
-
-    [bold]Examples[/bold]
-
-    porten-hub keys create --name my-app
-
-    porten-hub keys create --name eu --region eu --trust verified --expires 90d
-    """
-    with explained():
-        whose, minimum_trust = read_fleet(fleet), read_trust(trust)
-        lifetime = None if expires is None else read_duration(expires)
-
-    async def job(place: Workplace) -> IssuedKey:
-        now = place.clock()
-        owner = await place.organisation(organisation)
-        return await issue_key(
-            place.storage,
-            owner.id,
-            name=name,
-            now=now,
-            fleet=whose,
-            regions=region or (),
-            minimum_trust=minimum_trust,
-            models=model or None,
-            expires_at=None if lifetime is None else now + lifetime,
-        )
-
-    _warn_of_absent(context, model or ())
-    issued = work(context, job)
-    say.print(f"Made {issued.key.id}. Its secret is shown only now:", markup=False)
-    out.print(issued.secret, markup=False)
-
-
-@keys_app.command("list")
-def list_keys(context: typer.Context, *, organisation: OrganisationOption = None) -> None:
-    """List the keys of an organisation."""
-
-    async def job(place: Workplace) -> list[ApiKey]:
-        return await place.storage.keys.list((await place.organisation(organisation)).id)
-
-    rows = [_key_row(key) for key in work(context, job)]
-    columns = ("id", "name", "key", "fleet", "regions", "trust", "models", "ends", "state", "last used")
-    show_table(columns, rows, empty="There are no keys: porten-hub keys create --name my-app")
-
-
-@keys_app.command("revoke")
-def revoke_key(context: typer.Context, key_id: Annotated[str, typer.Argument(help="Its id, key_…")]) -> None:
-    """End a key. A running Hub refuses it within a second."""
-    with explained():
-        read_id(key_id, "key", "key")
-    work(context, lambda place: place.storage.keys.revoke(key_id, now=place.clock()))
-    say.print(f"{key_id} is revoked.", markup=False)
 
 
 @nodes_app.command("list")
@@ -224,28 +141,6 @@ def revoke_join_token(
         read_id(token_id, "jt", "token")
     work(context, lambda place: place.storage.join_tokens.revoke(token_id, now=place.clock()))
     say.print(f"{token_id} is revoked.", markup=False)
-
-
-def _key_row(key: ApiKey) -> tuple[str, ...]:
-    now = time.time()
-    state = "active" if key.is_active(now) else "revoked" if key.revoked_at is not None else "expired"
-    regions = ", ".join(sorted(key.regions)) or "anywhere"
-    models = "all" if key.models is None else ", ".join(sorted(key.models)) or "none"
-    return (
-        *(key.id, key.name, f"{key.prefix}…", key.fleet, regions, key.minimum_trust, models),
-        *(day(key.expires_at), state, day(key.last_used_at)),
-    )
-
-
-def _warn_of_absent(context: typer.Context, models: Sequence[str]) -> None:
-    with explained():
-        absent = absent_models(config_of(context), models)
-    for model in absent:
-        say.print(
-            f"warning: the catalog has no model {model!r}: the key may use it where a node offers one of "
-            "that name",
-            markup=False,
-        )
 
 
 def _node_row(node: Node) -> tuple[str, ...]:

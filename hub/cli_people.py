@@ -13,9 +13,23 @@ from hub.accounts import checked_email
 from hub.cli_access import OrganisationOption
 from hub.errors import AlreadyExists, NotFound
 from hub.identifiers import checked_name
-from hub.operations import Workplace, read_role
-from hub.storage.records import Account, Role
-from hub.terminal import ask_password, day, explained, out, say, show_table, work
+from hub.operations import Workplace, read_limits, read_role
+from hub.quotas import UNLIMITED, Allowance
+from hub.storage.records import Account, Organisation, Role
+from hub.terminal import (
+    ConcurrentRequests,
+    MonthlyTokens,
+    RequestsPerMinute,
+    TokensPerMinute,
+    ask_password,
+    day,
+    explained,
+    limits_words,
+    out,
+    say,
+    show_table,
+    work,
+)
 
 accounts_app = typer.Typer(help="People who may sign in to the portal.", no_args_is_help=True)
 organisations_app = typer.Typer(help="Those who own nodes and keys.", no_args_is_help=True)
@@ -86,8 +100,8 @@ def change_password(
 def list_organisations(context: typer.Context) -> None:
     """List the organisations."""
     organisations = work(context, lambda place: place.storage.organisations.list())
-    rows = [(each.id, each.name, day(each.created_at)) for each in organisations]
-    show_table(("id", "name", "since"), rows, empty="There are no organisations.")
+    rows = [(each.id, each.name, day(each.created_at), limits_words(each.limits)) for each in organisations]
+    show_table(("id", "name", "since", "limits"), rows, empty="There are no organisations.")
 
 
 @organisations_app.command("create")
@@ -100,6 +114,45 @@ def create_organisation(
     made = work(context, lambda place: place.storage.organisations.create(checked, now=place.clock()))
     say.print("Made the organisation:")
     out.print(made.id, markup=False)
+
+
+@organisations_app.command("limit")
+def limit_organisation(
+    context: typer.Context,
+    organisation: Annotated[str, typer.Argument(help="Its name or id.")],
+    *,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    monthly_tokens: MonthlyTokens = None,
+) -> None:
+    """Set what all keys of an organisation may use together. What is not named stays as it is.
+
+    A running Hub obeys within a second. Each key may have limits of its own: porten-hub keys set.
+
+    [bold]Examples[/bold]
+
+    porten-hub organisations limit Lab --tokens-per-minute 200k
+
+    porten-hub organisations limit Lab --monthly-tokens none
+    """
+    named = {
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "concurrent_requests": concurrent_requests,
+        "monthly_tokens": monthly_tokens,
+    }
+    with explained():
+        read_limits(UNLIMITED, **named)
+
+    async def job(place: Workplace) -> tuple[Organisation, Allowance]:
+        found = await place.organisation(organisation)
+        limits = read_limits(found.limits, **named)
+        await place.storage.organisations.set_limits(found.id, limits)
+        return found, limits
+
+    found, limits = work(context, job)
+    say.print(f"{found.name}: {limits_words(limits)}.", markup=False)
 
 
 async def _everybody(place: Workplace) -> tuple[dict[str, str], list[Account]]:

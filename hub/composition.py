@@ -19,11 +19,13 @@ from models.catalog import Catalog
 if TYPE_CHECKING:  # handlers import this module for the type alone; it must not pull the parts in with it
     from hub.accounts import AccountService
     from hub.admission import Admission
+    from hub.budgets import Budgets
     from hub.config import HubConfig
     from hub.dispatch import Dispatcher
     from hub.enrollment import EnrollmentService
     from hub.jobs import Jobs
     from hub.journal import Journal
+    from hub.key_use import KeyUse
     from hub.limits import Limits
     from hub.metering import Meter
     from hub.metrics import Metrics
@@ -49,6 +51,8 @@ class Hub:
     registry: Registry
     jobs: Jobs
     admission: Admission
+    budgets: Budgets
+    key_use: KeyUse
     limits: Limits
     dispatcher: Dispatcher
     metrics: Metrics

@@ -148,6 +148,10 @@ class Dispatch:
         self._recorded = False
         self._ticket: Ticket | None = None
         self._features: tuple[str, ...] = ()
+        self.events = 0
+        """Events of a stream that have come: what was generated, where nobody says how much it was."""
+        self.used = 0
+        """Tokens of its record, prompt and completion; 0 until there is one."""
         self.pinned = False
         """Set once the caller has been told which node answers: no other is tried from then on."""
         self.facts: NodeFacts | None = None
@@ -369,6 +373,7 @@ class Dispatch:
             return
         self._recorded = True
         record = self._usage(self.facts, outcome)
+        self.used = record.prompt_tokens + record.completion_tokens
         self._parts.usage.record(record)
         self._parts.on_record(record)
 
@@ -387,7 +392,7 @@ class Dispatch:
             model=self._call.model,
             prompt_tokens=prompt,
             cached_tokens=min(usage.cached_tokens, prompt) if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else self.events,
             ttft_ms=None if self._first_byte_at is None else (self._first_byte_at - self._began) * 1000,
             duration_ms=(now - self._began) * 1000,
             outcome=outcome,

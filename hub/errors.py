@@ -188,7 +188,6 @@ class RequestFailed(HubError):
         message: one or two sentences for the caller; never anything of a prompt or a completion.
         param: the field or header at fault, where one is.
         retry_after: seconds after which another attempt makes sense.
-        limit: the limit that was reached, where it is one of requests.
     """
 
     def __init__(
@@ -198,11 +197,9 @@ class RequestFailed(HubError):
         *,
         param: str | None = None,
         retry_after: float | None = None,
-        limit: int | None = None,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.param = param
         self.retry_after = retry_after
-        self.limit = limit

@@ -119,6 +119,13 @@ class _Asked:
         return None if decision.permitted else decision.gate or Gate.POLICY
 
 
+def waits_for_operator(policy: Policy, node: NodeFacts, regions: RegionTree) -> bool:
+    """Whether nothing but an operator's word about its region keeps a node from a policy."""
+    if node.region_confirmed or permits(policy, node, regions).permitted:
+        return False
+    return permits(policy, replace(node, region_confirmed=True), regions).permitted
+
+
 _ORDER = {reason: place for place, reason in enumerate(Reason)}
 
 

@@ -1,4 +1,4 @@
-"""API keys: how they are made, read and hashed.
+"""API keys: how they are made, read and hashed, and how what they allow is changed.
 
 Owns the format ``sk-porten-`` + 32 characters of chance + 6 of checksum, so that a mistyped or invented key
 is refused without a look into the database. Only the SHA-256 of a key is ever stored: with 190 bits of chance
@@ -14,9 +14,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from hub.errors import InvalidInput
+from hub.errors import InvalidInput, NotFound
 from hub.identifiers import checked_name
 from hub.policy import Fleet, TrustClass
+from hub.quotas import UNLIMITED, Allowance, checked_allowance
 
 if TYPE_CHECKING:  # storage reads this module's hash: typing alone must not close the circle
     from hub.storage.records import ApiKey
@@ -26,6 +27,9 @@ API_KEY_PREFIX = "sk-porten-"
 JOIN_TOKEN_PREFIX = "pjt-"  # noqa: S105 - a prefix, not a secret
 SHOWN_CHARACTERS = 16
 """How much of a key lists show: enough to tell keys apart, six characters of its chance."""
+
+MAX_OVERLAP_S = 90 * 86_400
+"""Seconds for which two secrets may open one key after a rotation."""
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_CHARACTERS = 32
@@ -88,6 +92,7 @@ async def issue_key(
     minimum_trust: TrustClass = TrustClass.COMMUNITY,
     models: Collection[str] | None = None,
     expires_at: float | None = None,
+    limits: Allowance = UNLIMITED,
 ) -> IssuedKey:
     """Make and store a key. The safe side is the default: the organisation's own nodes only.
 
@@ -101,6 +106,7 @@ async def issue_key(
         minimum_trust: the least trust class.
         models: model ids it may use; ``None`` means all.
         expires_at: UTC seconds since the epoch; ``None`` means never.
+        limits: how much it may use.
 
     Raises:
         InvalidInput: a field cannot be accepted.
@@ -108,10 +114,7 @@ async def issue_key(
     name = checked_name(name)
     if expires_at is not None and expires_at <= now:
         raise InvalidInput("expires", "the key would have expired already")
-    tree = await storage.regions.tree()
-    for region in regions:
-        if region not in tree:
-            raise InvalidInput("regions", f"there is no region {region!r} on this Hub")
+    await _check_regions(storage, regions)
     minted = mint()
     key = await storage.keys.create(
         organisation_id,
@@ -123,9 +126,82 @@ async def issue_key(
         minimum_trust=minimum_trust,
         models=None if models is None else frozenset(models),
         expires_at=expires_at,
+        limits=checked_allowance(limits),
         now=now,
     )
     return IssuedKey(key=key, secret=minted.secret)
+
+
+async def change_key(
+    storage: Storage,
+    key: ApiKey,
+    *,
+    name: str,
+    now: float,
+    fleet: Fleet,
+    regions: Collection[str],
+    minimum_trust: TrustClass,
+    models: Collection[str] | None,
+    expires_at: float | None,
+    limits: Allowance,
+) -> ApiKey:
+    """Replace everything that a key allows; see `issue_key` for what each means. Its secret stays.
+
+    Raises:
+        InvalidInput: a field cannot be accepted.
+        NotFound: the key was revoked: it does not come back.
+    """
+    if expires_at is not None and expires_at <= now and expires_at != key.expires_at:
+        raise InvalidInput("expires", "the key would have expired already")
+    await _check_regions(storage, set(regions) - key.regions)
+    changed = await storage.keys.replace_rules(
+        key.id,
+        name=checked_name(name),
+        fleet=fleet,
+        regions=frozenset(regions),
+        minimum_trust=minimum_trust,
+        models=None if models is None else frozenset(models),
+        expires_at=expires_at,
+        limits=checked_allowance(limits),
+    )
+    if changed is None:
+        raise NotFound("key", key.id)
+    return changed
+
+
+async def rotate_key(storage: Storage, key: ApiKey, *, now: float, overlap_s: float) -> IssuedKey:
+    """Give a key another secret. Rules, limits and usage stay; the secret before works for a while yet.
+
+    There are never more than two: a secret that an earlier rotation left ends now.
+
+    Args:
+        storage: where the key is.
+        key: as it is.
+        now: UTC seconds since the epoch.
+        overlap_s: seconds for which the secret before still works; 0 ends it at once.
+
+    Raises:
+        InvalidInput: the overlap is too long, or the key has expired.
+        NotFound: the key was revoked.
+    """
+    if not 0 <= overlap_s <= MAX_OVERLAP_S:
+        raise InvalidInput("overlap", f"must be at most {MAX_OVERLAP_S // 86_400} days")
+    if not key.is_active(now):
+        raise InvalidInput("key", "has ended: make another")
+    minted = mint()
+    rotated = await storage.keys.replace_secret(
+        key.id, prefix=minted.prefix, key_hash=minted.hash, previous_expires_at=now + overlap_s
+    )
+    if rotated is None:
+        raise NotFound("key", key.id)
+    return IssuedKey(key=rotated, secret=minted.secret)
+
+
+async def _check_regions(storage: Storage, regions: Collection[str]) -> None:
+    tree = await storage.regions.tree()
+    for region in regions:
+        if region not in tree:
+            raise InvalidInput("regions", f"there is no region {region!r} on this Hub")
 
 
 def _checksum(body: str) -> str:

@@ -11,7 +11,7 @@ import pwd
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -26,6 +26,7 @@ from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
 from hub.keys import API_KEY_PREFIX, SHOWN_CHARACTERS
 from hub.policy import Fleet, TrustClass
+from hub.quotas import Allowance, checked_allowance
 from hub.sealing import Sealer
 from hub.storage.records import Account, ApiKey, Organisation, Region, Role
 from hub.storage.repositories import Storage
@@ -38,6 +39,8 @@ REGION_CODE_LIMIT = 32
 _REGION_CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LIMIT = re.compile(r"(\d{1,18})([kMG]?)")
+_THOUSANDS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,17 @@ class Workplace:
             )
         if not found:
             raise NotFound("organisation", name or "the operator's")
+        return found
+
+    async def key(self, key_id: str) -> ApiKey:
+        """The key with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = await self.storage.keys.get(key_id)
+        if found is None:
+            raise NotFound("key", key_id)
         return found
 
     async def organisation_names(self) -> dict[str, str]:
@@ -226,6 +240,30 @@ def read_duration(text: str, field: str = "expires") -> float:
     if match is None:
         raise InvalidInput(field, f"{text!r} is not a duration such as 90d, 12h or 30m")
     return int(match[1]) * _UNIT_S[match[2]]
+
+
+def read_limit(text: str, field: str) -> int | None:
+    """Read ``600``, ``20k``, ``5M`` or ``1G`` as a number; ``none`` is no limit.
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
+    if text == "none":
+        return None
+    match = _LIMIT.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(field, f"{text!r} is not a limit such as 600, 20k or 5M, nor none")
+    return int(match[1]) * _THOUSANDS[match[2]]
+
+
+def read_limits(before: Allowance, **texts: str | None) -> Allowance:
+    """Limits with those changed that were named, each as `read_limit` takes it.
+
+    Raises:
+        InvalidInput: one of them is no limit.
+    """
+    named = {field: read_limit(text, field) for field, text in texts.items() if text is not None}
+    return checked_allowance(replace(before, **named))
 
 
 def read_trust(text: str) -> TrustClass:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -287,6 +288,20 @@ class Registry:
     def snapshot(self) -> Mapping[str, LiveNode]:
         """Every connected node by its id."""
         return {node_id: self._show(node_id, live) for node_id, live in self._live.items()}
+
+    def shown(self, node_ids: Iterable[str]) -> dict[str, LiveNode]:
+        """Those of the nodes that are connected, by id: a page of them."""
+        live = self._live
+        return {node_id: self._show(node_id, live[node_id]) for node_id in node_ids if node_id in live}
+
+    def connected_ids(self) -> AbstractSet[str]:
+        """The ids of all connected nodes."""
+        return self._live.keys()
+
+    def ready_models(self, node_ids: Iterable[str]) -> set[str]:
+        """The models that are loaded on at least one of these nodes."""
+        live = (self._live[node_id] for node_id in node_ids if node_id in self._live)
+        return {name for each in live for name, model in each.models.items() if model.state == "ready"}
 
     def expected(self) -> frozenset[str]:
         """Nodes that were asked to dial again, for a new credential, and are due back any moment."""

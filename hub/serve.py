@@ -151,16 +151,18 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         hub, source = await compose(config, catalog, storage, key, clock)
         await stack.enter_async_context(hub.meter)
         await stack.enter_async_context(hub.journal)
+        await hub.budgets.refresh()
+        stack.push_async_callback(hub.key_use.note)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        seen = LastSeen(source, hub.registry.snapshot, clock)
+        seen = LastSeen(source, hub.registry.connected_ids, clock)
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
         keeping = Retention(storage, Sealer(key, hub.hub_id, clock), config, clock)
-        works = (watch.run(), seen.run(), keeping.run(), watch_lag(hub.metrics.tunnel.on_lag))
-        for work in works:
+        works = (watch.run(), seen.run(), keeping.run(), hub.key_use.run(), hub.budgets.run())
+        for work in (*works, watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 

@@ -1,4 +1,4 @@
-"""What the live parts ask of storage: keys, facts, the revision, and who may open a tunnel.
+"""What the live parts ask of storage: keys, facts, usage, the revision, and who may open a tunnel.
 
 Owns the translation between storage's records and what those parts judge, and between a database that fails
 and `StorageUnavailable`. Must not know HTTP or sessions.
@@ -7,14 +7,16 @@ and `StorageUnavailable`. Must not know HTTP or sessions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.exc import SQLAlchemyError
 
+from hub.budgets import Tokens
 from hub.clones import CloneWatch
 from hub.errors import StorageUnavailable
+from hub.metering import Meter
 from hub.policy import NodeFacts, RegionAuthority, RegionTree
 from hub.storage.records import ApiKey, Node
 from hub.storage.repositories import Storage
@@ -71,6 +73,28 @@ class StoredFacts:
         """Note that these nodes are connected at ``now``."""
         with _translated():
             await self._storage.nodes.mark_seen(node_ids, now=now)
+
+    async def mark_used(self, used_at: Mapping[str, float]) -> None:
+        """Note when keys were last used, by the hashes of their secrets."""
+        with _translated():
+            await self._storage.keys.mark_used(used_at)
+
+
+class StoredUsage:
+    """Usage as it is stored, once what waits in the spool is stored too."""
+
+    def __init__(self, storage: Storage, meter: Meter) -> None:
+        self._storage = storage
+        self._meter = meter
+
+    async def tokens(
+        self, mark: Callable[[], Tokens], *, since: float, until: float
+    ) -> tuple[Tokens, Mapping[str, int]]:
+        """Prompt and completion tokens by the id of each key and organisation; see `hub.budgets`."""
+        with _translated():
+            await self._meter.adopt()
+            async with self._meter.settled(mark) as marked:
+                return marked, await self._storage.usage.tokens_by_holder(since=since, until=until)
 
 
 class StoredNodes:

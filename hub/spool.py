@@ -16,7 +16,8 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ _DAMAGED_SUFFIX = ".damaged"
 _LOCK_SUFFIX = ".lock"
 
 Record = TypeVar("Record")
+Marked = TypeVar("Marked")
 
 Store = Callable[[str, Sequence[Record]], Awaitable[None]]
 """Takes a batch by its name, which is the same when the batch comes a second time."""
@@ -122,11 +124,23 @@ class Spool(Generic[Record]):
         Raises:
             SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
         """
+        async with self.settled(lambda: None):
+            pass
+
+    @asynccontextmanager
+    async def settled(self, mark: Callable[[], Marked]) -> AsyncIterator[Marked]:
+        """Store what is recorded by the moment at which ``mark`` is called, and nothing more inside.
+
+        Raises:
+            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+        """
         async with self._flushing:
             self._close_segment()
+            marked = mark()
             for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
                     await self._store(path)
+            yield marked
 
     async def start(self) -> None:
         """Enter the spool, store what processes that ended left in it, and begin the background task.
@@ -136,7 +150,7 @@ class Spool(Generic[Record]):
         """
         self._enter_directory()
         try:
-            await self._store_what_was_left()
+            await self.adopt()
         except SQLAlchemyError as error:
             self._defer("storage takes nothing yet", error)
         self._task = asyncio.create_task(self._run_in_background(), name=f"{self._name} spool")
@@ -243,8 +257,12 @@ class Spool(Generic[Record]):
         except OSError as error:
             raise SpoolUnavailable(f"{self._directory} cannot be used: {error.strerror}") from error
 
-    async def _store_what_was_left(self) -> None:
-        """Adopt the files of every run whose lock nobody holds any more."""
+    async def adopt(self) -> None:
+        """Store the files of every run whose lock nobody holds any more: of processes that are dead.
+
+        Raises:
+            SQLAlchemyError: storage failed; nothing is lost, and the next call tries again.
+        """
         for run in sorted({path.name.partition("-")[0] for path in self._segments_of("*")} - {self._run}):
             lock = _locked(self._lock_path(run))
             if lock is None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -24,11 +24,28 @@ from hub.accounts import MINIMUM_PASSWORD, checked_password
 from hub.config import HubConfig, LoadedConfig
 from hub.errors import ConfigInvalid, HubError, InvalidInput
 from hub.operations import Workplace, workplace
+from hub.quotas import Allowance
 
 Result = TypeVar("Result")
 
 EXIT_FAILED = 1
 EXIT_MISUSED = 2
+
+_LIMIT = "N|none"
+RequestsPerMinute = Annotated[
+    str | None, typer.Option(help="Requests it may make a minute, such as 600; none: any.", metavar=_LIMIT)
+]
+TokensPerMinute = Annotated[
+    str | None,
+    typer.Option(help="Tokens it may use a minute, prompt and completion: 20k, 1M.", metavar=_LIMIT),
+]
+ConcurrentRequests = Annotated[
+    str | None, typer.Option(help="Requests it may have under way at once.", metavar=_LIMIT)
+]
+MonthlyTokens = Annotated[
+    str | None,
+    typer.Option(help="Tokens it may use in a calendar month (UTC): 5M, 1G.", metavar=_LIMIT),
+]
 
 _GENERATED_BYTES = 18
 _PIPE_WIDTH = 400  # what reads a pipe wants whole values, not a fit to a screen
@@ -126,6 +143,17 @@ def show_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty:
 def day(moment: float | None, never: str = "never") -> str:
     """A time as people read it, UTC, to the minute."""
     return never if moment is None else f"{datetime.fromtimestamp(moment, tz=UTC):%Y-%m-%d %H:%M}"
+
+
+def limits_words(limits: Allowance) -> str:
+    """Limits as people read them."""
+    told = (
+        (limits.requests_per_minute, "requests/min"),
+        (limits.tokens_per_minute, "tokens/min"),
+        (limits.concurrent_requests, "at once"),
+        (limits.monthly_tokens, "tokens/month"),
+    )
+    return ", ".join(f"{count:,} {what}" for count, what in told if count is not None) or "none"
 
 
 def _read_password(file: str) -> str:

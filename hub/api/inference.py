@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -21,12 +22,14 @@ from hub import refusals
 from hub.admission import Admitted, check_model
 from hub.api import openai_errors
 from hub.api.edge import set_error_code
+from hub.api.rate_headers import rate_headers
 from hub.api.request import Headers, Peek, peek, read_body, wishes
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
 from hub.errors import RequestFailed, SpoolUnavailable
 from hub.heads import DEFAULT_KIND, header
 from hub.limits import Hold
+from hub.quotas import Standing, estimate
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.messages import Head
 from tunnel.receipts import RECEIPT_HEADER
@@ -42,6 +45,7 @@ _LOOKS = 4  # in that time
 
 _COMMENT = b": keep-alive\n\n"
 _SSE = b"text/event-stream"
+_EVENT = b"data: {"  # as engines write them: neither a comment nor the [DONE]
 
 ENDPOINTS = {
     "/v1/chat/completions": "chat",
@@ -86,7 +90,8 @@ class Inference:
         headers = Headers(scope["headers"])
         give_up = asyncio.get_running_loop().time() + self._hub.config.request_deadline_s
         admitted = await self._hub.admission.authenticate(headers.get("authorization"))
-        with self._hub.limits.request(admitted.key.id, admitted.key.organisation_id) as hold:
+        answer.standings = lambda: self._hub.limits.standings(admitted.key)
+        with self._hub.limits.request(admitted.key) as hold:
             try:
                 async with asyncio.timeout_at(give_up):
                     call, asked = await self._read(headers, receive, answer.request_id, admitted, hold)
@@ -94,15 +99,28 @@ class Inference:
                 raise refusals.deadline_exceeded() from None
             if not self._hub.meter.has_room():
                 raise _unaccountable()
+            hold.reserve(self._estimate(asked, len(call.body)))
             with self._hub.metrics.active_streams.track_inprogress():
                 dispatch = self._hub.dispatcher.begin(call)
-                await _carry(
-                    dispatch,
-                    answer,
-                    receive,
-                    give_up,
-                    stream=bool(asked.stream) and self._capability in _STREAMED,
-                )
+                try:
+                    await _carry(
+                        dispatch,
+                        answer,
+                        receive,
+                        give_up,
+                        stream=bool(asked.stream) and self._capability in _STREAMED,
+                    )
+                finally:
+                    hold.used = dispatch.used
+
+    def _estimate(self, asked: Peek, body_bytes: int) -> int:
+        spec = self._hub.catalog.get(asked.model)
+        return estimate(
+            body_bytes,
+            asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens,
+            generates=self._capability in _STREAMED,
+            context_length=None if spec is None else spec.context_length,
+        )
 
     async def _read(
         self, headers: Headers, receive: Receive, request_id: str, admitted: Admitted, hold: Hold
@@ -179,6 +197,14 @@ def _unaccountable() -> RequestFailed:
     )
 
 
+Standings = tuple[Standing | None, Standing | None]
+
+
+def _no_standings() -> Standings:
+    """Before it is known who asks, there are no limits to speak of."""
+    return None, None
+
+
 @dataclass(slots=True)
 class _Answer:
     """What the client has been sent so far."""
@@ -189,6 +215,7 @@ class _Answer:
     is_sse: bool = False
     sending: bool = False
     pieces: int = 0
+    standings: Callable[[], Standings] = _no_standings
     _comments: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def relay(self, dispatch: Dispatch, *, stream: bool) -> None:
@@ -209,7 +236,10 @@ class _Answer:
         elif dispatch.receipt is not None:  # the headers left with the first comment
             comment = b": " + RECEIPT_HEADER.encode() + b" " + dispatch.receipt.encode() + b"\n\n"
             await send({"type": "http.response.body", "body": comment, "more_body": True})
+        is_sse = self.is_sse
         while piece is not None and not exchange.finished:
+            if is_sse:
+                dispatch.events += piece.count(_EVENT)
             self.sending = True
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             self.sending = False
@@ -231,6 +261,7 @@ class _Answer:
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.is_sse = any(name == b"content-type" and value.startswith(_SSE) for name, value in headers)
+        headers = [*headers, *rate_headers(*self.standings())]
         message: Message = {"type": "http.response.start", "status": status, "headers": headers}
         await self.send(message)
         self.started = True

@@ -43,6 +43,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "invalid_request": ErrorKind(400, _INVALID),
         "request_too_large": ErrorKind(413, _INVALID),
         "rate_limit_exceeded": ErrorKind(429, "rate_limit_error"),
+        "quota_exceeded": ErrorKind(429, "rate_limit_error"),
         "no_available_node": ErrorKind(503, _UNAVAILABLE),
         "model_warming": ErrorKind(503, _UNAVAILABLE),
         "overloaded": ErrorKind(503, _UNAVAILABLE),
@@ -110,9 +111,6 @@ def headers(failure: RequestFailed, body: bytes) -> list[tuple[bytes, bytes]]:
     found = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if failure.retry_after is not None:
         found.append((b"retry-after", str(max(math.ceil(failure.retry_after), 1)).encode()))
-    if failure.limit is not None:
-        found.append((b"x-ratelimit-limit-requests", str(failure.limit).encode()))
-        found.append((b"x-ratelimit-remaining-requests", b"0"))
     if failure.code == "invalid_api_key":
         found.append((b"www-authenticate", b"Bearer"))
     return found

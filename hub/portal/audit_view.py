@@ -13,7 +13,12 @@ from hub.storage.records import Account
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
     "Requests": {"request.refused": "Request refused"},
-    "Keys": {"key.created": "API key created", "key.revoked": "API key revoked"},
+    "Keys": {
+        "key.created": "API key created",
+        "key.changed": "API key changed",
+        "key.rotated": "API key given another secret",
+        "key.revoked": "API key revoked",
+    },
     "Nodes": {
         "enrollment.approved": "Machine approved",
         "enrollment.denied": "Machine refused",
@@ -41,6 +46,7 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "The Hub": {
         "organisation.created": "Organisation created",
+        "organisation.limits_changed": "Organisation's limits changed",
         "organisation.erased": "Organisation erased",
         "region.added": "Region added",
         "hub.created": "Hub created",
@@ -61,7 +67,7 @@ _ACTORS = {
 _OF_THE_PERSON = frozenset({"address", "user"})
 _EMPTY = {"models": "all", "regions": "anywhere", "expires_at": "never", "region": "none", "model": "unknown"}
 """What it means that one of these says nothing; any other that says nothing is left out."""
-_TIMES = frozenset({"expires_at", "last_at"})
+_TIMES = frozenset({"expires_at", "last_at", "previous_expires_at"})
 _HASH_SHOWN = 16
 _MAX_SHOWN = 160  # characters of one detail
 

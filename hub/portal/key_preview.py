@@ -1,16 +1,15 @@
 """Says in words what a key allows, and how many nodes that is right now.
 
-Pure, and never of its own opinion: whether a node matches is `hub.explain`'s word, which asks the predicate
+Pure, and never of its own opinion: whether a node matches is asked of `hub.policy.permits`, the predicate
 that requests meet too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from hub.explain import explain
-from hub.policy import Fleet, Policy, RegionAuthority, RegionTree, TrustClass
+from hub.explain import waits_for_operator
+from hub.policy import Fleet, NodeFacts, Policy, RegionTree, TrustClass, permits
 from hub.portal.presenting import counted, trust_text
-from hub.storage.records import Node
 
 _WHOSE = {
     Fleet.OWN: "Runs only on machines of {organisation}",
@@ -31,11 +30,10 @@ def preview(
     policy: Policy | None,
     *,
     organisation: str,
-    nodes: Sequence[Node],
+    nodes: Sequence[NodeFacts],
     online: Collection[str],
     regions: RegionTree,
     region_names: Mapping[str, str],
-    authority: RegionAuthority,
 ) -> Preview:
     """Describe a policy.
 
@@ -46,13 +44,10 @@ def preview(
         online: ids of the nodes that are connected.
         regions: the tree.
         region_names: names by code.
-        authority: whose word makes a region count.
     """
     if policy is None:
         return Preview("Refuses every request: its rules cannot be read.", "Revoke it and create another.")
-    return Preview(
-        rule_words(policy, organisation, region_names), _matches(policy, nodes, online, regions, authority)
-    )
+    return Preview(rule_words(policy, organisation, region_names), _matches(policy, nodes, online, regions))
 
 
 def rule_words(policy: Policy, organisation: str, names: Mapping[str, str]) -> str:
@@ -71,20 +66,14 @@ def _either(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _matches(
-    policy: Policy,
-    nodes: Sequence[Node],
-    online: Collection[str],
-    regions: RegionTree,
-    authority: RegionAuthority,
-) -> str:
-    verdicts = explain(policy, [node.facts(authority) for node in nodes], regions)
-    matching = [each.facts for each in verdicts if each.permitted]
+def _matches(policy: Policy, nodes: Sequence[NodeFacts], online: Collection[str], regions: RegionTree) -> str:
+    matching = [each for each in nodes if permits(policy, each, regions)]
+    waiting = sum(waits_for_operator(policy, each, regions) for each in nodes)
     return " ".join(
         part
         for part in (
             _counts(len(nodes), len(matching), sum(each.node_id in online for each in matching)),
-            _waiting(sum(each.waits_for_operator for each in verdicts)),
+            _waiting(waiting),
             "" if policy.fleet is Fleet.OWN else "Other owners' machines may match too.",
         )
         if part

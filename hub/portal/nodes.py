@@ -11,11 +11,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from hub.errors import InvalidInput, NotFound
+from hub.portal.node_list import NodePage, read_page
 from hub.portal.node_models import model_rows
-from hub.portal.node_view import NodeView, node_view, node_views
+from hub.portal.node_view import NodeView, node_view
 from hub.portal.pages import PortalRoute, field_problem, hub_of, install_command, page, see_other
 from hub.portal.placement import PlacementForm, machine_view, read_placement, region_hint
-from hub.portal.presenting import SHARINGS, TRUSTS, counted, sharing_text, trust_text
+from hub.portal.presenting import SHARINGS, TRUSTS, sharing_text, trust_text
 from hub.portal.regions import RegionsView, read_regions
 from hub.portal.sessions import MayChange, Posted, SignedIn, Visitor
 from hub.storage.records import Node
@@ -38,15 +39,14 @@ class NodeRow:
 @router.get("/nodes")
 async def nodes(request: Request, visitor: SignedIn) -> Response:
     """List the nodes."""
-    rows = await _rows(request, visitor)
+    found, rows = await _rows(request, visitor)
     return page(
         "nodes.html",
         visitor=visitor,
         here="/nodes",
+        listed=found,
         rows=rows,
-        summary=summary(rows),
         may_change=visitor.may_change,
-        everyone=_wants_all(request, visitor),
         install_command=install_command(request),
     )
 
@@ -54,9 +54,9 @@ async def nodes(request: Request, visitor: SignedIn) -> Response:
 @router.get("/nodes/live")
 async def live(request: Request, visitor: SignedIn) -> Response:
     """Return the list's table alone, for pages that keep it fresh."""
-    rows = await _rows(request, visitor)
-    response = page("_node_rows.html", rows=rows, install_command=install_command(request))
-    response.headers["x-summary"] = quote(summary(rows))
+    found, rows = await _rows(request, visitor)
+    response = page("_node_rows.html", listed=found, rows=rows, install_command=install_command(request))
+    response.headers["x-summary"] = quote(found.summary)
     return response
 
 
@@ -117,12 +117,6 @@ async def revoke(request: Request, visitor: MayChange, _form: Posted, node_id: s
     return see_other(f"/nodes/{found.id}")
 
 
-def summary(rows: Sequence[NodeRow]) -> str:
-    """Say in one sentence how many are online; read out when it changes."""
-    online = sum(row.view.is_online for row in rows)
-    return f"{online} of {counted(len(rows), 'node')} online"
-
-
 def _wants_all(request: Request, visitor: Visitor) -> bool:
     return visitor.account.is_operator and request.query_params.get("of") == "all"
 
@@ -135,18 +129,11 @@ async def _visible_node(request: Request, visitor: Visitor, node_id: str) -> Nod
     return found
 
 
-async def _rows(request: Request, visitor: Visitor) -> list[NodeRow]:
-    hub, known = hub_of(request), await read_regions(request)
-    of = None if _wants_all(request, visitor) else visitor.organisation.id
-    views = node_views(
-        await hub.storage.nodes.list(of),
-        hub.registry.snapshot(),
-        hub.clock(),
-        quarantined=hub.clones.quarantined(hub.clock()),
-        expected=hub.registry.expected(),
-    )
-    names = await _organisation_names(request, [view.node for view in views])
-    return [_row(request, view, known, names, visitor) for view in views]
+async def _rows(request: Request, visitor: Visitor) -> tuple[NodePage, list[NodeRow]]:
+    known = await read_regions(request)
+    found = await read_page(request, None if _wants_all(request, visitor) else visitor.organisation.id)
+    names = await _organisation_names(request, [view.node for view in found.views])
+    return found, [_row(request, view, known, names, visitor) for view in found.views]
 
 
 def _row(
@@ -170,8 +157,7 @@ async def _organisation_names(request: Request, stored: Sequence[Node]) -> dict[
     wanted = {node.organisation_id for node in stored}
     for each in stored:
         wanted |= each.sharing.organisations if each.sharing else frozenset()
-    found = [await hub_of(request).storage.organisations.get(identifier) for identifier in sorted(wanted)]
-    return {organisation.id: organisation.name for organisation in found if organisation}
+    return await hub_of(request).storage.organisations.names(wanted)
 
 
 async def _node_page(
@@ -181,7 +167,7 @@ async def _node_page(
     now = hub.clock()
     cloned = found.id in hub.clones.quarantined(now)
     expected = found.id in hub.registry.expected()
-    session = hub.registry.snapshot().get(found.id)
+    session = hub.registry.shown([found.id]).get(found.id)
     view = node_view(found, session, now, quarantined=cloned, expected=expected)
     row = _row(request, view, known, await _organisation_names(request, [found]), visitor)
     return page(

@@ -3,16 +3,16 @@
 Owns the steps a new organisation goes through. Knows nothing of how any of them is done.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request, Response
 
-from hub.portal.node_view import NodeView, node_views
+from hub.portal.charts import day_start, sums
+from hub.portal.node_list import online_ids
 from hub.portal.pages import PortalRoute, base_url, hub_of, install_command, page
-from hub.portal.presenting import counted
+from hub.portal.presenting import DAY_S, counted, number_text
 from hub.portal.sessions import SignedIn
-from hub.portal.usage import day_start, sums
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
@@ -85,19 +85,18 @@ def _mark_next(steps: Sequence[Step]) -> list[Step]:
     return [replace(step, next=index == first_open) for index, step in enumerate(steps)]
 
 
-def headline(views: Collection[NodeView]) -> str:
+def headline(total: int, online: int) -> str:
     """Say in one sentence how the nodes are."""
-    online = sum(view.is_online for view in views)
-    if not views:
+    if not total:
         return "No machine has joined yet. The first step is below."
     if not online:
-        if len(views) == 1:
+        if total == 1:
             return "Your node is not online: requests are refused until it is."
-        return f"None of your {counted(len(views), 'node')} is online: requests are refused until one is."
-    if online == len(views):
+        return f"None of your {counted(total, 'node')} is online: requests are refused until one is."
+    if online == total:
         return "Your node is online." if online == 1 else f"All of your {counted(online, 'node')} are online."
     verb = "is" if online == 1 else "are"
-    return f"{online} of your {counted(len(views), 'node')} {verb} online."
+    return f"{number_text(online)} of your {counted(total, 'node')} {verb} online."
 
 
 @router.get("/")
@@ -105,32 +104,27 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
     """Show the overview."""
     hub, organisation = hub_of(request), visitor.organisation.id
     now = hub.clock()
-    views = node_views(
-        await hub.storage.nodes.list(organisation),
-        hub.registry.snapshot(),
-        now,
-        quarantined=hub.clones.quarantined(now),
-        expected=hub.registry.expected(),
-    )
+    nodes = await hub.storage.nodes.names(organisation)
+    online = online_ids(hub, nodes)
     keys = await hub.storage.keys.list(organisation)
-    today = await hub.storage.usage.totals(organisation, since=day_start(now), until=now + 1)
-    online = sum(view.is_online for view in views)
+    midnight = day_start(now)
+    today = sums(await hub.storage.usage.sums(organisation, since=midnight, until=midnight + DAY_S))
     progress = Progress(
-        has_node=bool(views),
-        is_online=online > 0,
+        has_node=bool(nodes),
+        is_online=bool(online),
         has_key=any(key.is_active(now) for key in keys),
-        has_used=any(key.last_used_at is not None for key in keys),
+        has_used=bool(today.requests) or await hub.storage.usage.has_any(organisation),
     )
     way = steps(progress, install_command(request))
     return page(
         "overview.html",
         visitor=visitor,
         here="/",
-        headline=headline(views),
-        online=online,
-        total=len(views),
-        ready=sorted({model for view in views for model in view.ready}),
-        today=sums(today),
+        headline=headline(len(nodes), len(online)),
+        online=len(online),
+        total=len(nodes),
+        ready=sorted(hub.registry.ready_models(online)),
+        today=today,
         steps=way,
         finished=all(step.done for step in way),
         base_url=base_url(request),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass
+from hub.quotas import Allowance
 from hub.storage.records import Region
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
@@ -130,6 +131,17 @@ def moment_text(seconds: float) -> str:
 def moment_iso(seconds: float) -> str:
     """Return a moment as `<time datetime>` wants it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def limit_words(limits: Allowance) -> tuple[str, ...]:
+    """Say what a key may use, a line for each limit."""
+    told = (
+        (limits.requests_per_minute, "requests a minute"),
+        (limits.tokens_per_minute, "tokens a minute"),
+        (limits.concurrent_requests, "at once"),
+        (limits.monthly_tokens, "tokens a month"),
+    )
+    return tuple(f"{number_text(count)} {what}" for count, what in told if count is not None)
 
 
 def fleet_text(fleet: str) -> str:

@@ -1,109 +1,160 @@
-"""`/usage`: what was answered, by day, model and key.
+"""`/usage`: what was used, over time and by key, model, region or node; `/usage.csv`: the same to take away.
 
-Owns how sums are shown. Knows nothing of how they are recorded.
+Owns which question a page's address asks. How sums are drawn is `hub.portal.charts`'s, how they are recorded
+`hub.metering`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
+from hub.portal.charts import (
+    SPANS,
+    BudgetView,
+    Span,
+    bars,
+    budget_view,
+    next_month_text,
+    shares,
+    sums,
+)
 from hub.portal.pages import PortalRoute, hub_of, page
-from hub.portal.presenting import DAY_S
-from hub.portal.sessions import SignedIn
-from hub.storage.records import UsageTotal
+from hub.portal.sessions import SignedIn, Visitor
+from hub.storage.records import ApiKey, UsageSum
+from hub.storage.rollups import By
+from hub.usage_report import Report, columns, csv_text, rows
 
-DAYS = 30
-MINIMUM_BAR = 1.5  # per cent of the height: a day with nothing is still seen as a day
+BREAKDOWNS = {By.KEY: "Key", By.MODEL: "Model", By.REGION: "Region", By.NODE: "Node"}
+MOST_GROUPS = 50
+"""Groups that a page shows; the download has all of them."""
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """Sums over any number of totals."""
+class Question:
+    """What an address asks for; anything it does not say, or says wrongly, is as at first sight."""
 
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
+    span: Span
+    by: By
+    key: ApiKey | None
+    starts: list[int]
 
+    @property
+    def since(self) -> int:
+        """UTC seconds since the epoch at which it begins."""
+        return self.starts[0]
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One day of the chart; the height in per cent of the highest."""
+    @property
+    def until(self) -> int:
+        """UTC seconds since the epoch at which it ends: with the present step."""
+        return self.starts[-1] + self.span.step.width_s
 
-    day: str
-    tokens: int
-    height: float
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One row of the table."""
-
-    total: UsageTotal
-    key: str
-
-
-def sums(totals: Iterable[UsageTotal]) -> Sums:
-    """Add totals up."""
-    together = Sums()
-    for total in totals:
-        together = Sums(
-            together.requests + total.requests,
-            together.prompt_tokens + total.prompt_tokens,
-            together.cached_tokens + total.cached_tokens,
-            together.completion_tokens + total.completion_tokens,
-        )
-    return together
-
-
-def bars(totals: Sequence[UsageTotal], days: Sequence[str]) -> list[Bar]:
-    """Draw tokens by day, days without any included."""
-    tokens = dict.fromkeys(days, 0)
-    for total in totals:
-        if total.day in tokens:
-            tokens[total.day] += total.prompt_tokens + total.completion_tokens
-    highest = max(tokens.values(), default=0) or 1
-    return [Bar(day, count, max(100 * count / highest, MINIMUM_BAR)) for day, count in tokens.items()]
-
-
-def day_names(now: float, count: int) -> list[str]:
-    """Return the last days in UTC, oldest first, today included."""
-    return [day_name(now - back * DAY_S) for back in reversed(range(count))]
-
-
-def day_name(moment: float) -> str:
-    """Return the UTC day of a moment, `YYYY-MM-DD`."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
-
-
-def day_start(moment: float) -> float:
-    """Return when the UTC day of a moment began."""
-    return moment - moment % DAY_S
+    def address(self, path: str = "/usage", **changes: str) -> str:
+        """The address that asks this, with something changed."""
+        said = {"span": self.span.name, "by": self.by.value} | ({"key": self.key.id} if self.key else {})
+        return f"{path}?" + "&".join(f"{name}={value}" for name, value in (said | changes).items() if value)
 
 
 @router.get("/usage")
 async def usage(request: Request, visitor: SignedIn) -> Response:
-    """Show the last days."""
-    hub = hub_of(request)
-    now = hub.clock()
-    since = day_start(now) - (DAYS - 1) * DAY_S
-    organisation = visitor.organisation.id
-    totals = await hub.storage.usage.totals(organisation, since=since, until=now + 1)
-    names = {key.id: key.name for key in await hub.storage.keys.list(organisation)}
+    """Show usage over time, and who or what it goes to."""
+    hub, organisation = hub_of(request), visitor.organisation.id
+    keys = await hub.storage.keys.list(organisation)
+    asked = _question(request, keys)
+    over_time = await _sums(request, visitor, asked, over_time=True)
+    names = await _names(request, visitor, asked, keys)
+    groups = shares(await _sums(request, visitor, asked, over_time=False), names)
+    drawn = bars(over_time, asked.starts, asked.span.step)
     return page(
         "usage.html",
         visitor=visitor,
         here="/usage",
-        days=DAYS,
-        rows=_rows(totals, names),
-        total=sums(totals),
-        bars=bars(totals, day_names(now, DAYS)),
+        asked=asked,
+        spans=SPANS,
+        breakdowns=[(by, words) for by, words in BREAKDOWNS.items() if by is not By.NODE or not asked.key],
+        group_words=BREAKDOWNS[asked.by],
+        keys=keys,
+        total=sums(over_time),
+        unanswered=sum(each.requests for each in over_time if each.group[0] != "ok"),
+        bars=drawn,
+        most=max(bar.sums.tokens for bar in drawn),
+        groups=groups[:MOST_GROUPS],
+        left_out=len(groups[MOST_GROUPS:]),
+        budgets=_budgets(request, visitor, keys),
+        next_month=next_month_text(hub.clock()),
     )
 
 
-def _rows(totals: Iterable[UsageTotal], names: Mapping[str, str]) -> list[UsageRow]:
-    return [UsageRow(total, names.get(total.key_id, total.key_id)) for total in totals]
+@router.get("/usage.csv")
+async def download(request: Request, visitor: SignedIn) -> Response:
+    """Return what the page shows, with every group in every step of time."""
+    keys = await hub_of(request).storage.keys.list(visitor.organisation.id)
+    asked = _question(request, keys)
+    names = await _names(request, visitor, asked, keys)
+    report = Report(asked.since, asked.until, asked.span.step, (asked.by,))
+    found = await hub_of(request).storage.usage.sums(
+        visitor.organisation.id,
+        since=report.since,
+        until=report.until,
+        step=report.step,
+        by=report.by,
+        key_id=asked.key.id if asked.key else None,
+    )
+    return Response(
+        csv_text(columns(report), rows(report, found, names)),
+        media_type="text/csv",
+        headers={"content-disposition": 'attachment; filename="porten-usage.csv"'},
+    )
+
+
+def _question(request: Request, keys: list[ApiKey]) -> Question:
+    said = request.query_params
+    span = next((span for span in SPANS if span.name == said.get("span")), SPANS[2])
+    key = next((key for key in keys if key.id == said.get("key")), None)
+    by = next((by for by in BREAKDOWNS if by == said.get("by")), By.MODEL if key else By.KEY)
+    by = By.MODEL if key and by is By.NODE else by  # sums by node do not know keys
+    return Question(span, by, key, span.starts(hub_of(request).clock()))
+
+
+async def _sums(request: Request, visitor: Visitor, asked: Question, *, over_time: bool) -> list[UsageSum]:
+    return await hub_of(request).storage.usage.sums(
+        visitor.organisation.id,
+        since=asked.since,
+        until=asked.until,
+        step=asked.span.step if over_time else None,
+        by=(By.OUTCOME,) if over_time else (asked.by,),
+        key_id=asked.key.id if asked.key else None,
+    )
+
+
+async def _names(
+    request: Request, visitor: Visitor, asked: Question, keys: list[ApiKey]
+) -> Mapping[str, str]:
+    """What ids stand for. Of nodes only one's own have names: what others call theirs is not told."""
+    storage = hub_of(request).storage
+    if asked.by is By.KEY:
+        return {key.id: key.name for key in keys}
+    if asked.by is By.NODE:
+        return await storage.nodes.names(visitor.organisation.id, include_revoked=True)
+    if asked.by is By.REGION:
+        return {region.code: region.name for region in await storage.regions.list()}
+    return {}
+
+
+def _budgets(request: Request, visitor: Visitor, keys: list[ApiKey]) -> list[BudgetView]:
+    hub = hub_of(request)
+    now, tokens = hub.clock(), hub.budgets.tokens
+    organisation = visitor.organisation
+    ceiling = organisation.limits.monthly_tokens
+    whole = (
+        []
+        if ceiling is None
+        else [budget_view(f"All keys of {organisation.name}", tokens.used(organisation.id, now), ceiling)]
+    )
+    return whole + [
+        budget_view(key.name, tokens.used(key.id, now), key.limits.monthly_tokens)
+        for key in keys
+        if key.limits.monthly_tokens is not None and key.is_active(now)
+    ]

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from hub.portal import (
     approve,
     audit,
+    key_edit,
     key_explain,
     keys,
     node_models,
@@ -30,6 +31,7 @@ for group in (
     node_models,
     keys,
     key_explain,
+    key_edit,
     usage,
     audit,
     static_files,

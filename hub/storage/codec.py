@@ -7,12 +7,14 @@ know connections or transactions.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, Table
+from sqlalchemy import Row, RowMapping, Table
 
-from hub.policy import Sharing, TrustClass
+from hub.policy import NodeFacts, RegionAuthority, Sharing, TrustClass
+from hub.quotas import UNLIMITED, Allowance
 from hub.storage.records import (
     Account,
     ApiKey,
@@ -57,6 +59,37 @@ def read_map(text: str) -> Mapping[str, Any]:
         return {}
 
 
+LIMITS = tuple(Allowance.__dataclass_fields__)
+"""The columns of a limited thing, in the tables of keys and organisations alike."""
+CEILING = "ceiling_"
+"""Begins the names under which an organisation's limits are selected beside a key."""
+
+
+def allowance(row: RowMapping, prefix: str = "") -> Allowance:
+    """Read limits; what is no limit that anybody could have set is one that lets nothing through."""
+    return Allowance(**{name: _limit(row[prefix + name]) for name in LIMITS})
+
+
+def allowance_values(limits: Allowance) -> dict[str, int | None]:
+    """Limits as columns."""
+    return {name: getattr(limits, name) for name in LIMITS}
+
+
+def allowance_told(limits: Allowance) -> dict[str, int]:
+    """Those limits that there are, as the audit log has them."""
+    return {name: value for name, value in allowance_values(limits).items() if value is not None}
+
+
+def _limit(value: object) -> int | None:
+    if value is None:
+        return None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _others(row: RowMapping) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in LIMITS and not name.startswith(CEILING)}
+
+
 def values_of(record: object, table: Table) -> dict[str, Any]:
     """The fields of a record that a table has columns for; those stored as text are the caller's to write."""
     names = [column.name for column in table.columns]
@@ -65,7 +98,7 @@ def values_of(record: object, table: Table) -> dict[str, Any]:
 
 def organisation(row: RowMapping) -> Organisation:
     """Read an organisation."""
-    return Organisation(**row)
+    return Organisation(**_others(row), limits=allowance(row))
 
 
 def account(row: RowMapping) -> Account:
@@ -84,7 +117,9 @@ def api_key(row: RowMapping) -> ApiKey:
     regions, models = read_set(row["regions"]), row["models"]
     return ApiKey(
         **{
-            **row,
+            **_others(row),
+            "limits": allowance(row),
+            "ceiling": allowance(row, CEILING) if f"{CEILING}monthly_tokens" in row else UNLIMITED,
             "regions": frozenset({UNREADABLE_REGION}) if regions is None else regions,
             "models": None if models is None else read_set(models) or frozenset(),
         }
@@ -99,12 +134,24 @@ def region(row: RowMapping) -> Region:
 def node(row: RowMapping) -> Node:
     """Read a node; a damaged trust class or sharing rule is ``None``, which no policy accepts."""
     values = dict(row)
-    shared_with = read_set(values.pop("shared_with"))
-    values["sharing"] = _sharing(values["sharing"], shared_with)
+    values["sharing"] = _sharing(values["sharing"], values.pop("shared_with"))
     values["trust"] = _trust(values["trust"])
     values["machine"] = read_map(values["machine"])
     values["region_confirmed"] = bool(values["region_confirmed"])
     return Node(**values)
+
+
+def node_facts(row: Row[Any], authority: RegionAuthority) -> NodeFacts:
+    """Read of a node what the policy judges; see `node`."""
+    node_id, owner_id, region, confirmed, trust, sharing, shared_with = tuple(row)
+    return NodeFacts(
+        node_id=node_id,
+        owner_id=owner_id,
+        region=region,
+        region_confirmed=bool(confirmed) or authority is RegionAuthority.OWNER,
+        trust=_trust(trust),
+        sharing=_sharing(sharing, shared_with),
+    )
 
 
 def device_enrollment(row: RowMapping) -> DeviceEnrollment:
@@ -123,10 +170,12 @@ def join_token(row: RowMapping) -> JoinToken:
 
 def usage_record(row: RowMapping) -> UsageRecord:
     """Read a usage record."""
-    return UsageRecord(**{name: value for name, value in row.items() if name != "day"})
+    return UsageRecord(**row)
 
 
-def _sharing(kind: str, shared_with: frozenset[str] | None) -> Sharing | None:
+@lru_cache(maxsize=1024)
+def _sharing(kind: str, organisations: str) -> Sharing | None:
+    shared_with = read_set(organisations)
     if shared_with is None:
         return None
     try:
@@ -135,6 +184,7 @@ def _sharing(kind: str, shared_with: frozenset[str] | None) -> Sharing | None:
         return None
 
 
+@lru_cache(maxsize=64)
 def _trust(text: str) -> TrustClass | None:
     try:
         return TrustClass.parse(text)

@@ -5,16 +5,22 @@ Owns their queries. Secrets come in as hashes only; this module could not print 
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select, update
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, insert, or_, select, update
 
 from hub.errors import NotFound
 from hub.identifiers import new_id
 from hub.policy import Fleet, TrustClass
+from hub.quotas import UNLIMITED, Allowance
 from hub.receipts import policy_hash
 from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.records import ApiKey, JoinToken
-from hub.storage.tables import api_keys, join_tokens
+from hub.storage.tables import api_keys, join_tokens, organisations
+
+_CEILING = [organisations.c[name].label(f"{codec.CEILING}{name}") for name in codec.LIMITS]
 
 
 class ApiKeys:
@@ -36,6 +42,7 @@ class ApiKeys:
         minimum_trust: TrustClass = TrustClass.COMMUNITY,
         models: frozenset[str] | None = None,
         expires_at: float | None = None,
+        limits: Allowance = UNLIMITED,
     ) -> ApiKey:
         """Store a key that was minted; :func:`hub.keys.issue_key` mints, checks and calls this."""
         key = ApiKey(
@@ -50,23 +57,12 @@ class ApiKeys:
             models=models,
             created_at=now,
             expires_at=expires_at,
+            limits=limits,
         )
-        values = codec.values_of(key, api_keys)
-        values["regions"] = codec.write_set(regions)
-        values["models"] = None if models is None else codec.write_set(models)
+        values = codec.values_of(key, api_keys) | _rules(regions, models, limits)
         async with self._database.change() as connection:
             await connection.execute(insert(api_keys).values(values))
-            rules = {"fleet": fleet.value, "regions": sorted(regions), "minimum_trust": minimum_trust.label}
-            await self._database.tell(
-                connection,
-                "key.created",
-                key.id,
-                of=organisation_id,
-                **rules,
-                models=None if models is None else sorted(models),
-                policy_hash=policy_hash(key.policy, models),
-                expires_at=expires_at,
-            )
+            await self._database.tell(connection, "key.created", key.id, of=organisation_id, **_told(key))
         return key
 
     async def get(self, key_id: str) -> ApiKey | None:
@@ -77,10 +73,14 @@ class ApiKeys:
         return codec.api_key(row) if row is not None else None
 
     async def by_hash(self, key_hash: str) -> ApiKey | None:
-        """The key whose secret has this hash, whatever its state."""
+        """The key that a secret of this hash opens or opened, whatever its state, with its ceiling."""
+        query = (
+            select(api_keys, *_CEILING)
+            .join(organisations, organisations.c.id == api_keys.c.organisation_id)
+            .where(or_(api_keys.c.hash == key_hash, api_keys.c.previous_hash == key_hash))
+        )
         async with self._database.read() as connection:
-            rows = await connection.execute(select(api_keys).where(api_keys.c.hash == key_hash))
-            row = rows.mappings().one_or_none()
+            row = (await connection.execute(query)).mappings().one_or_none()
         return codec.api_key(row) if row is not None else None
 
     async def list(self, organisation_id: str | None = None) -> list[ApiKey]:
@@ -91,6 +91,70 @@ class ApiKeys:
         async with self._database.read() as connection:
             rows = await connection.execute(query)
             return [codec.api_key(row) for row in rows.mappings()]
+
+    async def replace_rules(
+        self,
+        key_id: str,
+        *,
+        name: str,
+        fleet: Fleet,
+        regions: frozenset[str],
+        minimum_trust: TrustClass,
+        models: frozenset[str] | None,
+        expires_at: float | None,
+        limits: Allowance,
+    ) -> ApiKey | None:
+        """Replace what a key allows; :func:`hub.keys.change_key` checks and calls this.
+
+        Returns:
+            The key as it is now; ``None`` where there is none or it was revoked.
+        """
+        values = {
+            "name": name,
+            "fleet": fleet.value,
+            "minimum_trust": minimum_trust.label,
+            "expires_at": expires_at,
+            **_rules(regions, models, limits),
+        }
+        return await self._change(key_id, values, "key.changed", _told)
+
+    async def replace_secret(
+        self, key_id: str, *, prefix: str, key_hash: str, previous_expires_at: float
+    ) -> ApiKey | None:
+        """Give a key another secret; the one it has works until the overlap ends, the one before no more.
+
+        Returns:
+            The key as it is now; ``None`` where there is none or it was revoked.
+        """
+        values = {
+            "prefix": prefix,
+            "hash": key_hash,
+            "previous_prefix": api_keys.c.prefix,
+            "previous_hash": api_keys.c.hash,
+            "previous_expires_at": previous_expires_at,
+            "previous_used_at": api_keys.c.last_used_at,
+        }
+        return await self._change(key_id, values, "key.rotated", _told_of_rotation)
+
+    async def _change(
+        self, key_id: str, values: Mapping[str, Any], action: str, told: Callable[[ApiKey], dict[str, Any]]
+    ) -> ApiKey | None:
+        alive = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
+        statement = update(api_keys).where(alive).values(values).returning(*api_keys.c)
+        async with self._database.change() as connection:
+            row = (await connection.execute(statement)).mappings().one_or_none()
+            if row is None:
+                return None
+            key = codec.api_key(row)
+            await self._database.tell(connection, action, key_id, of=key.organisation_id, **told(key))
+        return key
+
+    async def mark_used(self, used_at: Mapping[str, float]) -> None:
+        """Note when keys were last used, by the hashes of the secrets that opened them."""
+        seen = [{"secret": secret, "at": at} for secret, at in used_at.items()]
+        async with self._database.note() as connection:
+            await connection.execute(_MARK_USED, seen)
+            await connection.execute(_MARK_PREVIOUS_USED, seen)
 
     async def revoke(self, key_id: str, *, now: float) -> None:
         """End a key. Revoking twice keeps the first time.
@@ -106,6 +170,54 @@ class ApiKeys:
             ended = await connection.execute(update(api_keys).where(alive).values(revoked_at=now))
             if ended.rowcount:
                 await self._database.tell(connection, "key.revoked", key_id, of=of)
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    """A key's rules as the audit log has them; of its limits those that there are."""
+    return {
+        "fleet": key.fleet,
+        "regions": sorted(key.regions),
+        "minimum_trust": key.minimum_trust,
+        "models": None if key.models is None else sorted(key.models),
+        "policy_hash": policy_hash(key.policy, key.models),
+        "expires_at": key.expires_at,
+        **codec.allowance_told(key.limits),
+    }
+
+
+def _told_of_rotation(key: ApiKey) -> dict[str, Any]:
+    return {"previous_expires_at": key.previous_expires_at}
+
+
+_AT: BindParameter[float] = bindparam("at")
+_SECRET: BindParameter[str] = bindparam("secret")
+
+
+def _later(column: Column[Any]) -> ColumnElement[bool]:
+    return or_(column.is_(None), column < _AT)
+
+
+_MARK_USED = (
+    update(api_keys)
+    .where(or_(api_keys.c.hash == _SECRET, api_keys.c.previous_hash == _SECRET))
+    .where(_later(api_keys.c.last_used_at))
+    .values(last_used_at=_AT)
+)
+_MARK_PREVIOUS_USED = (
+    update(api_keys)
+    .where(api_keys.c.previous_hash == _SECRET, _later(api_keys.c.previous_used_at))
+    .values(previous_used_at=_AT)
+)
+
+
+def _rules(
+    regions: frozenset[str], models: frozenset[str] | None, limits: Allowance
+) -> dict[str, str | int | None]:
+    return {
+        "regions": codec.write_set(regions),
+        "models": None if models is None else codec.write_set(models),
+        **codec.allowance_values(limits),
+    }
 
 
 class JoinTokens:

@@ -5,12 +5,15 @@ Owns the queries about people. Must not know passwords in the clear, cookies or 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, NotFound
 from hub.identifiers import new_id
+from hub.quotas import Allowance
 from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.records import Account, Organisation, PortalSession, Role
@@ -57,6 +60,35 @@ class Organisations:
             rows = await connection.execute(select(organisations).where(organisations.c.name == name))
             row = rows.mappings().one_or_none()
         return codec.organisation(row) if row is not None else None
+
+    async def names(self, organisation_ids: Collection[str]) -> dict[str, str]:
+        """What these organisations are called, by their ids."""
+        query = select(organisations.c.id, organisations.c.name).where(
+            organisations.c.id.in_(organisation_ids)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return dict(tuple(row) for row in rows)
+
+    async def set_limits(self, organisation_id: str, limits: Allowance) -> None:
+        """Set the ceiling over all keys of an organisation.
+
+        Raises:
+            NotFound: there is no such organisation.
+        """
+        statement = (
+            update(organisations)
+            .where(organisations.c.id == organisation_id)
+            .values(codec.allowance_values(limits))
+            .returning(organisations.c.id)
+        )
+        async with self._database.change() as connection:
+            if await connection.scalar(statement) is None:
+                raise NotFound("organisation", organisation_id)
+            told = codec.allowance_told(limits)
+            await self._database.tell(
+                connection, "organisation.limits_changed", organisation_id, of=organisation_id, **told
+            )
 
     async def list(self) -> list[Organisation]:
         """Every organisation, by name."""

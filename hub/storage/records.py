@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from hub.policy import NodeFacts, Policy, RegionAuthority, Sharing, TrustClass, read_policy
+from hub.quotas import UNLIMITED, Allowance
 
 
 class Role(StrEnum):
@@ -36,11 +37,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """Who owns nodes and keys."""
+    """Who owns nodes and keys. ``limits`` is an operator's ceiling over all of its keys together."""
 
     id: str
     name: str
     created_at: float
+    limits: Allowance = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class ApiKey:
     """An API key as stored: its secret is known to nobody but its holder.
 
     ``fleet``, ``regions`` and ``minimum_trust`` are stored text, for showing; only :attr:`policy` decides.
-    ``models`` is ``None`` where every model is allowed.
+    ``models`` is ``None`` where every model is allowed. ``ceiling`` are its organisation's limits, filled in
+    where a request is to be judged. After a rotation the secret before, ``previous_…``, works for a while
+    yet.
     """
 
     id: str
@@ -81,6 +85,12 @@ class ApiKey:
     expires_at: float | None = None
     revoked_at: float | None = None
     last_used_at: float | None = None
+    limits: Allowance = UNLIMITED
+    ceiling: Allowance = UNLIMITED
+    previous_prefix: str | None = None
+    previous_hash: str | None = field(default=None, repr=False)
+    previous_expires_at: float | None = None
+    previous_used_at: float | None = None
 
     @property
     def policy(self) -> Policy | None:
@@ -90,6 +100,16 @@ class ApiKey:
     def is_active(self, now: float) -> bool:
         """Neither revoked nor expired at ``now``."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def admits(self, secret_hash: str, now: float) -> bool:
+        """Whether a secret opens the key at ``now``: its own, or the one before it until the overlap ends."""
+        if not self.is_active(now):
+            return False
+        return secret_hash == self.hash or (secret_hash == self.previous_hash and self.has_overlap(now))
+
+    def has_overlap(self, now: float) -> bool:
+        """Whether the secret before the last rotation still works."""
+        return self.previous_expires_at is not None and now < self.previous_expires_at
 
     def allows_model(self, model: str) -> bool:
         """Whether the key's own list has the model."""
@@ -218,6 +238,9 @@ class UsageRecord:
         ttft_ms: milliseconds from the request to the first byte of its answer; ``None`` where there was none.
         duration_ms: milliseconds from the request to the last byte.
         outcome: ``ok`` or the error code the client saw, or ``cancelled``.
+        completion_tokens: as the engine counted them. Where it could not say, because the answer was ended
+            before its end, the events of the stream that had come by then; prompt and cached tokens are then
+            0.
     """
 
     request_id: str
@@ -236,13 +259,22 @@ class UsageRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class UsageTotal:
-    """Usage of one day (``YYYY-MM-DD``, UTC), model and key."""
+class UsageSum:
+    """Usage of one group in one span of time.
 
-    day: str
-    model: str
-    key_id: str
+    Attributes:
+        start: UTC seconds since the epoch at which the span begins; ``None`` where all time is one.
+        group: the values that it was grouped by, in the order asked for; a node without a region has ``""``.
+    """
+
+    start: int | None
+    group: tuple[str, ...]
     requests: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens

@@ -35,6 +35,17 @@ metadata = MetaData(
 _ID = String(40)
 _HASH = String(64)  # SHA-256 in hex
 
+
+def _limits() -> list[Column[int]]:
+    """What a key or an organisation may use; NULL is no limit."""
+    return [
+        Column("requests_per_minute", Integer, nullable=True),
+        Column("tokens_per_minute", BigInteger, nullable=True),
+        Column("concurrent_requests", Integer, nullable=True),
+        Column("monthly_tokens", BigInteger, nullable=True),
+    ]
+
+
 settings = Table(
     "settings",
     metadata,
@@ -48,6 +59,7 @@ organisations = Table(
     Column("id", _ID, primary_key=True),
     Column("name", String(100), nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
+    *_limits(),
 )
 
 accounts = Table(
@@ -87,6 +99,12 @@ api_keys = Table(
     Column("expires_at", Double, nullable=True),
     Column("revoked_at", Double, nullable=True),
     Column("last_used_at", Double, nullable=True),
+    *_limits(),
+    Column("previous_prefix", String(16), nullable=True),
+    Column("previous_hash", _HASH, nullable=True),
+    Column("previous_expires_at", Double, nullable=True),
+    Column("previous_used_at", Double, nullable=True),
+    Index("ix_api_keys_previous_hash", "previous_hash", unique=True),
 )
 
 regions = Table(
@@ -169,9 +187,6 @@ usage_records = Table(
     Column("duration_ms", Double, nullable=False),
     Column("outcome", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
-    Column(
-        "day", Integer, nullable=False
-    ),  # days since the epoch, UTC: groups the same way in every database
     Index("ix_usage_records_organisation_id_created_at", "organisation_id", "created_at"),
 )
 
@@ -222,3 +237,44 @@ pseudonyms = Table(
     Column("used_at", Double, nullable=False),
     UniqueConstraint("kind", "value"),
 )
+
+
+def _rollup(name: str, *groups: Column[str]) -> Table:
+    """Sums of usage records by organisation, span of time and group; what a record's NULL stands for is ''.
+
+    Written in the transaction of the records, read by pages. The key begins with what each query asks for,
+    and SQLite keeps the rows in its order.
+    """
+    return Table(
+        name,
+        metadata,
+        Column("organisation_id", _ID, primary_key=True),
+        Column("start", BigInteger, primary_key=True, autoincrement=False),
+        *groups,
+        Column("requests", BigInteger, nullable=False),
+        Column("prompt_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("completion_tokens", BigInteger, nullable=False),
+        Index(f"ix_{name}_start", "start"),
+        sqlite_with_rowid=False,
+    )
+
+
+def _by_key() -> list[Column[str]]:
+    return [
+        Column("key_id", _ID, primary_key=True),
+        Column("model", String(200), primary_key=True),
+        Column("region", String(32), primary_key=True),
+        Column("outcome", String(64), primary_key=True),
+    ]
+
+
+def _by_node() -> list[Column[str]]:
+    return [Column("node_id", _ID, primary_key=True), Column("region", String(32), primary_key=True)]
+
+
+usage_hours = _rollup("usage_hours", *_by_key())
+usage_days = _rollup("usage_days", *_by_key())
+# Nodes have tables of their own: thousands of them beside everything else would leave nothing summed.
+usage_node_hours = _rollup("usage_node_hours", *_by_node())
+usage_node_days = _rollup("usage_node_days", *_by_node())

@@ -1,26 +1,25 @@
-"""Usage records: one row for each answered request, and their sums.
+"""Usage records: one row for each request that reached a node, and their sums.
 
-Owns their queries. A record is written any number of times and counted once. Must not know the spool.
+Owns their queries. A record is written any number of times and counted once, in its row and in the sums of
+`hub.storage.rollups`. Must not know the spool.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.storage import codec
+from hub.storage import codec, rollups
 from hub.storage.engine import Database
-from hub.storage.records import UsageRecord, UsageTotal
-from hub.storage.tables import api_keys, usage_records
-
-_DAY_S = 86_400
+from hub.storage.records import UsageRecord, UsageSum
+from hub.storage.rollups import By, Step
+from hub.storage.tables import usage_days, usage_records
 
 
 class Usage:
@@ -30,14 +29,12 @@ class Usage:
         self._database = database
 
     async def add(self, records: Sequence[UsageRecord]) -> None:
-        """Store records, each once by its request id however often it is given; note when keys were used."""
+        """Store records, each once by its request id however often it is given; count those that are new."""
         if not records:
             return
-        insert = postgresql_insert if self._database.engine.dialect.name == "postgresql" else sqlite_insert
-        statement = insert(usage_records).on_conflict_do_nothing(index_elements=["request_id"])
         async with self._database.note() as connection:
-            await connection.execute(statement, [_values(record) for record in records])
-            await _note_key_use(connection, records)
+            new = await _insert(connection, records)
+            await rollups.add(connection, new)
 
     async def get(self, request_id: str) -> UsageRecord | None:
         """The record of one request."""
@@ -46,35 +43,65 @@ class Usage:
             row = (await connection.execute(query)).mappings().one_or_none()
         return codec.usage_record(row) if row is not None else None
 
-    async def totals(self, organisation_id: str, *, since: float, until: float) -> list[UsageTotal]:
-        """Sums for an organisation by day, model and key, newest day first.
+    async def sums(
+        self,
+        organisation_id: str,
+        *,
+        since: float,
+        until: float,
+        step: Step | None = None,
+        by: Sequence[By] = (),
+        key_id: str | None = None,
+    ) -> list[UsageSum]:
+        """Sums for an organisation, by time and then by group.
 
         Args:
             organisation_id: whose keys.
-            since: UTC seconds since the epoch, included.
+            since: UTC seconds since the epoch, included; whole steps are counted.
             until: UTC seconds since the epoch, not included.
+            step: one sum for each span; ``None`` for one over all of the time.
+            by: one sum for each combination of these.
+            key_id: only of this key.
+
+        Raises:
+            InvalidInput: nodes are told apart together with what only keys have.
         """
-        columns = usage_records.c
-        groups = (columns.day, columns.model, columns.key_id)
-        query = (
-            select(
-                *groups,
-                func.count().label("requests"),
-                func.sum(columns.prompt_tokens).label("prompt_tokens"),
-                func.sum(columns.cached_tokens).label("cached_tokens"),
-                func.sum(columns.completion_tokens).label("completion_tokens"),
-            )
-            .where(
-                columns.organisation_id == organisation_id,
-                columns.created_at >= since,
-                columns.created_at < until,
-            )
-            .group_by(*groups)
-            .order_by(columns.day.desc(), columns.model, columns.key_id)
-        )
+        query = rollups.query(organisation_id, since=since, until=until, step=step, by=by, key_id=key_id)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [UsageTotal(**{**row, "day": _day_name(row["day"])}) for row in rows]
+            rows = (await connection.execute(query)).all()
+        first = 0 if step is None else 1
+        return [
+            UsageSum(row[0] if first else None, tuple(row[first:-4]), *map(int, row[-4:]))
+            for row in rows
+            if row[-4]  # of no rows at all, the one sum is NULL
+        ]
+
+    async def has_any(self, organisation_id: str) -> bool:
+        """Whether a request of this organisation ever reached a node."""
+        query = select(usage_days.c.start).where(usage_days.c.organisation_id == organisation_id).limit(1)
+        async with self._database.read() as connection:
+            return await connection.scalar(query) is not None
+
+    async def tokens_by_holder(self, *, since: float, until: float) -> Mapping[str, int]:
+        """Prompt and completion tokens of every key and organisation, by their ids.
+
+        Args:
+            since: UTC seconds since the epoch at which a UTC day begins, included.
+            until: the same, not included.
+        """
+        columns = usage_days.c
+        tokens = func.sum(columns.prompt_tokens + columns.completion_tokens)
+        query = (
+            select(columns.organisation_id, columns.key_id, tokens)
+            .where(columns.start >= since, columns.start < until)
+            .group_by(columns.organisation_id, columns.key_id)
+        )
+        found: Counter[str] = Counter()
+        async with self._database.read() as connection:
+            for organisation_id, key_id, count in await connection.execute(query):
+                found[organisation_id] += int(count)
+                found[key_id] += int(count)
+        return found
 
     async def list(self, organisation_id: str | None = None, *, limit: int = 100) -> list[UsageRecord]:
         """The latest records of one organisation, or of all, newest first."""
@@ -85,21 +112,14 @@ class Usage:
             return [codec.usage_record(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _values(record: UsageRecord) -> Mapping[str, Any]:
-    return asdict(record) | {"day": int(record.created_at // _DAY_S)}
-
-
-def _day_name(day: int) -> str:
-    return datetime.fromtimestamp(day * _DAY_S, tz=UTC).date().isoformat()
-
-
-async def _note_key_use(connection: AsyncConnection, records: Sequence[UsageRecord]) -> None:
-    latest: dict[str, float] = {}
-    for record in records:
-        latest[record.key_id] = max(record.created_at, latest.get(record.key_id, 0.0))
-    last_used = api_keys.c.last_used_at
-    for key_id, used_at in latest.items():
-        earlier = or_(last_used.is_(None), last_used < used_at)
-        await connection.execute(
-            update(api_keys).where(api_keys.c.id == key_id, earlier).values(last_used_at=used_at)
-        )
+async def _insert(connection: AsyncConnection, records: Sequence[UsageRecord]) -> list[UsageRecord]:
+    """Insert what is not there yet; returns that. RETURNING gives just the rows that went in."""
+    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = (
+        insert(usage_records)
+        .on_conflict_do_nothing(index_elements=["request_id"])
+        .returning(usage_records.c.request_id)
+    )
+    by_id = {record.request_id: record for record in records}
+    inserted = await connection.scalars(statement, [asdict(record) for record in by_id.values()])
+    return [by_id[request_id] for request_id in inserted]

@@ -48,6 +48,8 @@ function addConditions() {
   }
 }
 
+const RULES = ["fleet", "regions", "minimum_trust"];
+
 // Says in words, asked of the Hub's own policy, what the key being made will allow.
 function addPreview() {
   const form = document.querySelector("[data-preview]");
@@ -57,7 +59,7 @@ function addPreview() {
   followForm(form, async () => {
     const asked = ++latest;
     const fields = new URLSearchParams(new FormData(form));
-    for (const name of ["csrf_token", "name", "models", "expires"]) fields.delete(name);
+    for (const name of [...fields.keys()]) if (!RULES.includes(name)) fields.delete(name);
     const response = await fetch(`${form.dataset.preview}?${fields}`).catch(() => null);
     if (!response?.ok || asked !== latest) return;
     const preview = await response.json();

@@ -35,18 +35,19 @@ async def test_the_overview_leads_to_the_first_answer(portal, team, pieces) -> N
     await page.get_by_role("button", name="Create the key").click()
     secret = await page.locator("#secret").inner_text()
     await page.goto("/usage")
-    await expect(page.get_by_role("heading", name="Nothing was used in these days")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Nothing was used in this time")).to_be_visible()
 
     await ask(portal, pieces.model_id, secret)
     await portal.hub.meter.flush()
     await page.goto("/")
     await expect(page.get_by_role("heading", name="Everything is set up")).to_be_visible()
     await page.get_by_role("link", name="See the usage").click()
+    await page.get_by_role("link", name="Model", exact=True).click()
     await expect(page.get_by_role("row", name=pieces.model_id)).to_have_text(
-        f"{pieces.model_id} First 1 1,234 200 56", use_inner_text=False
+        f"{pieces.model_id} 1,290 1 1,234 200 56", use_inner_text=False
     )
-    await expect(page.locator(".bars rect")).to_have_count(30)
-    await expect(page.locator(".bars rect:not(.bar-quiet)")).to_have_count(1)
+    await expect(page.locator(".bars g")).to_have_count(30)
+    await expect(page.locator(".bars .bar-prompt")).to_have_count(1)
 
 
 async def ask(portal, model: str, secret: str) -> None:

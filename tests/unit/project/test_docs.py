@@ -18,6 +18,7 @@ from hub import (
     enrollment,
     journal,
     last_seen,
+    quotas,
     receipts,
     refusals,
     registry,
@@ -34,7 +35,7 @@ from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
-from hub.portal import audit, forms, security, sessions, usage, views
+from hub.portal import audit, forms, node_list, security, sessions, views
 from hub.portal.sessions import Visitor
 from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
@@ -347,6 +348,7 @@ def test_every_header_of_a_page_is_named() -> None:
 
 
 NUMBERS = {
+    "api": [f"or {quotas.UNSAID_COMPLETION} where it says neither", f"a guess of {quotas.SOON_S:g} second"],
     "policy": [
         f"({dispatch.MAX_TRIES} tries in all)",
         f"good for {dispatch.TICKET_LIFETIME_S} seconds",
@@ -374,7 +376,7 @@ NUMBERS = {
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
-        f"the last {usage.DAYS} days",
+        f"{node_list.PAGE_NODES} on a page",
     ],
 }
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest_asyncio
 
-from hub.keys import issue_key
+from hub.keys import issue_key, rotate_key
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass
+from hub.quotas import Allowance
 from hub.storage.records import UsageRecord
 
 DAY_S = 86_400
@@ -67,7 +68,7 @@ async def keys_of(acme) -> dict[str, Any]:
 
     many = frozenset(f"mistral-small-3.{n}-24b-instruct-2501" for n in range(6))
     keys = {
-        "app": await key("Support assistant", regions=["eu"]),
+        "app": await key("Support assistant", regions=["eu"], limits=Allowance(600, 200_000, 20, 40_000_000)),
         "batch": await key(
             "Nightly summaries of everything that the archive received during the day, in German",
             fleet=Fleet.ANY,
@@ -75,6 +76,7 @@ async def keys_of(acme) -> dict[str, Any]:
             minimum_trust=TrustClass.TRUSTED,
             models=many,
             expires_at=now + 30 * DAY_S,
+            limits=Allowance(monthly_tokens=8_000_000),
         ),
         "trial": await key("Trial", fleet=Fleet.SHARED, models=["bge-m3"], expires_at=now + 0.001),
         "leaked": await key("Leaked on a slide"),
@@ -83,6 +85,8 @@ async def keys_of(acme) -> dict[str, Any]:
     for number, model in enumerate(("smollm2-135m-instruct", None, "bge-m3")):
         gates = {"offline": number + 1, "region": 2}
         acme.portal.hub.journal.refused(f"req_{number}", keys["app"], model, "no_available_node", gates)
+    await rotate_key(storage, keys["app"], now=now, overlap_s=DAY_S)
+    await storage.organisations.set_limits(acme.organisation.id, Allowance(monthly_tokens=100_000_000))
     return keys
 
 
@@ -105,8 +109,9 @@ async def use(acme, keys, machines) -> None:
                     completion_tokens=(29 - back) * 7_001,
                     ttft_ms=80,
                     duration_ms=900,
-                    outcome="ok",
-                    created_at=now - back * DAY_S,
+                    outcome="cancelled" if back % 5 == 4 else "ok",
+                    created_at=now - back * DAY_S - (back % 9) * 3_000,
                 )
             )
     await acme.portal.hub.storage.usage.add(records)
+    await acme.portal.hub.budgets.refresh()

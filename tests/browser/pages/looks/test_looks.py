@@ -170,6 +170,33 @@ async def key_explain_served(scene: Any) -> pw.Page:
 
 
 @state
+async def key_edit(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/keys/{scene.keys['batch'].id}")
+
+
+@state
+async def key_edit_error(scene: Any) -> pw.Page:
+    page = await scene.acme.visit(f"/keys/{scene.keys['app'].id}")
+    await page.get_by_label("Tokens a minute").fill("plenty")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def key_rotate(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/keys/{scene.keys['app'].id}/rotate")
+
+
+@state
+async def key_rotated(scene: Any) -> pw.Page:
+    page = await scene.acme.visit(f"/keys/{scene.keys['batch'].id}/rotate")
+    await page.get_by_role("button", name="Make a new secret").click()
+    await page.locator("#secret").wait_for()
+    return page
+
+
+@state
 async def usage_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/usage")
 
@@ -193,6 +220,23 @@ async def audit_filtered(scene: Any) -> pw.Page:
 @state
 async def audit_of_everyone(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/audit", Role.OPERATOR)
+
+
+@state
+async def usage_by_hour_of_one_key(scene: Any) -> pw.Page:
+    page = await scene.acme.visit(f"/usage?span=week&by=model&key={scene.keys['app'].id}")
+    await page.get_by_text("The numbers over time").click()
+    return page
+
+
+@state
+async def usage_by_node(scene: Any) -> pw.Page:
+    return await scene.acme.visit("/usage?by=node")
+
+
+@state
+async def nodes_paged(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/nodes?of=all&find=a", Role.OPERATOR)
 
 
 @state

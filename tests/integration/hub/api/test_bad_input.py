@@ -156,7 +156,6 @@ class TestLimits:
             response = await other.post(CHAT, json=body(), headers=auth)
         assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert response.headers["retry-after"]
-        assert response.headers["x-ratelimit-limit-requests"] == "1"
         first.cancel()
         await asyncio.wait([first])
         await node.cancelled.wait()

@@ -162,9 +162,11 @@ async def test_usage_shows_this_organisations_requests_by_key(portal, owner):
     ]
     await portal.hub.storage.usage.add(records)
     page = (await owner.open("/usage")).text
-    for said in ("model of assistant", "assistant", "2,000", "468", ": 2,468 tokens"):
+    for said in ("assistant", "2,000", "468", ": 2,468 tokens, 2 requests"):
         assert said in page
-    assert "stranger" not in page
+    models = (await owner.open("/usage?by=model")).text
+    assert "model of assistant" in models
+    assert "stranger" not in page + models
     overview = (await owner.open("/")).text
     assert "2,468" in overview
     assert "Requests are being answered" in overview

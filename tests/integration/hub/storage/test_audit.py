@@ -16,8 +16,9 @@ from hub.acting import Actor, acting_as
 from hub.audit import Problem
 from hub.errors import AlreadyExists, NotFound
 from hub.evidence import LogCheck
-from hub.keys import issue_key
+from hub.keys import change_key, issue_key, rotate_key
 from hub.policy import PRIVATE, Fleet, TrustClass
+from hub.quotas import Allowance
 from hub.receipts import policy_hash
 from hub.sealing import EVERY_EVENTS, EVERY_S, Sealer
 from hub.storage.chain import Act
@@ -101,6 +102,33 @@ class Acts:
         await on.storage.keys.revoke(key.id, now=NOW)
         await on.storage.keys.revoke(key.id, now=NOW)  # which ends nothing more
         return key.id
+
+    async def key_changed(self, on):
+        key = (await issue_key(on.storage, on.organisation.id, name="app", now=NOW)).key
+        on.mark()
+        await change_key(
+            on.storage,
+            key,
+            name="app",
+            now=NOW,
+            fleet=Fleet.ANY,
+            regions=(),
+            minimum_trust=TrustClass.VERIFIED,
+            models=None,
+            expires_at=None,
+            limits=Allowance(requests_per_minute=5),
+        )
+        return key.id
+
+    async def key_rotated(self, on):
+        key = (await issue_key(on.storage, on.organisation.id, name="app", now=NOW)).key
+        on.mark()
+        await rotate_key(on.storage, key, now=NOW, overlap_s=60)
+        return key.id
+
+    async def organisation_limits_changed(self, on):
+        await on.storage.organisations.set_limits(on.organisation.id, Allowance(monthly_tokens=5))
+        return on.organisation.id
 
     async def join_token_created(self, on):
         return (await on.token()).token.id
@@ -323,7 +351,7 @@ async def test_an_act_that_fails_is_not_told(storage, organisation):
 WRITER = textwrap.dedent("""
     import asyncio, sys
     from hub.acting import Actor, act_as
-    from hub.keys import issue_key
+    from hub.keys import change_key, issue_key, rotate_key
     from hub.storage.repositories import Storage
 
     async def main(url, organisation, name):

@@ -222,7 +222,7 @@ def test_a_keys_secret_is_all_there_is_on_standard_output(hub, data_dir):
     listed = hub("keys", "list").stdout
     assert key.id in listed
     assert secret not in listed
-    assert re.search(r"verified +tiny +\d{4}-\d\d-\d\d \d\d:\d\d +active +never", listed)
+    assert re.search(r"verified +tiny +none +\d{4}-\d\d-\d\d \d\d:\d\d +active +never", listed)
     hub("keys", "revoke", key.id)
     assert "revoked" in hub("keys", "list").stdout
 

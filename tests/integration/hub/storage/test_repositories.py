@@ -251,33 +251,3 @@ async def test_a_record_given_twice_counts_once(storage):
     await storage.usage.add([record("req_2", completion_tokens=99), record("req_3")])
     assert {each.request_id for each in await storage.usage.list()} == {"req_1", "req_2", "req_3"}
     assert await storage.usage.get("req_2") == record("req_2")
-
-
-async def test_totals_are_by_day_model_and_key_of_one_organisation(storage):
-    day = 86_400.0
-    midnight = NOW - NOW % day
-    await storage.usage.add(
-        [
-            record("a", at=midnight),
-            record("b", at=midnight + day - 1),
-            record("c", at=midnight + day - 1, model="big"),
-            record("d", at=midnight - 1),
-            record("e", at=midnight, organisation_id="org_2"),
-            record("f", at=midnight + day),
-        ]
-    )
-    totals = await storage.usage.totals("org_1", since=midnight - day, until=midnight + day)
-    shown = [(each.day, each.model, each.key_id, each.requests, each.completion_tokens) for each in totals]
-    assert shown == [
-        ("2023-11-14", "big", "key_1", 1, 3),
-        ("2023-11-14", "tiny", "key_1", 2, 6),
-        ("2023-11-13", "tiny", "key_1", 1, 3),
-    ]
-    assert (totals[1].prompt_tokens, totals[1].cached_tokens) == (20, 8)
-
-
-async def test_using_a_key_is_noted_and_never_goes_back(storage, organisation):
-    key = (await issue_key(storage, organisation.id, name="app", now=NOW)).key
-    await storage.usage.add([record("a", key.id, at=NOW + 5), record("b", key.id, at=NOW + 3)])
-    await storage.usage.add([record("c", key.id, at=NOW + 1)])
-    assert (await storage.keys.get(key.id)).last_used_at == NOW + 5

@@ -1,14 +1,13 @@
-"""Who may ask: secrets, copies of keys, and limits."""
+"""Who may ask: secrets and copies of keys."""
 
 import asyncio
-import contextlib
 
 import pytest
 
-from hub.admission import check_model
+from hub.admission import Admission, check_model
 from hub.changes import KeyChanged
 from hub.errors import RequestFailed
-from hub.limits import BODY_BUDGET_BYTES, SHARE, Limits
+from hub.keys import mint
 
 
 async def refusal(awaitable):
@@ -73,60 +72,27 @@ async def test_a_keys_own_list_of_models(world):
     assert caught.value.code == "model_not_allowed"
 
 
-def test_requests_and_bodies_are_limited_and_given_back():
-    limits = Limits(max_requests=2, max_per_key=1)
-    with limits.request("a", "org_a") as hold:
-        hold.grow(1)
-        with pytest.raises(RequestFailed) as caught, limits.request("a", "org_a"):
-            pass
-        assert (caught.value.code, caught.value.limit) == ("rate_limit_exceeded", 1)
-        with limits.request("b", "org_b"):
-            with pytest.raises(RequestFailed) as caught, limits.request("c", "org_c"):
-                pass
-            assert caught.value.code == "overloaded"
-    with limits.request("a", "org_a") as hold:
-        hold.grow(1)
-    assert limits.body_bytes == 0
+async def test_a_secret_that_was_rotated_out_opens_the_key_until_its_overlap_ends(world):
+    old = mint()
+    secret, key = world.add_key(
+        previous_prefix=old.prefix, previous_hash=old.hash, previous_expires_at=world.clock + 60
+    )
+    world.keys[old.hash] = key
+    for each in (secret, old.secret):
+        assert (await world.admission.authenticate(f"Bearer {each}")).key is key
+    admitted = await world.admission.authenticate(f"Bearer {old.secret}")
+    world.clock += 60
+    assert (await world.admission.authenticate(f"Bearer {secret}")).key is key
+    assert await refusal(world.admission.authenticate(f"Bearer {old.secret}")) == "invalid_api_key"
+    assert await refusal(world.admission.confirm(admitted)) == "invalid_api_key"
 
 
-def test_the_budget_for_bodies_is_for_all():
-    limits = Limits(max_requests=100, max_per_key=1)
-    with contextlib.ExitStack() as stack:
-        for number in range(SHARE):
-            hold = stack.enter_context(limits.request(f"key_{number}", f"org_{number}"))
-            hold.grow(BODY_BUDGET_BYTES // SHARE)
-        last = stack.enter_context(limits.request("key_last", "org_last"))
-        with pytest.raises(RequestFailed) as caught:
-            last.grow(1)
-        assert caught.value.code == "overloaded"
-    assert (limits.body_bytes, limits.held) == (0, {})
-
-
-def test_one_organisation_holds_no_more_than_its_share_of_the_budget_whatever_its_keys():
-    limits = Limits(max_requests=100, max_per_key=1)
-    with (
-        limits.request("a", "org_a") as first,
-        limits.request("b", "org_a") as second,
-        limits.request("c", "org_c") as other,
-    ):
-        first.grow(BODY_BUDGET_BYTES // SHARE - 1)
-        second.grow(1)
-        with pytest.raises(RequestFailed) as caught:
-            second.grow(1)
-        assert caught.value.code == "rate_limit_exceeded"
-        other.grow(BODY_BUDGET_BYTES // SHARE)
-    assert (limits.body_bytes, limits.held) == (0, {})
-
-
-def test_one_organisation_has_no_more_than_its_share_of_bodies_that_still_come():
-    limits = Limits(max_requests=2 * SHARE, max_per_key=2 * SHARE)
-    with limits.request("a", "org_a") as one, limits.request("b", "org_b") as other:
-        with one.receiving(), one.receiving():
-            with pytest.raises(RequestFailed) as caught, one.receiving():
-                pass
-            assert caught.value.code == "rate_limit_exceeded"
-            with other.receiving():
-                pass
-        with one.receiving():
-            pass
-    assert limits.arriving == {}
+async def test_every_use_of_a_secret_that_opens_a_key_is_told_and_no_other(world):
+    told = []
+    admission = Admission(world, lambda: world.clock, lambda secret, at: told.append((secret, at)))
+    secret, key = world.add_key()
+    dead, _ = world.add_key(revoked_at=world.clock)
+    await admission.authenticate(f"Bearer {secret}")
+    for each in (dead, mint().secret, "nonsense"):
+        await refusal(admission.authenticate(f"Bearer {each}"))
+    assert told == [(key.hash, world.clock)]

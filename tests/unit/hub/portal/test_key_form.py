@@ -7,10 +7,27 @@ from hypothesis import strategies as st
 from hub.policy import Fleet, RegionTree, TrustClass
 from hub.portal.key_form import EXPIRIES, MAX_MODELS, NEVER, KeyForm, KeyRequest, read_key_form
 from hub.portal.presenting import FLEETS, TRUSTS
+from hub.quotas import Allowance
+from hub.storage.records import ApiKey
 
 NOW = 1_700_000_000.0
 TREE = RegionTree({"eu": None, "eu-de": "eu", "us": None})
 DAY = 86_400
+
+
+@pytest.fixture
+def make_key():
+    def make_key(**changes):
+        values = {
+            "name": "app",
+            "fleet": "own",
+            "regions": frozenset({"eu"}),
+            "minimum_trust": "verified",
+            "models": None,
+        } | changes
+        return ApiKey(id="key_1", organisation_id="org", prefix="", hash="", created_at=NOW, **values)
+
+    return make_key
 
 
 def test_a_form_with_nothing_but_a_name_and_a_fleet_allows_least(form):
@@ -70,6 +87,14 @@ def test_every_choice_is_read_as_made(form, fleet, regions, trust, models, betwe
         ("expires", "-1"),
         ("expires", "366"),
         ("expires", "1e9"),
+        ("expires", "keep"),
+        ("requests_per_minute", "many"),
+        ("requests_per_minute", "1.5"),
+        ("requests_per_minute", "3G"),
+        ("tokens_per_minute", "0"),
+        ("tokens_per_minute", "-1"),
+        ("concurrent_requests", "1T"),
+        ("monthly_tokens", "9" * 30),
     ],
 )
 def test_one_thing_wrong_is_one_sentence_at_its_field(form, field, value):
@@ -77,6 +102,32 @@ def test_one_thing_wrong_is_one_sentence_at_its_field(form, field, value):
     assert asked is None
     assert list(errors) == [field]
     assert errors[field].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("", None),
+        ("600", 600),
+        ("20k", 20_000),
+        ("1,000,000", 10**6),
+        ("1 000 000", 10**6),
+        ("2M", 2 * 10**6),
+    ],
+)
+def test_a_limit_is_read_as_people_write_it(form, typed, read):
+    asked, errors = read_key_form(form(name="app", fleet="own", tokens_per_minute=typed), TREE, NOW)
+    assert errors == {}
+    assert asked.limits == Allowance(tokens_per_minute=read)
+
+
+def test_a_key_that_is_changed_may_keep_its_end(form, make_key):
+    key = make_key(expires_at=NOW + 5, limits=Allowance(60, 1_234, None, 10**9), models=frozenset({"b", "a"}))
+    shown = KeyForm.of_key(key)
+    fields = {name: getattr(shown, name) for name in KeyForm.__dataclass_fields__}
+    asked, errors = read_key_form(form(**fields | {"regions": list(shown.regions)}), TREE, NOW, key)
+    assert errors == {}
+    assert (asked.expires_at, asked.limits, asked.models) == (key.expires_at, key.limits, key.models)
 
 
 GARBAGE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)

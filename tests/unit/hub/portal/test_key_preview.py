@@ -41,11 +41,10 @@ def shown(policy, nodes=(), online=(), tree=None, names=None, authority=RegionAu
     return preview(
         policy,
         organisation="Acme",
-        nodes=nodes,
+        nodes=[node.facts(authority) for node in nodes],
         online=online,
         regions=tree or RegionTree(),
         region_names=names or {},
-        authority=authority,
     )
 
 
