@@ -36,7 +36,7 @@ def usage(
     ] = Step.DAY.value,
     group_by: Annotated[
         str,
-        typer.Option(help=f"Tell apart by any of {', '.join(By)}, comma-separated; node only with region."),
+        typer.Option(help=f"Tell apart by any of {', '.join(By)}, comma-separated."),
     ] = By.MODEL.value,
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for spreadsheets and scripts.")] = False,
 ) -> None:

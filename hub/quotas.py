@@ -146,11 +146,10 @@ class Bucket:
         return self.standing(now).reset_s <= _TOLERANCE_S
 
     def _refill(self, now: float) -> None:
-        elapsed = max(0.0, now - self._at)
-        self._at = now
-        if self._level < self.per_minute:
-            gained = elapsed * self.per_minute / MINUTE_S
-            self._level = min(self._level + gained, float(self.per_minute))
+        elapsed, self._at = now - self._at, now
+        if elapsed > 0 and self._level < self.per_minute:
+            level = self._level + elapsed * self.per_minute / MINUTE_S
+            self._level = level if level < self.per_minute else float(self.per_minute)
 
 
 class Held:
@@ -193,6 +192,8 @@ class TokenBucket(Bucket):
         self.add(min(held.taken - used, held.back), now)
 
     def _refill(self, now: float) -> None:
+        if now == self._at:
+            return
         super()._refill(now)
         surplus = self._level + self._back - self.per_minute
         while surplus > 0 and self._open:

@@ -4,6 +4,7 @@
     ├── SignInRequired     nobody is signed in: go to the sign-in page and come back
     ├── FormRefused        the form cannot be trusted or read: foreign token, too long, not a form
     ├── JobRefused         the node cannot be given work now
+    ├── TooMuch            what was asked for is more than a page gives
     ├── NotAllowed         the signed-in account's role may not do this
     └── PageNotFound       no such page, or not one this organisation may see
 
@@ -33,6 +34,12 @@ class JobRefused(PortalError):
     """The node is not connected, or has enough to do."""
 
     status = 409
+
+
+class TooMuch(PortalError):
+    """What was asked for is more than a page gives."""
+
+    status = 422
 
 
 class NotAllowed(PortalError):

@@ -22,7 +22,15 @@ from hub.errors import InvalidInput, NotFound, TooManyAttempts
 from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
-from hub.portal.errors import FormRefused, JobRefused, NotAllowed, PageNotFound, PortalError, SignInRequired
+from hub.portal.errors import (
+    FormRefused,
+    JobRefused,
+    NotAllowed,
+    PageNotFound,
+    PortalError,
+    SignInRequired,
+    TooMuch,
+)
 from hub.portal.security import PAGE_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -34,6 +42,7 @@ _HEADINGS: dict[type[PortalError], str] = {
     JobRefused: "The node takes no work now",
     NotAllowed: "Your role does not reach this far",
     PageNotFound: "There is no such page",
+    TooMuch: "That is more than a page gives",
 }
 
 

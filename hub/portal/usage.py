@@ -4,6 +4,7 @@ Owns which question a page's address asks. How sums are drawn is `hub.portal.cha
 `hub.metering`'s.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from hub.portal.charts import (
     shares,
     sums,
 )
+from hub.portal.errors import TooMuch
 from hub.portal.pages import PortalRoute, hub_of, page
 from hub.portal.sessions import SignedIn, Visitor
 from hub.storage.records import ApiKey, UsageSum
@@ -28,6 +30,8 @@ from hub.usage_report import Report, columns, csv_text, rows
 BREAKDOWNS = {By.KEY: "Key", By.MODEL: "Model", By.REGION: "Region", By.NODE: "Node"}
 MOST_GROUPS = 50
 """Groups that a page shows; the download has all of them."""
+MOST_LINES = 20_000
+"""Lines of a download; the command line has no such bound."""
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
@@ -81,7 +85,7 @@ async def usage(request: Request, visitor: SignedIn) -> Response:
         bars=drawn,
         most=max(bar.sums.tokens for bar in drawn),
         groups=groups[:MOST_GROUPS],
-        left_out=len(groups[MOST_GROUPS:]),
+        has_more=len(groups) > MOST_GROUPS,
         budgets=_budgets(request, visitor, keys),
         next_month=next_month_text(hub.clock()),
     )
@@ -89,11 +93,12 @@ async def usage(request: Request, visitor: SignedIn) -> Response:
 
 @router.get("/usage.csv")
 async def download(request: Request, visitor: SignedIn) -> Response:
-    """Return what the page shows, with every group in every step of time."""
+    """Return what the page shows, with every group in every step of time; nodes, who are many, at once."""
     keys = await hub_of(request).storage.keys.list(visitor.organisation.id)
     asked = _question(request, keys)
     names = await _names(request, visitor, asked, keys)
-    report = Report(asked.since, asked.until, asked.span.step, (asked.by,))
+    step = None if asked.by is By.NODE else asked.span.step
+    report = Report(asked.since, asked.until, step, (asked.by,))
     found = await hub_of(request).storage.usage.sums(
         visitor.organisation.id,
         since=report.since,
@@ -101,9 +106,15 @@ async def download(request: Request, visitor: SignedIn) -> Response:
         step=report.step,
         by=report.by,
         key_id=asked.key.id if asked.key else None,
+        most=MOST_LINES + 1,
     )
+    if len(found) > MOST_LINES:
+        raise TooMuch(
+            f"That would be more than {MOST_LINES:,} lines. Choose a shorter time or one key, or have an "
+            "operator run porten-hub usage."
+        )
     return Response(
-        csv_text(columns(report), rows(report, found, names)),
+        await asyncio.to_thread(lambda: csv_text(columns(report), rows(report, found, names))),
         media_type="text/csv",
         headers={"content-disposition": 'attachment; filename="porten-usage.csv"'},
     )
@@ -126,6 +137,7 @@ async def _sums(request: Request, visitor: Visitor, asked: Question, *, over_tim
         step=asked.span.step if over_time else None,
         by=(By.OUTCOME,) if over_time else (asked.by,),
         key_id=asked.key.id if asked.key else None,
+        most=None if over_time else MOST_GROUPS + 1,
     )
 
 

@@ -5,10 +5,11 @@ Owns their queries. Secrets come in as hashes only; this module could not print 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import NotFound
 from hub.identifiers import new_id
@@ -116,7 +117,12 @@ class ApiKeys:
             "expires_at": expires_at,
             **_rules(regions, models, limits),
         }
-        return await self._change(key_id, values, "key.changed", _told)
+        async with self._database.change() as connection:
+            key = await _replace(connection, key_id, values)
+            if key is not None:
+                of = key.organisation_id
+                await self._database.tell(connection, "key.changed", key_id, of=of, **_told(key))
+        return key
 
     async def replace_secret(
         self, key_id: str, *, prefix: str, key_hash: str, previous_expires_at: float
@@ -134,19 +140,11 @@ class ApiKeys:
             "previous_expires_at": previous_expires_at,
             "previous_used_at": api_keys.c.last_used_at,
         }
-        return await self._change(key_id, values, "key.rotated", _told_of_rotation)
-
-    async def _change(
-        self, key_id: str, values: Mapping[str, Any], action: str, told: Callable[[ApiKey], dict[str, Any]]
-    ) -> ApiKey | None:
-        alive = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
-        statement = update(api_keys).where(alive).values(values).returning(*api_keys.c)
         async with self._database.change() as connection:
-            row = (await connection.execute(statement)).mappings().one_or_none()
-            if row is None:
-                return None
-            key = codec.api_key(row)
-            await self._database.tell(connection, action, key_id, of=key.organisation_id, **told(key))
+            key = await _replace(connection, key_id, values)
+            if key is not None:
+                of, told = key.organisation_id, {"previous_expires_at": previous_expires_at}
+                await self._database.tell(connection, "key.rotated", key_id, of=of, **told)
         return key
 
     async def mark_used(self, used_at: Mapping[str, float]) -> None:
@@ -185,8 +183,11 @@ def _told(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _told_of_rotation(key: ApiKey) -> dict[str, Any]:
-    return {"previous_expires_at": key.previous_expires_at}
+async def _replace(connection: AsyncConnection, key_id: str, values: Mapping[str, Any]) -> ApiKey | None:
+    alive = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
+    statement = update(api_keys).where(alive).values(values).returning(*api_keys.c)
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    return codec.api_key(row) if row is not None else None
 
 
 _AT: BindParameter[float] = bindparam("at")

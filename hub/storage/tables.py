@@ -239,42 +239,28 @@ pseudonyms = Table(
 )
 
 
-def _rollup(name: str, *groups: Column[str]) -> Table:
-    """Sums of usage records by organisation, span of time and group; what a record's NULL stands for is ''.
+def _rollup(name: str) -> Table:
+    """Sums of usage records by organisation, facet, span of time, key and value; NULL there is '' here.
 
-    Written in the transaction of the records, read by pages. The key begins with what each query asks for,
-    and SQLite keeps the rows in its order.
+    Written in the transaction of the records, read by pages: see `hub.storage.rollups`. The key begins with
+    what each query asks for, and SQLite keeps the rows in its order.
     """
     return Table(
         name,
         metadata,
         Column("organisation_id", _ID, primary_key=True),
+        Column("facet", String(16), primary_key=True),
         Column("start", BigInteger, primary_key=True, autoincrement=False),
-        *groups,
+        Column("key_id", _ID, primary_key=True),
+        Column("value", String(200), primary_key=True),
         Column("requests", BigInteger, nullable=False),
         Column("prompt_tokens", BigInteger, nullable=False),
         Column("cached_tokens", BigInteger, nullable=False),
         Column("completion_tokens", BigInteger, nullable=False),
-        Index(f"ix_{name}_start", "start"),
         sqlite_with_rowid=False,
     )
 
 
-def _by_key() -> list[Column[str]]:
-    return [
-        Column("key_id", _ID, primary_key=True),
-        Column("model", String(200), primary_key=True),
-        Column("region", String(32), primary_key=True),
-        Column("outcome", String(64), primary_key=True),
-    ]
-
-
-def _by_node() -> list[Column[str]]:
-    return [Column("node_id", _ID, primary_key=True), Column("region", String(32), primary_key=True)]
-
-
-usage_hours = _rollup("usage_hours", *_by_key())
-usage_days = _rollup("usage_days", *_by_key())
-# Nodes have tables of their own: thousands of them beside everything else would leave nothing summed.
-usage_node_hours = _rollup("usage_node_hours", *_by_node())
-usage_node_days = _rollup("usage_node_days", *_by_node())
+usage_hours = _rollup("usage_hours")
+usage_days = _rollup("usage_days")
+usage_weeks = _rollup("usage_weeks")

@@ -19,7 +19,7 @@ from hub.storage import codec, rollups
 from hub.storage.engine import Database
 from hub.storage.records import UsageRecord, UsageSum
 from hub.storage.rollups import By, Step
-from hub.storage.tables import usage_days, usage_records
+from hub.storage.tables import organisations, usage_days, usage_records
 
 
 class Usage:
@@ -52,8 +52,12 @@ class Usage:
         step: Step | None = None,
         by: Sequence[By] = (),
         key_id: str | None = None,
+        most: int | None = None,
     ) -> list[UsageSum]:
         """Sums for an organisation, by time and then by group.
+
+        Quick where one thing is told apart, or keys and one thing more, or nodes alone; for all else the
+        records themselves are read.
 
         Args:
             organisation_id: whose keys.
@@ -62,11 +66,11 @@ class Usage:
             step: one sum for each span; ``None`` for one over all of the time.
             by: one sum for each combination of these.
             key_id: only of this key.
-
-        Raises:
-            InvalidInput: nodes are told apart together with what only keys have.
+            most: no more than so many sums; without a step those with most tokens, in that order.
         """
-        query = rollups.query(organisation_id, since=since, until=until, step=step, by=by, key_id=key_id)
+        query = rollups.query(
+            organisation_id, since=since, until=until, step=step, by=by, key_id=key_id, most=most
+        )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
         first = 0 if step is None else 1
@@ -89,12 +93,13 @@ class Usage:
             since: UTC seconds since the epoch at which a UTC day begins, included.
             until: the same, not included.
         """
-        columns = usage_days.c
+        columns, owner = usage_days.c, organisations.c.id
         tokens = func.sum(columns.prompt_tokens + columns.completion_tokens)
         query = (
-            select(columns.organisation_id, columns.key_id, tokens)
-            .where(columns.start >= since, columns.start < until)
-            .group_by(columns.organisation_id, columns.key_id)
+            select(owner, columns.key_id, tokens)
+            .join_from(organisations, usage_days, columns.organisation_id == owner)
+            .where(columns.facet == By.OUTCOME.value, columns.start >= since, columns.start < until)
+            .group_by(owner, columns.key_id)
         )
         found: Counter[str] = Counter()
         async with self._database.read() as connection:

@@ -35,7 +35,7 @@ from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
-from hub.portal import audit, forms, node_list, security, sessions, views
+from hub.portal import audit, forms, node_list, security, sessions, usage, views
 from hub.portal.sessions import Visitor
 from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
@@ -377,6 +377,7 @@ NUMBERS = {
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
         f"{node_list.PAGE_NODES} on a page",
+        f"at most {usage.MOST_LINES:,} lines",
     ],
 }
 

@@ -31,10 +31,11 @@ REASONS = {
     "hub.dispatch.Dispatch._digest": ACCOUNTS,
     "hub.dispatch.Dispatch._check_offer": ACCOUNTS,
     "hub.api.models._merged": "of nodes that its callers were permitted: what they said of the model",
-    "hub.portal.nodes._rows": SHOWS_OWN,
+    "hub.portal.node_list._views": SHOWS_OWN,
+    "hub.portal.node_list.online_ids": SHOWS_OWN,
     "hub.portal.nodes._node_page": SHOWS_OWN,
     "hub.portal.overview.overview": SHOWS_OWN,
-    "hub.portal.keys._preview": "which of its own nodes are online; who matches is explain's word",
+    "hub.portal.keys.key_preview_of": "which of its own nodes are online; who matches is permits' word",
     "hub.portal.node_models.give_job": "whether a node offers a model; the job is judged by Jobs.give",
 }
 MUST_ASK = {"candidates", "candidates_on", "connected_nodes", "session", "room", "occupy"}

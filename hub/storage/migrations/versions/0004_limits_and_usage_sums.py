@@ -2,7 +2,7 @@
 
 The sums are filled from the records that are there. A record's day is no longer kept: nobody groups records
 any more. A Hub of the version before that still finishes answers cannot store records from here on; they wait
-in its spool and are stored by the next start.
+in its spool, and the new one stores them once that process has ended.
 """
 
 import sqlalchemy as sa
@@ -13,17 +13,9 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-HOUR_S, DAY_S = 3_600, 86_400
+ROLLUPS = {"usage_hours": 3_600, "usage_days": 86_400, "usage_weeks": 604_800}
 SUMS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
-BY_KEY = ("key_id", "model", "region", "outcome")
-BY_NODE = ("node_id", "region")
-ROLLUPS = (
-    ("usage_hours", HOUR_S, BY_KEY),
-    ("usage_days", DAY_S, BY_KEY),
-    ("usage_node_hours", HOUR_S, BY_NODE),
-    ("usage_node_days", DAY_S, BY_NODE),
-)
-LENGTHS = {"key_id": 40, "model": 200, "region": 32, "outcome": 64, "node_id": 40}
+FACETS = {"outcome": "outcome", "model": "model", "region": "COALESCE(region, '')", "node": "node_id"}
 
 
 def upgrade() -> None:
@@ -37,49 +29,47 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("previous_expires_at", sa.Double(), nullable=True))
     op.add_column("api_keys", sa.Column("previous_used_at", sa.Double(), nullable=True))
     op.create_index("ix_api_keys_previous_hash", "api_keys", ["previous_hash"], unique=True)
-    for name, width_s, groups in ROLLUPS:
-        _create(name, groups)
-        _fill(name, width_s, groups)
+    for name, width_s in ROLLUPS.items():
+        _create(name)
+        for facet, value in FACETS.items():
+            _fill(name, width_s, facet, value)
     op.drop_column("usage_records", "day")
 
 
-def _create(name: str, groups: tuple[str, ...]) -> None:
+def _create(name: str) -> None:
     op.create_table(
         name,
         sa.Column("organisation_id", sa.String(length=40), nullable=False),
+        sa.Column("facet", sa.String(length=16), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False, autoincrement=False),
-        *(sa.Column(group, sa.String(length=LENGTHS[group]), nullable=False) for group in groups),
-        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS),
-        sa.PrimaryKeyConstraint("organisation_id", "start", *groups, name=f"pk_{name}"),
+        sa.Column("key_id", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.String(length=200), nullable=False),
+        *(sa.Column(each, sa.BigInteger(), nullable=False) for each in SUMS),
+        sa.PrimaryKeyConstraint("organisation_id", "facet", "start", "key_id", "value", name=f"pk_{name}"),
         sqlite_with_rowid=False,
     )
-    op.create_index(f"ix_{name}_start", name, ["start"], unique=False)
 
 
-def _fill(name: str, width_s: int, groups: tuple[str, ...]) -> None:
-    names = sa.column
-    records = sa.table("usage_records", *map(names, ("organisation_id", "created_at", *groups, *SUMS[1:])))
-    sums = sa.table(name, *map(names, ("organisation_id", "start", *groups, *SUMS)))
-    spans = records.c.created_at / width_s
-    if op.get_bind().dialect.name == "postgresql":  # whose cast rounds; SQLite's cuts off
-        spans = sa.func.floor(spans)
-    keys = [
-        records.c.organisation_id,
-        (sa.cast(spans, sa.BigInteger) * width_s).label("start"),
-        *(sa.func.coalesce(records.c[group], "").label(group) for group in groups),
-    ]
-    totals = [sa.func.count(), *(sa.func.sum(records.c[each]) for each in SUMS[1:])]
-    chosen = sa.select(*keys, *totals).group_by(*keys)
-    op.execute(sums.insert().from_select([column.name for column in sums.c], chosen))
+def _fill(name: str, width_s: int, facet: str, value: str) -> None:
+    key = "''" if facet == "node" else "key_id"
+    start = f"CAST({_whole(f'created_at / {width_s}')} AS BIGINT) * {width_s}"
+    totals = ", ".join(f"SUM({each})" for each in SUMS[1:])
+    op.execute(
+        f"INSERT INTO {name} (organisation_id, facet, start, key_id, value, {', '.join(SUMS)}) "  # noqa: S608
+        f"SELECT organisation_id, '{facet}', {start}, {key}, {value}, COUNT(*), {totals} "
+        "FROM usage_records GROUP BY 1, 2, 3, 4, 5"
+    )
+
+
+def _whole(quotient: str) -> str:
+    """PostgreSQL's cast to a whole number rounds, SQLite's cuts off."""
+    return f"FLOOR({quotient})" if op.get_bind().dialect.name == "postgresql" else quotient
 
 
 def downgrade() -> None:
     op.add_column("usage_records", sa.Column("day", sa.Integer(), nullable=False, server_default="0"))
-    spans = (
-        "floor(created_at / 86400)" if op.get_bind().dialect.name == "postgresql" else "created_at / 86400"
-    )
-    op.execute(f"UPDATE usage_records SET day = CAST({spans} AS INTEGER)")  # noqa: S608 - both are ours
-    for name, _, _ in ROLLUPS:
+    op.execute(f"UPDATE usage_records SET day = CAST({_whole('created_at / 86400')} AS INTEGER)")  # noqa: S608
+    for name in ROLLUPS:
         op.drop_table(name)
     op.drop_index("ix_api_keys_previous_hash", table_name="api_keys")
     for column in ("previous_prefix", "previous_hash", "previous_expires_at", "previous_used_at"):

@@ -143,11 +143,20 @@ async def test_everybody_of_the_organisation_may_look(sign_in, used):
         assert rows_of(await browser.open("/usage.csv"))
 
 
+async def test_a_download_has_an_end(owner, used, monkeypatch):
+    monkeypatch.setattr("hub.portal.usage.MOST_LINES", 2)
+    for number in range(3):
+        await used(model=f"model-{number}")
+    answer = await owner.open("/usage.csv?by=model")
+    assert (answer.status_code, "Choose a shorter time" in answer.text) == (422, True)
+    assert len(rows_of(await owner.open("/usage.csv?by=node"))) == 1
+
+
 async def test_more_groups_than_a_page_shows_are_in_the_download(owner, used):
     for number in range(53):
         await used(model=f"model-{number:02}", prompt_tokens=number)
     page = (await owner.open("/usage?by=model")).text
     assert "model-52" in page
     assert "model-00" not in page
-    assert "3 more are in the download" in page
+    assert "all others are in the download" in page
     assert len(rows_of(await owner.open("/usage.csv?by=model"))) == 53

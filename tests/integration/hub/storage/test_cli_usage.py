@@ -215,7 +215,6 @@ class TestUsage:
             (["--from", "1990-01-01"], "days can be asked for at once"),
             (["--by", "week"], "not one of hour, day, total"),
             (["--group-by", "person"], "not one of key"),
-            (["--group-by", "node,key"], "and by nothing else"),
         ],
     )
     def test_what_has_no_meaning_is_said(self, hub, words, said):

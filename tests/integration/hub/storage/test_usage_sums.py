@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from hub.errors import InvalidInput
 from hub.storage import migrate
 from hub.storage.engine import Database
 from hub.storage.records import UsageRecord
@@ -53,7 +52,7 @@ async def everything(storage, **question):
 RECORDS = st.builds(
     record,
     request_id=st.integers(0, 12).map("req_{}".format),
-    at=st.integers(-3 * DAY, 3 * DAY).map(lambda offset: MIDNIGHT + offset),
+    at=st.integers(-3 * DAY, 9 * DAY).map(lambda offset: MIDNIGHT + offset),
     key_id=st.sampled_from(["key_1", "key_2"]),
     organisation_id=st.sampled_from(["org_1", "org_2"]),
     node_id=st.sampled_from(["node_1", "node_2"]),
@@ -72,18 +71,22 @@ VALUES = {
 }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(RECORDS, max_size=8), max_size=5), data=st.data())
 def test_sums_are_those_of_the_records_however_often_each_was_given(storage_loop, batches, data):
     """Replayed segments, doubles within one batch, batches that were partly stored before."""
     by = data.draw(
         st.sampled_from(
-            [(), (By.KEY,), (By.MODEL, By.OUTCOME), (By.REGION, By.KEY), (By.NODE,), (By.NODE, By.REGION)]
+            [
+                *((), (By.KEY,), (By.OUTCOME,), (By.REGION,), (By.NODE,), (By.REGION, By.KEY)),
+                *((By.MODEL, By.OUTCOME), (By.NODE, By.REGION), (By.NODE, By.KEY)),
+            ]
         )
     )
     step = data.draw(st.sampled_from([None, Step.HOUR, Step.DAY]))
     since = MIDNIGHT + data.draw(st.sampled_from([-3 * DAY, -HOUR, 0, HOUR]))
-    until = since + data.draw(st.sampled_from([HOUR, DAY, 3 * DAY]))
+    until = since + data.draw(st.sampled_from([HOUR, DAY, 3 * DAY, 9 * DAY]))
+    key_id = data.draw(st.sampled_from([None, "key_1"]))
 
     async def check(storage):
         for batch in batches:
@@ -93,14 +96,16 @@ def test_sums_are_those_of_the_records_however_often_each_was_given(storage_loop
         first, last = -(-since // width) * width, -(-until // width) * width
         expected = Counter()
         for each in kept:
-            if each.organisation_id == "org_1" and first <= each.created_at < last:
+            if each.organisation_id != "org_1" or key_id not in (None, each.key_id):
+                continue
+            if first <= each.created_at < last:
                 start = int(each.created_at // width) * width if step else None
                 group = tuple(VALUES[one](each) for one in by)
                 for name, value in zip(
                     COUNTS, (1, *(getattr(each, name) for name in COUNTS[1:])), strict=True
                 ):
                     expected[start, group, name] += value
-        found = await storage.usage.sums("org_1", since=since, until=until, step=step, by=by)
+        found = await storage.usage.sums("org_1", since=since, until=until, step=step, by=by, key_id=key_id)
         assert Counter({(e.start, e.group, n): getattr(e, n) for e in found for n in COUNTS}) == expected
         assert shown(found) == sorted(shown(found))
 
@@ -187,23 +192,38 @@ async def test_sums_are_of_whole_steps_of_one_organisation_and_one_key(storage):
     assert [each.requests for each in last_hours] == [2]
 
 
-@pytest.mark.parametrize("question", [{"by": (By.NODE, By.KEY)}, {"by": (By.NODE,), "key_id": "key_1"}])
-async def test_what_the_sums_do_not_know_is_said(storage, question):
-    with pytest.raises(InvalidInput, match="node"):
-        await everything(storage, **question)
+async def test_of_many_groups_those_that_used_most_come_first(storage):
+    records = [record(f"req_{number}", model=f"m{number}", completion_tokens=number) for number in range(9)]
+    await storage.usage.add(records)
+    found = await everything(storage, by=(By.MODEL,), most=3)
+    assert [each.group for each in found] == [("m8",), ("m7",), ("m6",)]
+    found = await everything(storage, by=(By.MODEL,), most=3, step=Step.DAY)
+    assert [each.group for each in found] == [("m0",), ("m1",), ("m2",)]
+
+
+async def test_a_month_is_read_from_few_rows(storage):
+    """Whole weeks within, days and hours at the edges: each record is in one of them."""
+    records = [record(f"req_{hour}", at=MIDNIGHT + hour * HOUR) for hour in range(24 * 31)]
+    await storage.usage.add(records)
+    for since, until in ((0, 24 * 31), (5, 24 * 30 + 7), (30, 31), (23, 25), (24 * 3, 24 * 3)):
+        span = {"since": MIDNIGHT + since * HOUR, "until": MIDNIGHT + until * HOUR}
+        found = await everything(storage, **span)
+        assert sum(each.requests for each in found) == until - since, span
 
 
 async def test_tokens_of_a_month_are_by_key_and_by_organisation(storage):
+    ours, theirs = [(await storage.organisations.create(name, now=NOW)).id for name in ("Ours", "Theirs")]
     await storage.usage.add(
         [
-            record("a"),
-            record("b", key_id="key_2"),
-            record("c", key_id="key_3", organisation_id="org_2"),
-            record("d", at=MIDNIGHT - DAY),
+            record("a", organisation_id=ours),
+            record("b", organisation_id=ours, key_id="key_2"),
+            record("c", organisation_id=theirs, key_id="key_3"),
+            record("d", organisation_id=ours, at=MIDNIGHT - DAY),
+            record("e", organisation_id="org_gone"),
         ]
     )
     found = await storage.usage.tokens_by_holder(since=MIDNIGHT, until=MIDNIGHT + DAY)
-    assert found == {"key_1": 13, "key_2": 13, "key_3": 13, "org_1": 26, "org_2": 13}
+    assert found == {"key_1": 13, "key_2": 13, "key_3": 13, ours: 26, theirs: 13}
 
 
 class TestMigration:
