@@ -1,6 +1,6 @@
 """One request's way to a node and back: choose, open, and keep account of it.
 
-Owns the tries, the queue, the ticket and the usage record of a request. Must not know HTTP servers: bytes go
+Owns the tries, the ticket and the usage record of a request. Must not know HTTP servers: bytes go
 in, bytes come out, failures are `RequestFailed`. Who may serve is judged by the router at each choice anew;
 between its answer and the opening of the stream nothing is awaited.
 """
@@ -18,11 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub import refusals
 from hub.admission import Admission, Admitted
+from hub.affinity import conversation_key
+from hub.choosing import Asked
+from hub.demand import Demand
 from hub.errors import RequestFailed
 from hub.heads import DIGEST_HEADER, check_success, digest_of, header
-from hub.policy import Narrowing, NodeFacts, permits
-from hub.registry import Registry
-from hub.router import Refusal, RefusalCode, Selection, select_replica
+from hub.identity import derived_secret
+from hub.policy import Narrowing, NodeFacts
+from hub.queueing import WaitingRoom
+from hub.registry import Occupied, Registry
+from hub.router import Candidate, RefusalCode, Selection
 from hub.storage.records import UsageRecord
 from models.catalog import Catalog
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
@@ -87,6 +92,8 @@ class Dispatcher:
         queue_timeout_s: float,
         read_error: ErrorReader,
         on_record: Callable[[UsageRecord], None],
+        max_waiting: int = 256,
+        demand: Demand[Admitted] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -100,6 +107,8 @@ class Dispatcher:
             queue_timeout_s: seconds a request waits for a permitted node that is full.
             read_error: understands a node's error responses.
             on_record: told of every record, for the metrics.
+            max_waiting: requests that may wait for one model at once.
+            demand: told of every request that needs a place, and of every answer's length.
         """
         self.registry = registry
         self.admission = admission
@@ -108,6 +117,9 @@ class Dispatcher:
         self.hub_key = hub_key
         self.clock = clock
         self.queue_timeout_s = queue_timeout_s
+        self.waiting = WaitingRoom(registry, limit=max_waiting)
+        self.demand = demand or Demand()
+        self.ring_secret = derived_secret(hub_key, "conversations")
         self.read_error = read_error
         self.on_record = on_record
 
@@ -135,6 +147,10 @@ class Dispatch:
         self._began = asyncio.get_running_loop().time()
         self._first_byte_at: float | None = None
         self._recorded = False
+        admitted = call.admitted
+        self._affinity = conversation_key(
+            dispatcher.ring_secret, admitted.key.organisation_id, call.model, call.body
+        )
         self.pinned = False
         """Set once the caller has been told which node answers: no other is tried from then on."""
         self.facts: NodeFacts | None = None
@@ -194,7 +210,6 @@ class Dispatch:
                 raise RuntimeError("the registry offered a node without a session")
             self._tried.add(facts.node_id)
             self.facts, self.head = facts, None
-            self._held.enter_context(self._parts.registry.occupy(facts.node_id, self._call.model))
             try:
                 self.stream = await session.open(self._request(admitted, facts, session.generation))
             except (SessionClosed, TooManyStreams) as error:
@@ -206,34 +221,54 @@ class Dispatch:
             return self.stream
 
     async def _choose(self) -> tuple[Admitted, NodeFacts]:
-        """Ask the router until it names a node, nothing is worth waiting for, or the queue's time is up."""
-        loop = asyncio.get_running_loop()
+        """Ask until a node is named, nothing is worth waiting for, or the queue's time is up.
+
+        The place on the node is taken when this returns; who fails or is cancelled gives it back in `_leave`.
+        """
+        registry, loop = self._parts.registry, asyncio.get_running_loop()
         give_up = loop.time() + self._parts.queue_timeout_s
+        place: Occupied | None = None
         while True:
             admitted = await self._parts.admission.confirm(self._call.admitted)
-            chosen = self._select(admitted)
-            if isinstance(chosen, Selection):
-                self._check_offer(chosen.node_id)
-                return admitted, chosen.candidate.facts
-            if self._failure is not None or not chosen.passing:
-                raise self._failure or self._refused(chosen, admitted)
-            try:
-                async with asyncio.timeout_at(give_up):
-                    await self._parts.registry.room()
-            except TimeoutError:
-                raise self._refused(chosen, admitted) from None
+            asked = self._asked(admitted)
+            chosen = self._find(asked, place)
+            self._parts.demand.asked(asked, admitted, chosen, loop.time())
+            if chosen is not None:
+                facts = chosen.facts
+                self._check_offer(facts.node_id)
+                if place is None:
+                    self._held.enter_context(registry.occupy(facts.node_id, self._call.model))
+                return admitted, facts
+            self._held.close()  # the place that came may not be used any more
+            if self._failure is not None or not registry.chooser.is_passing(asked):
+                raise self._failure or self._refused(asked)
+            place = await self._wait(asked, admitted, give_up)
 
-    def _select(self, admitted: Admitted) -> Selection | Refusal:
-        registry, call = self._parts.registry, self._call
-        return select_replica(
-            admitted.policy,
-            call.model,
-            registry.candidates(call.model),
-            registry.facts.regions,
-            call.narrowing,
+    async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:
+        try:
+            async with asyncio.timeout_at(give_up):
+                place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
+        except TimeoutError:
+            raise self._refused(asked) from None
+        return None if place is None else self._held.enter_context(place)
+
+    def _asked(self, admitted: Admitted) -> Asked:
+        call = self._call
+        return Asked(
+            policy=admitted.policy,
+            model=call.model,
+            narrowing=call.narrowing,
             exclude=frozenset(self._tried),
             tie_break=call.request_id,
+            affinity=self._affinity,
         )
+
+    def _find(self, asked: Asked, place: Occupied | None) -> Candidate | None:
+        chooser = self._parts.registry.chooser
+        if place is not None:
+            return chooser.is_still_able(asked, place.node_id)
+        found = chooser.find(asked)
+        return None if found is None else found.candidate
 
     def _check_offer(self, node_id: str) -> None:
         """What the catalog does not know of a model, the node that offers it does."""
@@ -287,21 +322,14 @@ class Dispatch:
             body += piece
         return self._parts.read_error(head.status, bytes(body), header(head, "retry-after"))
 
-    def _refused(self, refusal: Refusal, admitted: Admitted) -> RequestFailed:
-        model = self._call.model
-        if refusal.code is RefusalCode.OVERLOADED:
+    def _refused(self, asked: Asked) -> RequestFailed:
+        chooser = self._parts.registry.chooser
+        refusal = chooser.refusal(asked)
+        if isinstance(refusal, Selection) or refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
-        if model not in self._parts.catalog and not self._is_offered(admitted):
-            return refusals.model_not_found(model)
-        return refusals.no_available_node(model, refusal)
-
-    def _is_offered(self, admitted: Admitted) -> bool:
-        registry = self._parts.registry
-        return any(
-            candidate.model_state is not None
-            and permits(admitted.policy, candidate.facts, registry.facts.regions).permitted
-            for candidate in registry.candidates(self._call.model)
-        )
+        if asked.model not in self._parts.catalog and not chooser.is_offered(asked):
+            return refusals.model_not_found(asked.model)
+        return refusals.no_available_node(asked.model, refusal)
 
     def finish(self) -> None:
         """Account for an answer that is complete; called before its last bytes go out."""
@@ -327,6 +355,7 @@ class Dispatch:
             return
         self._recorded = True
         record = self._usage(self.facts, outcome)
+        self._parts.demand.answered(record.model, record.completion_tokens)
         self._parts.usage.record(record)
         self._parts.on_record(record)
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.affinity import RING_MASK, conversation_key, distance, nearest, position
@@ -71,6 +71,7 @@ def test_other_endpoints_go_by_the_beginning_of_their_text(name):
     assert of(long) != of("Another " + long)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_body_has_a_place_on_the_ring_and_always_the_same(body):
     place = conversation_key(SECRET, "org_a", "m", body)
@@ -91,6 +92,7 @@ def test_the_ring_closes():
     assert distance(places[0], places[-1]) == (places[0] - places[-1]) % 2**64
 
 
+@settings(deadline=None)
 @given(st.integers(0, RING_MASK), st.integers(0, 19))
 def test_a_node_that_goes_moves_nobody_elses_conversations(place, gone):
     nodes = candidates(20)

@@ -360,6 +360,7 @@ CANDIDATES = SEEDS.map(
 )
 
 
+@settings(deadline=None)
 @given(CANDIDATES, CANDIDATES)
 def test_a_lower_grade_is_never_worse(one, other):
     able = [each for each in (one, other) if (place := grade(each)) is not None and place <= COLD]
@@ -367,6 +368,7 @@ def test_a_lower_grade_is_never_worse(one, other):
         assert rank(one, "x")[:3] <= rank(other, "x")[:3]
 
 
+@settings(deadline=None)
 @given(CANDIDATES)
 def test_what_has_a_grade_up_to_cold_is_what_selection_takes(candidate):
     chosen = select_replica(POLICY, "m", [candidate], TREE)
