@@ -17,6 +17,7 @@ from hub.changes import Changes
 from hub.clones import CloneWatch
 from hub.composition import Hub
 from hub.config import HubConfig
+from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.jobs import Jobs
@@ -94,6 +95,8 @@ async def compose(
             queue_timeout_s=config.queue_timeout_s,
             read_error=openai_errors.from_upstream,
             on_record=metrics.used,
+            max_waiting=config.max_waiting_per_model,
+            demand=Demand(config.spread_after_s),
         ),
         metrics=metrics,
         addresses=Addresses(),

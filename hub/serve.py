@@ -33,6 +33,7 @@ from hub.last_seen import LastSeen
 from hub.listening import listen
 from hub.operations import read_catalog
 from hub.sources import StoredNodes
+from hub.spreading import Spreader
 from hub.storage.repositories import Storage
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
@@ -155,7 +156,8 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
-        for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
+        spreader = Spreader(hub.dispatcher.demand, hub.registry, hub.jobs, clock)
+        for work in (watch.run(), seen.run(), spreader.run(), watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))
 
