@@ -5,7 +5,8 @@ sessions: :mod:`hub.router` decides whether the node that is found here may be u
 
 The ring is consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, *Consistent Hashing with
 Bounded Loads*, SODA 2018): a key belongs to the next node on the ring, and goes on to the one after it
-where that node has more than its bound. A node that comes or goes moves only the keys of its own arc.
+where that node has more than its bound (here against the least load, which is known, not the average).
+A node that comes or goes moves only the keys of its own arc.
 Engines keep the keys and values of a prompt's beginning for reuse (Kwon et al., *Efficient Memory
 Management for Large Language Model Serving with PagedAttention*, SOSP 2023), which is what makes the same
 node worth coming back to.

@@ -20,7 +20,7 @@ from typing import Protocol
 from zlib import crc32
 
 from hub.affinity import RING_MASK, WALK
-from hub.offers import Leaf, OfferIndex, View, full_places, graded, pending_places
+from hub.offers import Leaf, OfferIndex, View, full_places, graded, least_grade, pending_places
 from hub.policy import NO_NARROWING, Narrowing, Policy, RegionTree, permits
 from hub.router import (
     COLD,
@@ -31,7 +31,6 @@ from hub.router import (
     Refusal,
     Selection,
     grade,
-    is_free,
     is_within_bound,
     rank,
     select_replica,
@@ -101,17 +100,16 @@ class Chooser:
             best = self._able(asked, asked.narrowing.node_id)
             return None if best is None else Selection(best)
         view = self._view(asked, asked.policy)
-        favourites = []
-        for favourite in self._favourites(asked, view):
-            if is_free(favourite):
-                return Selection(favourite)
-            favourites.append(favourite)
+        favourites = self._favourites(asked, view)
+        home = next(favourites, None)
+        # What is filed may only be too good, where a node was tried or drains: then the bound is stricter.
+        if home is not None and is_within_bound(grade(home), least_grade(view.leaves)):
+            return Selection(home)
         best = self._best(asked, view.leaves)
-        if best is None:
-            return None
-        if best.readiness is ModelState.READY:
-            best = next((one for one in favourites if is_within_bound(one, best)), best)
-        return Selection(best)
+        if best is None or home is None:
+            return None if best is None else Selection(best)
+        near = (one for one in (home, *favourites) if is_within_bound(grade(one), grade(best)))
+        return Selection(next(near, best))
 
     def is_still_able(self, asked: Asked, node_id: str) -> Candidate | None:
         """A node on which the request has its place already, if it may and can still serve it there."""

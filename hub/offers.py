@@ -366,14 +366,25 @@ def _allows(policy: Policy, regions: RegionTree, narrowing: Narrowing, key: Leaf
 def graded(leaves: Iterable[Leaf]) -> Iterator[tuple[int, list[list[int]]]]:
     """The grades that somebody able to serve has, best first, each with the lists of who has it."""
     known = list(leaves)
-    mask = 0
-    for leaf in known:
-        mask |= leaf.mask
-    mask &= (1 << (COLD + 1)) - 1
+    mask = _able(known)
     while mask:
         grade = (mask & -mask).bit_length() - 1
         mask &= mask - 1
         yield grade, [places for leaf in known if (places := leaf.grades.get(grade))]
+
+
+def least_grade(leaves: Iterable[Leaf]) -> int | None:
+    """The best grade that somebody able to serve has."""
+    mask = _able(leaves)
+    return (mask & -mask).bit_length() - 1 if mask else None
+
+
+def _able(leaves: Iterable[Leaf]) -> int:
+    """A bit for each grade, of those able to serve, that somebody has."""
+    mask = 0
+    for leaf in leaves:
+        mask |= leaf.mask
+    return mask & ((1 << (COLD + 1)) - 1)
 
 
 def full_places(leaves: Iterable[Leaf]) -> Iterator[int]:

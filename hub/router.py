@@ -31,9 +31,6 @@ from hub.policy import NO_NARROWING, Gate, Narrowing, NodeFacts, Policy, RegionT
 QUEUE_PER_SLOT = 4
 """Requests a node may hold for each slot (running and waiting) before the Hub calls it full."""
 
-AFFINITY_BOUND = 1.25
-"""A conversation goes to its own node while the wait there is at most this multiple of the least."""
-
 
 class ModelState(StrEnum):
     """How far a node is from answering for one model."""
@@ -227,25 +224,12 @@ PASSING = frozenset({Reason.FULL, Reason.UNREPORTED})
 
 def _best(able: Sequence[Candidate], salt: str, affinity: int | None) -> Candidate:
     best = min(able, key=lambda candidate: rank(candidate, salt))
-    if affinity is not None and best.readiness is ModelState.READY:
+    if affinity is not None:
         ready = [candidate for candidate in able if candidate.readiness is ModelState.READY]
         for favourite in ring.nearest(ready, affinity):
-            if is_within_bound(favourite, best):
+            if is_within_bound(grade(favourite), grade(best)):
                 return favourite
     return best
-
-
-def is_free(candidate: Candidate) -> bool:
-    """Whether it is ready and has a slot that nobody uses."""
-    return candidate.readiness is ModelState.READY and candidate.load < max(candidate.slots, 1)
-
-
-def is_within_bound(favourite: Candidate, best: Candidate) -> bool:
-    """Whether a conversation may go where its cache is, though ``best`` waits least.
-
-    A node with a free slot always may be used: nobody waits there. Both must be ready.
-    """
-    return delay(favourite)[0] <= AFFINITY_BOUND * delay(best)[0]
 
 
 def rank(candidate: Candidate, salt: str) -> tuple[int, float, float, int, str]:
@@ -340,6 +324,18 @@ def grade(candidate: Candidate) -> int | None:
     if state is ModelState.WARMING:
         return WARMING + _octave(crowding)
     return QUEUED + _octave(wait) if wait else FREE + _octave(crowding)
+
+
+def is_within_bound(favourite: int | None, best: int | None) -> bool:
+    """Whether a conversation may go where its cache is though another node waits less, by both's grades.
+
+    Nobody is made to wait for it: where a slot is free somewhere it must be free there, on a node that is
+    less than four times as crowded as the emptiest; where everybody waits, its wait is less than twice the
+    least.
+    """
+    if favourite is None or best is None:
+        return False
+    return favourite <= best + (favourite < QUEUED)
 
 
 _UNABLE_GRADES = {

@@ -27,6 +27,7 @@ from hub.router import (
     Refusal,
     RefusalCode,
     Selection,
+    delay,
     estimated_wait_s,
     select_replica,
 )
@@ -118,22 +119,42 @@ def home_of(*nodes, affinity):
 
 
 @pytest.mark.parametrize("affinity", range(0, 2**64, 2**60))
-def test_a_conversation_goes_where_its_cache_is_while_nobody_waits_there(affinity):
-    nodes = [candidate(name, slots=4, in_flight=3) for name in "abcdef"]
+def test_a_conversation_goes_where_its_cache_is_while_it_is_not_much_more_crowded(affinity):
+    nodes = [candidate(name, slots=8, in_flight=3) for name in "abcdef"]
     home = home_of(*nodes, affinity=affinity)
-    idle = [candidate(each.facts.node_id, slots=4) for each in nodes if each.facts.node_id != home]
-    mine = candidate(home, slots=4, in_flight=3)
-    assert chosen(mine, *idle, affinity=affinity) == home, "a slot is free"
-    assert chosen(candidate(home, slots=4, in_flight=4), *idle, affinity=affinity) != home
-    assert chosen(mine, *idle, affinity=affinity, exclude=frozenset({home})) != home
+    others = [candidate(each.facts.node_id, slots=8, in_flight=2) for each in nodes]
+    others = [each for each in others if each.facts.node_id != home]
+
+    def at_home(load):
+        return candidate(home, slots=8, in_flight=load)
+
+    assert chosen(at_home(2), *others, affinity=affinity) == home
+    assert chosen(at_home(6), *others, affinity=affinity) == home, "a slot is free, and others are used too"
+    assert chosen(at_home(8), *others, affinity=affinity) != home, "it would have to wait"
+    idle = [candidate(each.facts.node_id, slots=8) for each in others]
+    assert chosen(at_home(4), *idle, affinity=affinity) != home, "all others stand idle"
+    assert chosen(at_home(2), *others, affinity=affinity, exclude=frozenset({home})) != home
 
 
-def test_where_all_wait_a_conversation_goes_home_for_a_quarter_more():
-    others = [candidate(name, slots=4, in_flight=7) for name in "abc"]  # a whole round is ahead
-    at_home = [candidate("home", slots=4, in_flight=load) for load in (8, 9)]
+def test_where_all_wait_a_conversation_goes_home_for_less_than_twice_the_wait():
+    others = [candidate(name, slots=4, in_flight=8) for name in "abc"]  # five quarters of a round are ahead
+    at_home = [candidate("home", slots=4, in_flight=load) for load in (10, 11)]
     affinity = position("home")
     assert chosen(at_home[0], *others, affinity=affinity) == "home"
     assert chosen(at_home[1], *others, affinity=affinity) != "home"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4)), min_size=1, max_size=8),
+    st.integers(0, 2**64 - 1),
+)
+def test_affinity_costs_at_most_its_bound(loads, affinity):
+    nodes = [candidate(f"n{i}", in_flight=load, slots=slots) for i, (load, slots) in enumerate(loads)]
+    without, found = choose(*nodes), choose(*nodes, affinity=affinity)
+    if isinstance(without, Selection):
+        (least, emptiest), (wait, crowding) = delay(without.candidate), delay(found.candidate)
+        assert wait == 0 if least == 0 else wait < 2 * least
+        assert least > 0 or crowding < 4 * emptiest
 
 
 def test_affinity_is_never_put_before_readiness_or_policy():
