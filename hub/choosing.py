@@ -20,7 +20,7 @@ from typing import Protocol
 from zlib import crc32
 
 from hub.affinity import RING_MASK, WALK
-from hub.offers import Leaf, OfferIndex, View, full_places, graded, least_grade, pending_places
+from hub.offers import OfferIndex
 from hub.policy import NO_NARROWING, Narrowing, Policy, RegionTree, permits
 from hub.router import (
     COLD,
@@ -30,15 +30,18 @@ from hub.router import (
     Reason,
     Refusal,
     Selection,
-    grade,
     is_within_bound,
     rank,
     select_replica,
     why_not,
 )
+from hub.shelves import Leaf, full_places, graded, least_grade, pending_places
 
-SAMPLE = 4
-"""Nodes of one grade that are compared; of so few all are."""
+FEW = 4
+"""Nodes of one grade that are all compared."""
+DRAWN = 2
+"""Nodes of one grade that are compared where there are more."""
+_UNTOLD = frozenset({Reason.PAUSED})  # a session begins to drain, and the index is not told
 _PROBES = 3  # nodes beyond those that were tried, of which one at least passes if any does
 _MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407  # Knuth's linear congruence, MMIX
 
@@ -99,16 +102,17 @@ class Chooser:
         if asked.narrowing.node_id is not None:
             best = self._able(asked, asked.narrowing.node_id)
             return None if best is None else Selection(best)
-        view = self._view(asked, asked.policy)
-        favourites = self._favourites(asked, view)
+        leaves = self._leaves(asked)
+        favourites = self._favourites(asked, leaves)
         home = next(favourites, None)
         # What is filed may only be too good, where a node was tried or drains: then the bound is stricter.
-        if home is not None and is_within_bound(grade(home), least_grade(view.leaves)):
+        if home is not None and is_within_bound(self._grade(home, asked), least_grade(leaves)):
             return Selection(home)
-        best = self._best(asked, view.leaves)
+        best = self._best(asked, leaves)
         if best is None or home is None:
             return None if best is None else Selection(best)
-        near = (one for one in (home, *favourites) if is_within_bound(grade(one), grade(best)))
+        least = self._grade(best, asked)
+        near = (one for one in (home, *favourites) if is_within_bound(self._grade(one, asked), least))
         return Selection(next(near, best))
 
     def is_still_able(self, asked: Asked, node_id: str) -> Candidate | None:
@@ -134,7 +138,7 @@ class Chooser:
     def find_cold(self, asked: Asked, count: int) -> list[Candidate]:
         """Permitted nodes that would have to load the model, and fit: at most so many, drawn by the hash."""
         pools = [places for leaf in self._leaves(asked) if (places := leaf.grades.get(COLD))]
-        drawn = dict.fromkeys(self._index.node_ids(_draw(pools, _salt(asked), count)))
+        drawn = dict.fromkeys(self._index.node_ids(_draw(pools, _salt(asked), count, count)))
         return [one for node_id in drawn if (one := self._able(asked, node_id)) is not None]
 
     def is_passing(self, asked: Asked) -> bool:
@@ -161,41 +165,44 @@ class Chooser:
     def _leaves(self, asked: Asked) -> list[Leaf]:
         if asked.policy is None:
             return []
-        return self._view(asked, asked.policy).leaves
+        return self._index.leaves(asked.policy, asked.model, self._nodes.regions, asked.narrowing)
 
-    def _view(self, asked: Asked, policy: Policy) -> View:
-        return self._index.view(policy, asked.model, self._nodes.regions, asked.narrowing)
-
-    def _favourites(self, asked: Asked, view: View) -> Iterator[Candidate]:
+    def _favourites(self, asked: Asked, leaves: list[Leaf]) -> Iterator[Candidate]:
         """The first nodes after the conversation's place that are ready and able."""
         if asked.affinity is None:
             return
-        near = self._index.nearest(view, asked.affinity, WALK + len(asked.exclude))
+        near = self._index.nearest(leaves, asked.affinity, WALK + len(asked.exclude))
         able = (one for node_id in near if (one := self._able(asked, node_id)) is not None)
         yield from islice((one for one in able if one.readiness is ModelState.READY), WALK)
 
+    def _grade(self, candidate: Candidate, asked: Asked) -> int | None:
+        return self._index.grade_of(candidate.facts.node_id, asked.model)
+
     def _best(self, asked: Asked, leaves: list[Leaf]) -> Candidate | None:
         salt = _salt(asked)
-        for filed, pools in graded(leaves):
-            drawn = _draw(pools, salt, SAMPLE)
-            if (best := self._best_of(asked, filed, drawn, salt)) is not None:
+        for _, pools in graded(leaves):
+            if (best := self._best_of(asked, _draw(pools, salt, DRAWN, FEW), salt)) is not None:
                 return best
-            # Tried already, or not what it stands for: rare, and no reason to refuse.
-            if (best := self._best_of(asked, filed, list(chain(*pools)), salt)) is not None:
+            # Tried already, or draining since: rare, and no reason to refuse.
+            if (best := self._best_of(asked, list(chain(*pools)), salt)) is not None:
                 return best
         return None
 
-    def _best_of(self, asked: Asked, filed: int, places: Sequence[int], salt: str) -> Candidate | None:
-        """The best of these that stand where they belong, are permitted and were not tried."""
+    def _best_of(self, asked: Asked, places: Sequence[int], salt: str) -> Candidate | None:
+        """The best of these that is permitted, able and was not tried."""
         found = []
         for node_id in list(self._index.node_ids(places)):
             candidate = self._nodes.candidate(node_id, asked.model)
-            if candidate is not None and grade(candidate) == filed:
+            if candidate is not None:
                 found.append((rank(candidate, salt), candidate))
-            else:
-                self._nodes.refile(node_id, asked.model)
         found.sort(key=lambda each: each[0])
-        return next((one for _, one in found if self._why_not(asked, one) is None), None)
+        for _, candidate in found:
+            reason = self._why_not(asked, candidate)
+            if reason is None:
+                return candidate
+            if reason in _UNTOLD:
+                self._nodes.refile(candidate.facts.node_id, asked.model)
+        return None
 
     def _able(self, asked: Asked, node_id: str) -> Candidate | None:
         candidate = self._nodes.candidate(node_id, asked.model)
@@ -216,7 +223,7 @@ class Chooser:
             return
         pending = self._index.pending(asked.policy, self._nodes.regions, asked.narrowing)
         count = _PROBES + len(asked.exclude)
-        for places in (full_places(self._leaves(asked)), pending_places(pending.leaves)):
+        for places in (full_places(self._leaves(asked)), pending_places(pending)):
             for node_id in self._index.node_ids(list(islice(places, count))):
                 if (candidate := self._nodes.candidate(node_id, asked.model)) is not None:
                     yield candidate
@@ -226,12 +233,12 @@ def _salt(asked: Asked) -> str:
     return f"{asked.model}\0{asked.tie_break}"
 
 
-def _draw(pools: Sequence[Sequence[int]], salt: str, count: int) -> list[int]:
-    """So many of what the pools hold, by a hash and so repeatably; all of them where there are no more."""
+def _draw(pools: Sequence[Sequence[int]], salt: str, count: int, few: int) -> list[int]:
+    """So many of what the pools hold, by a hash and so repeatably; all of them where they are few."""
     total = sum(map(len, pools))
-    if total <= 2 * count:  # a node may stand in two pools, as its owner's and as one that is lent
+    if total <= 2 * few:  # a node may stand in two pools, as its owner's and as one that is lent
         distinct = list(dict.fromkeys(chain(*pools)))
-        if len(distinct) <= count:
+        if len(distinct) <= few:
             return distinct
     state, drawn = crc32(salt.encode()), []
     for _ in range(count):

@@ -6,7 +6,7 @@ Owns how a report becomes a candidate. Must not know other nodes, who asks, or w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hub.policy import NodeFacts
@@ -62,11 +62,13 @@ class Live:
     outdated: bool = False
     loads: Loads = field(default_factory=Loads)
     _agreed: NodeFacts | None = None
+    _loaded: dict[str, Candidate] = field(default_factory=dict)
 
     def report(self, status: Status, in_flight: Mapping[str, int], now: float) -> set[str]:
         """Take a report; returns the models of which it says anything new."""
         before, had, was_accepting = self.models, self.replicas, self.accepting
         self.status = status
+        self._loaded.clear()
         self.in_flight_then = dict(in_flight)
         self.loads.report(status.models, now)
         self.models = {model.model: model for model in status.models}
@@ -83,15 +85,32 @@ class Live:
         """Whether it takes new work."""
         return self.status is not None and self.status.accepting and not self.session.draining
 
-    def candidate(self, facts: NodeFacts, model: str, in_flight: int, slots: int) -> Candidate:
-        """The node for one model.
+    def forget(self, model: str) -> None:
+        """The requests on it for a model have changed: what was put together for it is out of date."""
+        self._loaded.pop(model, None)
+
+    def candidate(
+        self, facts: NodeFacts, model: str, in_flight: int, slots_of: Callable[[str], int]
+    ) -> Candidate:
+        """The node for one model. For those it has loaded it is put together once for each change.
 
         Args:
             facts: what is known of it now.
             model: the model.
             in_flight: requests of this Hub on it.
-            slots: how many a replica answers at once, where the node has not said so.
+            slots_of: how many a replica answers at once, where the node has not said so.
         """
+        known = self._loaded.get(model)
+        if known is not None and known.facts is facts and known.accepting is self.accepting:
+            return known
+        found = self._candidate(facts, model, in_flight, slots_of)
+        if model in self.replicas and found.reported:
+            self._loaded[model] = found
+        return found
+
+    def _candidate(
+        self, facts: NodeFacts, model: str, in_flight: int, slots_of: Callable[[str], int]
+    ) -> Candidate:
         if not self.agrees(facts):
             return Candidate(facts, None, reported=False)  # it dials again, for a credential that says this
         offer = self.models.get(model)
@@ -104,7 +123,7 @@ class Live:
             running=sum(replica.running for replica in replicas),
             waiting=sum(replica.waiting for replica in replicas),
             in_flight_then=self.in_flight_then.get(model, 0),
-            slots=sum(replica.slots for replica in replicas) or slots,
+            slots=sum(replica.slots for replica in replicas) or slots_of(model),
             accepting=self.accepting,
             reported=self.status is not None,
             tokens_per_second=_fastest(replicas),

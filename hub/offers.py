@@ -12,9 +12,8 @@ a key may use, which regions and trust classes bound, and not on the number of n
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -32,18 +31,15 @@ from hub.policy import (
     TrustClass,
     permits,
 )
-from hub.router import COLD, FULL, PENDING, WARMING
+from hub.router import PENDING
+from hub.shelves import Leaf, LeafKey, Scope, Shelf, successors
 
 _PUBLIC = "*"
 _MAX_SCOPES = 256
 """Kinds of keys whose leaves are remembered; beyond it all are worked out again."""
-_STEPS = 8
-"""Nodes on a ring that are passed over before the leaves are looked at one by one."""
 
 _EVERY_MODEL = ""
 """Where nodes stand that have yet to say what they offer."""
-
-LeafKey = tuple[str | None, TrustClass]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,95 +81,6 @@ def _reaches(policy: Policy) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class Leaf:
-    """Nodes of one access that offer one model.
-
-    Attributes:
-        grades: places on the ring by grade, each in ascending order; none is empty.
-        mask: a bit for each grade that somebody has.
-        ring: the places of all that are ready and have room.
-    """
-
-    grades: dict[int, list[int]] = field(default_factory=dict)
-    mask: int = 0
-    ring: list[int] = field(default_factory=list)
-
-    def move(self, place: int, old: int | None, new: int | None) -> None:
-        """Let a node that stands here, or nowhere, stand under another grade, or nowhere."""
-        if old is not None:
-            places = self.grades[old]
-            _discard(places, place)
-            if not places:
-                del self.grades[old]
-                self.mask &= ~(1 << old)
-        if new is not None:
-            insort(self.grades.setdefault(new, []), place)
-            self.mask |= 1 << new
-        _move_on_ring(self.ring, place, old, new)
-
-
-def _discard(places: list[int], place: int) -> None:
-    del places[bisect_left(places, place)]
-
-
-def _move_on_ring(ring: list[int], place: int, old: int | None, new: int | None) -> None:
-    """On a ring stand those that are ready and have room, whatever their grade."""
-    before, after = old is not None and old < WARMING, new is not None and new < WARMING
-    if before and not after:
-        _discard(ring, place)
-    elif after and not before:
-        insort(ring, place)
-
-
-@dataclass(slots=True)
-class Shelf:
-    """The leaves of one model to which keys come by one reach.
-
-    Attributes:
-        ring: the places of all on them that are ready and have room.
-        version: goes up whenever a leaf comes or goes.
-    """
-
-    leaves: dict[LeafKey, Leaf] = field(default_factory=dict)
-    ring: list[int] = field(default_factory=list)
-    version: int = 0
-
-    def move(self, key: LeafKey, place: int, old: int | None, new: int | None) -> None:
-        """Let a node that stands on a leaf, or nowhere, stand under another grade, or nowhere."""
-        leaf = self.leaves.get(key)
-        if leaf is None:
-            leaf = self.leaves[key] = Leaf()
-            self.version += 1
-        leaf.move(place, old, new)
-        _move_on_ring(self.ring, place, old, new)
-        if not leaf.mask:
-            del self.leaves[key]
-            self.version += 1
-
-
-@dataclass(slots=True)
-class _Scope:
-    """What is known of the leaves for keys of one kind: it does not depend on whose keys they are.
-
-    Attributes:
-        allows: whether they may use a leaf.
-        kept: those of a shelf that they may, by model and reach, with the shelf's version.
-    """
-
-    allows: dict[LeafKey, bool] = field(default_factory=dict)
-    kept: dict[tuple[str, str], tuple[Shelf, int, list[Leaf]]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class View:
-    """What one key may use of the nodes that offer one model."""
-
-    leaves: list[Leaf]
-    shelves: list[tuple[Shelf, list[Leaf]]]
-    scope: _Scope
-
-
-@dataclass(slots=True)
 class _Filed:
     """Where a node stands, and by what facts."""
 
@@ -191,7 +98,7 @@ class OfferIndex:
         self._filed: dict[str, _Filed] = {}
         self._at: dict[int, str] = {}
         self._tree = RegionTree()
-        self._scopes: dict[tuple[object, ...], _Scope] = {}
+        self._scopes: dict[tuple[object, ...], Scope] = {}
 
     # --- keeping it --------------------------------------------------------------------------------------
 
@@ -255,96 +162,60 @@ class OfferIndex:
 
     # --- looking -----------------------------------------------------------------------------------------
 
+    def grade_of(self, node_id: str, model: str) -> int | None:
+        """The grade under which a node stands for a model."""
+        filed = self._filed.get(node_id)
+        return None if filed is None else filed.grades.get(model)
+
     def is_filed_by(self, facts: NodeFacts) -> bool:
         """Whether a node stands where these very facts put it."""
         filed = self._filed.get(facts.node_id)
         return filed is not None and filed.facts is facts
 
-    def view(
+    def leaves(
         self, policy: Policy, model: str, regions: RegionTree, narrowing: Narrowing = NO_NARROWING
-    ) -> View:
+    ) -> list[Leaf]:
         """What a key may use of the nodes that offer a model."""
-        if not _is_readable(policy):
-            return View([], [], _Scope())
+        shelves = self._models.get(model)
+        if not shelves or not _is_readable(policy):
+            return []
         scope = self._scope(policy, regions, narrowing)
-        found = View([], [], scope)
-        shelves = self._models.get(model, _NO_SHELVES)
+        found: list[Leaf] = []
         for reach in _reaches(policy):
             if (shelf := shelves.get(reach)) is not None:
-                allowed = _allowed(shelf, scope, (model, reach), partial(_allows, policy, regions, narrowing))
-                found.leaves += allowed
-                found.shelves.append((shelf, allowed))
+                found += shelf.permitted(scope, partial(_allows, policy, regions, narrowing))
         return found
 
-    def pending(self, policy: Policy, regions: RegionTree, narrowing: Narrowing = NO_NARROWING) -> View:
+    def pending(self, policy: Policy, regions: RegionTree, narrowing: Narrowing = NO_NARROWING) -> list[Leaf]:
         """What a key may use of the nodes that have yet to say what they offer."""
-        return self.view(policy, _EVERY_MODEL, regions, narrowing)
+        return self.leaves(policy, _EVERY_MODEL, regions, narrowing)
 
-    def _scope(self, policy: Policy, regions: RegionTree, narrowing: Narrowing) -> _Scope:
-        if regions is not self._tree or len(self._scopes) >= _MAX_SCOPES:
-            self._scopes.clear()
+    def _scope(self, policy: Policy, regions: RegionTree, narrowing: Narrowing) -> Scope:
+        if regions is not self._tree:
+            self._forget_scopes()
             self._tree = regions
         key = (policy.regions, policy.minimum_trust, narrowing.region)
         scope = self._scopes.get(key)
-        return self._scopes.setdefault(key, _Scope()) if scope is None else scope
+        if scope is None:
+            if len(self._scopes) >= _MAX_SCOPES:
+                del self._scopes[next(iter(self._scopes))]
+            scope = self._scopes[key] = Scope()
+        return scope
+
+    def _forget_scopes(self) -> None:
+        self._scopes.clear()
+        for shelves in self._models.values():
+            for shelf in shelves.values():
+                shelf.pools.clear()
 
     def node_ids(self, places: Iterable[int]) -> Iterator[str]:
         """The nodes that stand at these places."""
         return (self._at[place] for place in places)
 
-    def nearest(self, view: View, key: int, count: int) -> list[str]:
+    def nearest(self, leaves: Iterable[Leaf], key: int, count: int) -> list[str]:
         """The ready nodes with room that follow a key on the ring, next first."""
-        places: set[int] = set()
-        for shelf, leaves in view.shelves:
-            walked = self._walk(shelf.ring, view.scope, key, count)
-            places.update(_successors(leaves, key, count) if walked is None else walked)
+        places = set(successors(leaves, key, count))
         return [self._at[place] for place in sorted(places, key=lambda place: distance(place, key))[:count]]
-
-    def _walk(self, ring: list[int], scope: _Scope, key: int, count: int) -> list[int] | None:
-        """The next on a ring whose leaf is allowed; ``None`` where the first few are too few of them."""
-        start, size = bisect_left(ring, key), len(ring)
-        found: list[int] = []
-        for step in range(min(size, count + _STEPS)):
-            place = ring[(start + step) % size]
-            if scope.allows.get(self._filed[self._at[place]].access.leaf):
-                found.append(place)
-                if len(found) == count:
-                    return found
-        return found if size <= count + _STEPS else None
-
-
-_NO_SHELVES: dict[str, Shelf] = {}
-
-
-def _allowed(
-    shelf: Shelf,
-    scope: _Scope,
-    name: tuple[str, str],
-    allows: Callable[[LeafKey], bool],
-) -> list[Leaf]:
-    """The leaves of a shelf that a policy permits."""
-    kept, version, found = scope.kept.get(name, (None, 0, []))
-    if kept is shelf and version == shelf.version:
-        return found
-    found = []
-    for key, leaf in shelf.leaves.items():
-        allowed = scope.allows.get(key)
-        if allowed is None:
-            allowed = scope.allows[key] = allows(key)
-        if allowed:
-            found.append(leaf)
-    scope.kept[name] = (shelf, shelf.version, found)
-    return found
-
-
-def _successors(leaves: Iterable[Leaf], key: int, count: int) -> Iterator[int]:
-    """The next of each leaf."""
-    for leaf in leaves:
-        ring = leaf.ring
-        start = bisect_left(ring, key)
-        yield from ring[start : start + count]
-        if (rest := start + count - len(ring)) > 0:
-            yield from ring[:rest]
 
 
 def _is_readable(policy: Policy) -> bool:
@@ -361,37 +232,3 @@ def _allows(policy: Policy, regions: RegionTree, narrowing: Narrowing, key: Leaf
     region, trust = key
     anyone = NodeFacts("node", policy.organisation_id, region, region is not None, trust, PRIVATE)
     return permits(policy, anyone, regions, Narrowing(region=narrowing.region)).permitted
-
-
-def graded(leaves: Iterable[Leaf]) -> Iterator[tuple[int, list[list[int]]]]:
-    """The grades that somebody able to serve has, best first, each with the lists of who has it."""
-    known = list(leaves)
-    mask = _able(known)
-    while mask:
-        grade = (mask & -mask).bit_length() - 1
-        mask &= mask - 1
-        yield grade, [places for leaf in known if (places := leaf.grades.get(grade))]
-
-
-def least_grade(leaves: Iterable[Leaf]) -> int | None:
-    """The best grade that somebody able to serve has."""
-    mask = _able(leaves)
-    return (mask & -mask).bit_length() - 1 if mask else None
-
-
-def _able(leaves: Iterable[Leaf]) -> int:
-    """A bit for each grade, of those able to serve, that somebody has."""
-    mask = 0
-    for leaf in leaves:
-        mask |= leaf.mask
-    return mask & ((1 << (COLD + 1)) - 1)
-
-
-def full_places(leaves: Iterable[Leaf]) -> Iterator[int]:
-    """Where those stand whom nothing but their load keeps from serving."""
-    return (place for leaf in leaves for place in leaf.grades.get(FULL, ()))
-
-
-def pending_places(leaves: Iterable[Leaf]) -> Iterator[int]:
-    """Where those stand that have yet to say what they offer."""
-    return (place for leaf in leaves for place in leaf.grades.get(PENDING, ()))

@@ -233,6 +233,8 @@ class Registry:
     def refile(self, node_id: str, model: str) -> None:
         """Let a node stand where it belongs for one model."""
         facts, live = self.facts.get(node_id), self._live.get(node_id)
+        if live is not None:
+            live.forget(model)
         if facts is None or live is None or live.status is None or not live.agrees(facts):
             return  # it stands nowhere, or apart from all models
         self._index.grade(node_id, model, grade(self._candidate(facts, live, model)))
@@ -276,7 +278,7 @@ class Registry:
         if live is None:
             return Candidate(facts, None, online=False)
         in_flight = self._counts(facts.node_id).get(model, 0)
-        return live.candidate(facts, model, in_flight, self._slots_of(model))
+        return live.candidate(facts, model, in_flight, self._slots_of)
 
     def _counts(self, node_id: str) -> Mapping[str, int]:
         return self._in_flight.get(node_id, NO_REQUESTS)

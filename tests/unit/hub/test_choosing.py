@@ -3,12 +3,14 @@
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from hub import shelves
 from hub.affinity import position
-from hub.choosing import SAMPLE, Asked, Chooser
+from hub.choosing import FEW, Asked, Chooser
 from hub.offers import OfferIndex
 from hub.policy import (
     Fleet,
@@ -107,7 +109,7 @@ def check(nodes, asked):
     assert best <= COLD
     if found != scanned:
         assert grade(found.candidate) == best
-        assert len(nodes.of_grade(asked, best)) > SAMPLE, "of a few, the very best is taken"
+        assert len(nodes.of_grade(asked, best)) > FEW, "of a few, the very best is taken"
     return found
 
 
@@ -216,12 +218,16 @@ class Changes(RuleBasedStateMachine):
             type(self).refused += found is None
 
 
-def test_the_choice_is_the_one_a_scan_of_all_nodes_would_make():
+@pytest.mark.parametrize(("many", "pools"), [(shelves.MANY, shelves.MAX_POOLS), (0, 2)])
+def test_the_choice_is_the_one_a_scan_of_all_nodes_would_make(many, pools, monkeypatch):
+    """With leaves looked at one by one, and with pools of them, which are as few as can be."""
+    monkeypatch.setattr(shelves, "MANY", many)
+    monkeypatch.setattr(shelves, "MAX_POOLS", pools)
     Changes.served = Changes.refused = 0
     run_state_machine_as_test(
-        Changes, settings=settings(max_examples=300, stateful_step_count=40, deadline=None)
+        Changes, settings=settings(max_examples=200, stateful_step_count=40, deadline=None)
     )
-    assert Changes.served > 300, "the machine must also serve"
+    assert Changes.served > 200, "the machine must also serve"
     assert Changes.refused > 300
 
 
@@ -302,10 +308,9 @@ def test_a_draining_node_is_passed_over_and_put_in_its_place():
     for turn in range(5):
         found = nodes.chooser.find(Asked(policy=POLICY, model="m", tie_break=str(turn)))
         assert found.node_id == "n0"
-    assert nodes.refiled >= 29
-    refiled = nodes.refiled
-    assert nodes.chooser.find(Asked(policy=POLICY, model="m")).node_id == "n0"
-    assert nodes.refiled == refiled, "once is enough"
+    for turn in range(200):
+        nodes.chooser.find(Asked(policy=POLICY, model="m", tie_break=str(turn)))
+    assert 0 < nodes.refiled <= 2 * 29, "each is met once, and is not in the way any more"
 
 
 def test_a_policy_that_makes_no_sense_finds_nothing_and_spoils_nothing_for_others():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from hub.changes import NodeChanged, NodeRevoked, RegionsChanged
-from hub.choosing import SAMPLE, Asked
+from hub.choosing import FEW, Asked
 from hub.policy import Fleet, Narrowing, Policy, Sharing, SharingKind, TrustClass
 from hub.router import Refusal, grade, select_replica
 from tunnel.messages import ReplicaStatus
@@ -93,7 +93,7 @@ def check(registry, asked):
         assert registry.chooser.refusal(asked) == scanned
         assert registry.chooser.is_passing(asked) == scanned.passing
         return False
-    assert len(NAMES) > SAMPLE
+    assert len(NAMES) > FEW
     assert found is not None
     assert grade(found.candidate) == grade(scanned.candidate)
     return True
