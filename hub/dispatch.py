@@ -228,29 +228,34 @@ class Dispatch:
         registry, loop = self._parts.registry, asyncio.get_running_loop()
         give_up = loop.time() + self._parts.queue_timeout_s
         place: Occupied | None = None
+        is_over = False
         while True:
             admitted = await self._parts.admission.confirm(self._call.admitted)
             asked = self._asked(admitted)
             chosen = self._find(asked, place)
-            self._parts.demand.asked(asked, admitted, chosen, loop.time())
+            if place is None and not is_over:
+                self._parts.demand.asked(asked, admitted, chosen, loop.time())
             if chosen is not None:
                 facts = chosen.facts
                 self._check_offer(facts.node_id)
                 if place is None:
                     self._held.enter_context(registry.occupy(facts.node_id, self._call.model))
                 return admitted, facts
-            self._held.close()  # the place that came may not be used any more
-            if self._failure is not None or not registry.chooser.is_passing(asked):
+            if (
+                place is not None
+            ):  # it may not be used any more: for the next in line, while we look elsewhere
+                self._held.close()
+                place = None
+                continue
+            if self._failure is not None or is_over or not registry.chooser.is_passing(asked):
                 raise self._failure or self._refused(asked)
-            place = await self._wait(asked, admitted, give_up)
-
-    async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:
-        try:
-            async with asyncio.timeout_at(give_up):
-                place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
-        except TimeoutError:
-            raise self._refused(asked) from None
-        return None if place is None else self._held.enter_context(place)
+            try:
+                async with asyncio.timeout_at(give_up):
+                    place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
+            except TimeoutError:
+                place, is_over = None, True  # one last look: what is told must be so when it is told
+            if place is not None:
+                self._held.enter_context(place)
 
     def _asked(self, admitted: Admitted) -> Asked:
         call = self._call
@@ -325,7 +330,9 @@ class Dispatch:
     def _refused(self, asked: Asked) -> RequestFailed:
         chooser = self._parts.registry.chooser
         refusal = chooser.refusal(asked)
-        if isinstance(refusal, Selection) or refusal.code is RefusalCode.OVERLOADED:
+        if isinstance(refusal, Selection):
+            raise RuntimeError("a node was found that the index does not have")  # noqa: TRY004
+        if refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
         if asked.model not in self._parts.catalog and not chooser.is_offered(asked):
             return refusals.model_not_found(asked.model)

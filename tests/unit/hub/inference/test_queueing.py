@@ -174,6 +174,21 @@ async def test_a_key_that_may_not_use_the_node_any_more_does_not_take_its_place(
     assert caught.value.code == "no_available_node"
 
 
+async def test_whose_key_leads_elsewhere_by_now_is_served_there(world, requests):
+    await fleet(
+        world, n1={"sharing": Sharing(SharingKind.PUBLIC)}, n2={"owner_id": "org_b", "region": "eu-fr"}
+    )
+    mine = await caller(world)
+    theirs = await caller(world, "org_b", fleet="any", regions=frozenset({"eu-de"}))
+    await requests.fill(mine)
+    await requests.begin("theirs", theirs)
+    world.keys[theirs.key.hash] = replace(theirs.key, regions=frozenset({"eu-fr"}))
+    world.changes.publish(KeyChanged(theirs.key.id))
+    await requests.end("first0")
+    assert requests.order[ROOM:] == ["theirs"]
+    assert requests.dispatches["theirs"].facts.node_id == "n2"
+
+
 async def test_a_node_that_comes_takes_as_many_as_it_has_room_for(world, requests):
     await fleet(world, n1={})
     mine = await caller(world)
