@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Final
 
+from benchmarks.errors import SettingInvalid
 from benchmarks.routing_fleet import Job, Replica
 from benchmarks.routing_rules import ORGANISATION, RULES, RuleName, View, Wanted
 from benchmarks.routing_trace import Conversation, TraceShape, conversations, popularity
@@ -181,11 +182,17 @@ def simulate(plan: SimulationPlan, rule: RuleName, seed: int) -> Outcome:
 
 
 def build_fleet(plan: SimulationPlan, chance: random.Random) -> list[Replica]:
-    """Nodes of several sizes and speeds; each model on as many as its popularity asks for, at least two."""
+    """Nodes of several sizes and speeds; each model on as many as its popularity asks for, at least two.
+
+    Raises:
+        SettingInvalid: there are too few nodes for the models.
+    """
     shares = popularity(plan.models)
-    models: list[str] = []
+    if plan.nodes < 2 * plan.models:
+        raise SettingInvalid(f"{plan.models} models need {2 * plan.models} nodes or more, two for each")
+    models = [model_name(number) for number in range(plan.models)] * 2
     for number, share in enumerate(shares):
-        models += [model_name(number)] * max(2, round(share * plan.nodes))
+        models += [model_name(number)] * round(share * (plan.nodes - 2 * plan.models))
     models = (models + [model_name(0)] * plan.nodes)[: plan.nodes]
     return [
         Replica(f"node_{number}", model, chance.choice(_SLOTS), chance.choice(_SPEEDS))

@@ -225,37 +225,47 @@ class Dispatch:
 
         The place on the node is taken when this returns; who fails or is cancelled gives it back in `_leave`.
         """
-        registry, loop = self._parts.registry, asyncio.get_running_loop()
-        give_up = loop.time() + self._parts.queue_timeout_s
-        place: Occupied | None = None
-        is_over = False
-        while True:
-            admitted = await self._parts.admission.confirm(self._call.admitted)
-            asked = self._asked(admitted)
-            chosen = self._find(asked, place)
-            if place is None and not is_over:
-                self._parts.demand.asked(asked, admitted, chosen, loop.time())
-            if chosen is not None:
-                facts = chosen.facts
-                self._check_offer(facts.node_id)
-                if place is None:
-                    self._held.enter_context(registry.occupy(facts.node_id, self._call.model))
-                return admitted, facts
-            if (
-                place is not None
-            ):  # it may not be used any more: for the next in line, while we look elsewhere
-                self._held.close()
-                place = None
-                continue
-            if self._failure is not None or is_over or not registry.chooser.is_passing(asked):
+        parts, loop = self._parts, asyncio.get_running_loop()
+        admitted = await parts.admission.confirm(self._call.admitted)
+        asked = self._asked(admitted)
+        chosen = self._take(asked)
+        parts.demand.asked(asked, admitted, chosen, loop.time())
+        give_up = loop.time() + parts.queue_timeout_s
+        while chosen is None:
+            if self._failure is not None or not parts.registry.chooser.is_passing(asked):
                 raise self._failure or self._refused(asked)
-            try:
-                async with asyncio.timeout_at(give_up):
-                    place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
-            except TimeoutError:
-                place, is_over = None, True  # one last look: what is told must be so when it is told
-            if place is not None:
-                self._held.enter_context(place)
+            place = await self._wait(asked, admitted, give_up)
+            admitted = await parts.admission.confirm(admitted)
+            asked = self._asked(admitted)
+            chosen = self._take(asked, place)
+            if chosen is None and loop.time() >= give_up:
+                raise self._refused(asked)
+        return admitted, chosen.facts
+
+    async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:
+        """Wait for a place; none where it is time to look again, be it for the last time."""
+        try:
+            async with asyncio.timeout_at(give_up):
+                place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
+        except TimeoutError:
+            return None
+        return None if place is None else self._held.enter_context(place)
+
+    def _take(self, asked: Asked, place: Occupied | None = None) -> Candidate | None:
+        """Take a place on the node that is chosen: the one that came, if that may still be used."""
+        registry = self._parts.registry
+        if place is not None:
+            candidate = registry.chooser.is_still_able(asked, place.node_id)
+            if candidate is not None:
+                self._check_offer(place.node_id)
+                return candidate
+            self._held.close()  # for the next in line
+        found = registry.chooser.find(asked)
+        if found is None:
+            return None
+        self._check_offer(found.node_id)
+        self._held.enter_context(registry.occupy(found.node_id, asked.model))
+        return found.candidate
 
     def _asked(self, admitted: Admitted) -> Asked:
         call = self._call
@@ -267,13 +277,6 @@ class Dispatch:
             tie_break=call.request_id,
             affinity=self._affinity,
         )
-
-    def _find(self, asked: Asked, place: Occupied | None) -> Candidate | None:
-        chooser = self._parts.registry.chooser
-        if place is not None:
-            return chooser.is_still_able(asked, place.node_id)
-        found = chooser.find(asked)
-        return None if found is None else found.candidate
 
     def _check_offer(self, node_id: str) -> None:
         """What the catalog does not know of a model, the node that offers it does."""
