@@ -126,8 +126,8 @@ def _decision_table(result: RoutingResult) -> Table:
     table.add_column("nodes permitted", justify="right")
     table.add_column("forbidden", justify="right")
     for kind in ("hot model", "all models", "taking a place"):
-        table.add_column(f"{kind}\np50", justify="right")
-        table.add_column("\np99", justify="right")
+        table.add_column(f"{kind}, p50", justify="right")
+        table.add_column("p99", justify="right")
     for case in result.cases:
         cells = [f"{case.size.permitted:,}", f"{case.size.forbidden:,}"]
         for times in (case.hot, case.mixed, case.places):
