@@ -136,10 +136,10 @@ async def test_who_is_cancelled_while_the_place_comes_passes_it_on(world, reques
     await requests.fill(mine)
     for name in ("gone", "also gone", "next"):
         await requests.begin(name, mine)
-    requests.tasks["also gone"].cancel()  # before: it stands in line still, and has not run
+    requests.tasks["gone"].cancel()  # before: it stands in line still, and has not run
     requests.dispatches["first0"].finish()
     requests.dispatches["first0"].close()
-    requests.tasks["gone"].cancel()  # after: the place is in its hand
+    requests.tasks["also gone"].cancel()  # after: the place is in its hand
     await settle()
     assert requests.order[ROOM:] == ["next"]
 
@@ -187,6 +187,7 @@ async def test_whose_key_leads_elsewhere_by_now_is_served_there(world, requests)
     await requests.end("first0")
     assert requests.order[ROOM:] == ["theirs"]
     assert requests.dispatches["theirs"].facts.node_id == "n2"
+    assert world.registry.snapshot()["n1"].in_flight == ROOM - 1, "what it could not use it does not hold"
 
 
 async def test_a_node_that_comes_takes_as_many_as_it_has_room_for(world, requests):

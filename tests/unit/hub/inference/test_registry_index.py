@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from hub.changes import NodeChanged, NodeRevoked, RegionsChanged
 from hub.choosing import FEW, Asked
+from hub.offers import access_of
 from hub.policy import Fleet, Narrowing, Policy, Sharing, SharingKind, TrustClass
-from hub.router import Refusal, grade, select_replica
+from hub.router import PENDING, Refusal, grade, select_replica
 from tunnel.messages import ReplicaStatus
 
 NAMES = [f"n{number}" for number in range(6)]
@@ -45,7 +46,7 @@ def some_status(chance, fakes):
                     slots=chance.randrange(3),
                     running=chance.randrange(4),
                     waiting=chance.randrange(3),
-                    tokens_per_second=chance.choice([0.0, 20.0, float("inf")]),
+                    tokens_per_second=chance.choice([0.0, 20.0, 9e9]),
                     phase="",
                 )
                 for number in range(chance.choice([1, 1, 2]))
@@ -151,6 +152,15 @@ class Registries(RuleBasedStateMachine):
             self.inside(lambda: self.world.registry.reported(live.session, live.status))
 
     @rule(name=st.sampled_from(NAMES))
+    def pause_or_go_on(self, name):
+        """Nothing is new but that."""
+        live = self.world.registry._live.get(name)
+        if live is not None and live.status is not None:
+            fields = {each: getattr(live.status, each) for each in live.status.__struct_fields__}
+            said = type(live.status)(**fields | {"accepting": not live.status.accepting})
+            self.inside(lambda: self.world.registry.reported(live.session, said))
+
+    @rule(name=st.sampled_from(NAMES))
     def lose(self, name):
         if name in self.sessions:
             self.inside(lambda: self.world.registry.disconnected(self.sessions.pop(name)))
@@ -238,6 +248,28 @@ class Registries(RuleBasedStateMachine):
             registry = self.world.registry
             assert registry._index._filed.keys() <= registry._live.keys()
             assert len(registry._index._at) == len(registry._index._filed)
+
+    @invariant()
+    def every_node_stands_where_it_belongs(self):
+        if not hasattr(self, "world"):
+            return
+        registry = self.world.registry
+        for name, live in registry._live.items():
+            facts = registry.facts.get(name)
+            if facts is None or access_of(facts) is None:
+                assert name not in registry._index._filed
+            elif live.status is None or not live.agrees(facts):
+                assert registry._index._filed[name].grades == {"": PENDING}
+            else:
+                self.check_grades(registry, live, facts)
+
+    def check_grades(self, registry, live, facts):
+        for model in MODELS:
+            in_flight = registry._counts(facts.node_id).get(model, 0)
+            fresh = live._candidate(facts, model, in_flight, registry._slots_of)
+            assert registry.candidate(facts.node_id, model) == fresh
+            if not live.session.draining:  # of which the index is not told
+                assert registry._index.grade_of(facts.node_id, model) == grade(fresh)
 
     def teardown(self):
         if hasattr(self, "loop"):
