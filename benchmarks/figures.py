@@ -11,7 +11,8 @@ from benchmarks.bounds import RATIO, Figure, Verdict
 from benchmarks.statistics import Interval
 
 _COLOURS: Final = {Verdict.KEPT: "green", Verdict.MISSED: "red", Verdict.UNCLEAR: "yellow"}
-_COLUMNS: Final = ("engine", "node", "found", "95 %", "bound", "")
+_SIDES: Final = ("engine", "node")
+_COLUMNS: Final = ("found", "95 %", "bound", "")
 
 
 def document(figures: Sequence[Figure]) -> list[report.Document]:
@@ -30,14 +31,15 @@ def document(figures: Sequence[Figure]) -> list[report.Document]:
     ]
 
 
-def show(console: Console, title: str, figures: Sequence[Figure]) -> None:
-    """Show the figures as a table."""
+def show(console: Console, title: str, figures: Sequence[Figure], *, sides: Sequence[str] = _SIDES) -> None:
+    """Show the figures as a table; without sides where nothing is measured against another."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for name in _COLUMNS:
+    for name in (*sides, *_COLUMNS):
         table.add_column(name, justify="right")
     for figure in figures:
-        table.add_row(figure.name, figure.direct, figure.via, *_found(figure), *_judged(figure))
+        reached = (figure.direct, figure.via) if sides else ()
+        table.add_row(figure.name, *reached, *_found(figure), *_judged(figure))
     console.print(table)
 
 

@@ -19,6 +19,7 @@ from hub.changes import Changes
 from hub.clones import CloneWatch
 from hub.composition import Hub
 from hub.config import HubConfig
+from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.jobs import Jobs
@@ -119,6 +120,8 @@ async def compose(
             read_error=openai_errors.from_upstream,
             on_record=recorded,
             on_refused=journal.refused,
+            max_waiting=config.max_waiting_per_model,
+            demand=Demand(config.spread_after_s),
         ),
         metrics=metrics,
         addresses=Addresses(),

@@ -128,6 +128,15 @@ class HubConfig(BaseSettings):
     queue_timeout_s: float = Field(
         10.0, ge=0, description="Seconds a request waits for room when every permitted node is full."
     )
+    max_waiting_per_model: int = Field(
+        256, ge=1, description="Requests that wait for room for one model at once; more get `overloaded`."
+    )
+    spread_after_s: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds for which most requests for a model have to wait before the Hub asks a further "
+        "permitted node to load it; 0: it never asks.",
+    )
     drain_s: float = Field(
         600.0, ge=0, description="Seconds that answers in flight get to finish when the Hub stops."
     )

@@ -1,8 +1,8 @@
 """One request's way to a node and back: choose, open, and keep account of it.
 
-Owns the tries, the queue, the ticket, the receipt and the usage record of a request. Must not know HTTP
-servers: bytes go in, bytes come out, failures are `RequestFailed`. Who may serve is judged by the router at
-each choice anew; between its answer and the opening of the stream nothing is awaited.
+Owns the tries, the ticket, the receipt and the usage record of a request. Must not know HTTP servers: bytes
+go in, bytes come out, failures are `RequestFailed`. Who may serve is judged by the router at each choice
+anew; between its answer and the opening of the stream nothing is awaited.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub import refusals
 from hub.admission import Admission, Admitted, check_model
+from hub.affinity import conversation_key
+from hub.choosing import Asked
+from hub.demand import Demand
 from hub.errors import RequestFailed
 from hub.heads import DIGEST_HEADER, check_success, digest_of, header
-from hub.policy import Narrowing, NodeFacts, permits
+from hub.identity import derived_secret
+from hub.policy import Narrowing, NodeFacts
+from hub.queueing import WaitingRoom
 from hub.receipts import ReceiptCheck
-from hub.registry import Registry
-from hub.router import Refusal, RefusalCode, Selection, select_replica
+from hub.registry import Occupied, Registry
+from hub.router import Candidate, RefusalCode, Selection
 from hub.storage.records import ApiKey, UsageRecord
 from models.catalog import Catalog
 from tunnel.errors import ReceiptInvalid, ResetCode, SessionClosed, StreamReset, TooManyStreams
@@ -95,6 +100,8 @@ class Dispatcher:
         read_error: ErrorReader,
         on_record: Callable[[UsageRecord], None],
         on_refused: RefusalLog = lambda *_refusal: None,
+        max_waiting: int = 256,
+        demand: Demand[Admitted] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -109,6 +116,8 @@ class Dispatcher:
             read_error: understands a node's error responses.
             on_record: told of every record, for the metrics.
             on_refused: told of every refusal by policy, for the audit log; it must not fail.
+            max_waiting: requests that may wait for one model at once.
+            demand: told of every request that needs a place, and of every answer's length.
         """
         self.registry = registry
         self.admission = admission
@@ -118,6 +127,9 @@ class Dispatcher:
         self.receipts = ReceiptCheck(hub_key.public_key())
         self.clock = clock
         self.queue_timeout_s = queue_timeout_s
+        self.waiting = WaitingRoom(registry, limit=max_waiting)
+        self.demand = demand or Demand()
+        self.ring_secret = derived_secret(hub_key, "conversations")
         self.read_error = read_error
         self.on_record = on_record
         self.on_refused = on_refused
@@ -152,6 +164,10 @@ class Dispatch:
         """Events of a stream that have come: what was generated, where nobody says how much it was."""
         self.used = 0
         """Tokens of its record, prompt and completion; 0 until there is one."""
+        admitted = call.admitted
+        self._affinity = conversation_key(
+            dispatcher.ring_secret, admitted.key.organisation_id, call.model, call.body
+        )
         self.pinned = False
         """Set once the caller has been told which node answers: no other is tried from then on."""
         self.facts: NodeFacts | None = None
@@ -216,7 +232,6 @@ class Dispatch:
                 raise RuntimeError("the registry offered a node without a session")
             self._tried.add(facts.node_id)
             self.facts, self.head, self._features = facts, None, session.features
-            self._held.enter_context(self._parts.registry.occupy(facts.node_id, self._call.model))
             try:
                 self.stream = await session.open(self._request(admitted, facts, session.generation))
             except (SessionClosed, TooManyStreams) as error:
@@ -228,34 +243,67 @@ class Dispatch:
             return self.stream
 
     async def _choose(self) -> tuple[Admitted, NodeFacts]:
-        """Ask the router until it names a node, nothing is worth waiting for, or the queue's time is up."""
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._parts.queue_timeout_s
-        while True:
-            admitted = await self._parts.admission.confirm(self._call.admitted)
-            check_model(admitted, self._call.model)  # its own list may have changed while this one waited
-            chosen = self._select(admitted)
-            if isinstance(chosen, Selection):
-                self._check_offer(chosen.node_id)
-                return admitted, chosen.candidate.facts
-            if self._failure is not None or not chosen.passing:
-                raise self._failure or self._refused(chosen, admitted)
-            try:
-                async with asyncio.timeout_at(give_up):
-                    await self._parts.registry.room()
-            except TimeoutError:
-                raise self._refused(chosen, admitted) from None
+        """Ask until a node is named, nothing is worth waiting for, or the queue's time is up.
 
-    def _select(self, admitted: Admitted) -> Selection | Refusal:
-        registry, call = self._parts.registry, self._call
-        return select_replica(
-            admitted.policy,
-            call.model,
-            registry.candidates(call.model),
-            registry.facts.regions,
-            call.narrowing,
+        The place on the node is taken when this returns; who fails or is cancelled gives it back in `_leave`.
+        """
+        parts, loop = self._parts, asyncio.get_running_loop()
+        admitted = await self._confirmed(self._call.admitted)
+        asked = self._asked(admitted)
+        chosen = self._take(asked)
+        parts.demand.asked(asked, admitted, chosen, loop.time())
+        give_up = loop.time() + parts.queue_timeout_s
+        while chosen is None:
+            if self._failure is not None or not parts.registry.chooser.is_passing(asked):
+                raise self._failure or self._refused(asked)
+            place = await self._wait(asked, admitted, give_up)
+            admitted = await self._confirmed(admitted)
+            asked = self._asked(admitted)
+            chosen = self._take(asked, place)
+            if chosen is None and loop.time() >= give_up:
+                raise self._refused(asked)
+        return admitted, chosen.facts
+
+    async def _confirmed(self, admitted: Admitted) -> Admitted:
+        """The caller as of now. The key's own list of models may have changed while this one waited."""
+        confirmed = await self._parts.admission.confirm(admitted)
+        check_model(confirmed, self._call.model)
+        return confirmed
+
+    async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:
+        """Wait for a place; none where it is time to look again, be it for the last time."""
+        try:
+            async with asyncio.timeout_at(give_up):
+                place = await self._parts.waiting.wait(asked, admitted.key.organisation_id)
+        except TimeoutError:
+            return None
+        return None if place is None else self._held.enter_context(place)
+
+    def _take(self, asked: Asked, place: Occupied | None = None) -> Candidate | None:
+        """Take a place on the node that is chosen: the one that came, if that may still be used."""
+        registry = self._parts.registry
+        if place is not None:
+            candidate = registry.chooser.is_still_able(asked, place.node_id)
+            if candidate is not None:
+                self._check_offer(place.node_id)
+                return candidate
+            self._held.close()  # for the next in line
+        found = registry.chooser.find(asked)
+        if found is None:
+            return None
+        self._check_offer(found.node_id)
+        self._held.enter_context(registry.occupy(found.node_id, asked.model))
+        return found.candidate
+
+    def _asked(self, admitted: Admitted) -> Asked:
+        call = self._call
+        return Asked(
+            policy=admitted.policy,
+            model=call.model,
+            narrowing=call.narrowing,
             exclude=frozenset(self._tried),
             tie_break=call.request_id,
+            affinity=self._affinity,
         )
 
     def _check_offer(self, node_id: str) -> None:
@@ -328,26 +376,20 @@ class Dispatch:
             body += piece
         return self._parts.read_error(head.status, bytes(body), header(head, "retry-after"))
 
-    def _refused(self, refusal: Refusal, admitted: Admitted) -> RequestFailed:
-        model = self._call.model
+    def _refused(self, asked: Asked) -> RequestFailed:
+        chooser = self._parts.registry.chooser
+        refusal = chooser.refusal(asked)
+        if isinstance(refusal, Selection):
+            raise RuntimeError("a node was found that the index does not have")  # noqa: TRY004
         if refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
-        if model not in self._parts.catalog and not self._is_offered(admitted):
-            known, failure = None, refusals.model_not_found(model)
+        if asked.model not in self._parts.catalog and not chooser.is_offered(asked):
+            known, failure = None, refusals.model_not_found(asked.model)
         else:
-            known, failure = model, refusals.no_available_node(model, refusal)
-        request_id = self._call.request_id
+            known, failure = asked.model, refusals.no_available_node(asked.model, refusal)
         counts = {reason.value: count for reason, count in refusal.counts.items()}
-        self._parts.on_refused(request_id, admitted.key, known, failure.code, counts)
+        self._parts.on_refused(self._call.request_id, self._call.admitted.key, known, failure.code, counts)
         return failure
-
-    def _is_offered(self, admitted: Admitted) -> bool:
-        registry = self._parts.registry
-        return any(
-            candidate.model_state is not None
-            and permits(admitted.policy, candidate.facts, registry.facts.regions).permitted
-            for candidate in registry.candidates(self._call.model)
-        )
 
     def finish(self) -> None:
         """Account for an answer that is complete; called before its last bytes go out."""
@@ -374,6 +416,7 @@ class Dispatch:
         self._recorded = True
         record = self._usage(self.facts, outcome)
         self.used = record.prompt_tokens + record.completion_tokens
+        self._parts.demand.answered(record.model, record.completion_tokens)
         self._parts.usage.record(record)
         self._parts.on_record(record)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any, Protocol
 
 from hub.changes import Change, KeyChanged, NodeChanged, NodeRevoked, RegionsChanged
@@ -73,6 +73,7 @@ class KnownFacts:
         *,
         on_read: Callable[[Sequence[str] | None], None],
         on_revoked: Callable[[str], None],
+        on_unknown: Callable[[Sequence[str] | None], None],
     ) -> None:
         """Watch a source.
 
@@ -80,11 +81,14 @@ class KnownFacts:
             source: where facts come from.
             on_read: called with the nodes just read, ``None`` for all, so that sessions are made to obey.
             on_revoked: called at once with a node that was revoked, before anything is read.
+            on_unknown: called with the nodes of which nothing is known any more, ``None`` for all.
         """
         self._source = source
         self._on_read = on_read
         self._on_revoked = on_revoked
+        self._on_unknown = on_unknown
         self._nodes: dict[str, NodeFacts] = {}
+        self._owned: dict[str, set[str]] = {}
         self._regions = RegionTree()
         self._epoch = 0
         self._node_epochs: Counter[str] = Counter()
@@ -109,6 +113,10 @@ class KnownFacts:
         """What is known of a node now; ``None`` where it is unknown or being read again."""
         return self._nodes.get(node_id)
 
+    def owned_by(self, organisation_id: str) -> Collection[str]:
+        """The nodes of an organisation of which something is known."""
+        return self._owned.get(organisation_id, ())
+
     def want(self, node_id: str) -> None:
         """A node has appeared that may not be known yet."""
         if node_id not in self._nodes and node_id not in self._unread:
@@ -124,7 +132,7 @@ class KnownFacts:
             epoch = self._epoch
             nodes, regions = await self._source.nodes(), await self._source.regions()
             if epoch == self._epoch:
-                self._nodes = {node.node_id: node for node in nodes}
+                self._believe(nodes)
                 self._regions = regions
                 self._unread.clear()
                 self._unloaded = False
@@ -132,12 +140,29 @@ class KnownFacts:
                 return
         self._unloaded = True  # what this was asked for is still unread, whatever the revision will say
 
+    def _believe(self, nodes: Sequence[NodeFacts]) -> None:
+        """Take the place of what was known. What is the same stays the same object: others compare by it."""
+        before, self._nodes, self._owned = self._nodes, {}, {}
+        for node in nodes:
+            known = before.get(node.node_id)
+            self._know(known if known == node else node)
+
+    def _know(self, node: NodeFacts) -> None:
+        self._nodes[node.node_id] = node
+        self._owned.setdefault(node.owner_id, set()).add(node.node_id)
+
+    def _unknow(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id, None)
+        if node is not None:
+            self._owned[node.owner_id].discard(node_id)
+
     def forget(self) -> None:
         """Hold everything for unknown: nothing is dispatched until `load` has succeeded."""
         self._epoch += 1
         self._unloaded = True
-        self._nodes = {}
+        self._nodes, self._owned = {}, {}
         self._regions = RegionTree()
+        self._on_unknown(None)
 
     def obey(self, change: Change) -> None:
         """Take note of a change; subscribed to `Changes`. What was known of it is gone when this returns."""
@@ -158,8 +183,9 @@ class KnownFacts:
     def _read_again(self, node_id: str) -> None:
         self._epoch += 1
         self._node_epochs[node_id] += 1
-        self._nodes.pop(node_id, None)
+        self._unknow(node_id)
         self._unread.add(node_id)
+        self._on_unknown([node_id])
         self._background.spawn(self._read(node_id))
 
     async def _read(self, node_id: str) -> None:
@@ -171,7 +197,8 @@ class KnownFacts:
         self._epoch += 1  # a picture of everything that was begun before this is old
         self._unread.discard(node_id)
         if facts is not None:
-            self._nodes[node_id] = facts
+            self._unknow(node_id)
+            self._know(facts)
         self._on_read([node_id])
 
     async def close(self) -> None:

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -66,3 +68,9 @@ def load_hub_key(path: Path, database: Path | None = None) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise NotInitialised(f"{path} holds no Ed25519 key")
     return key
+
+
+def derived_secret(key: Ed25519PrivateKey, purpose: str) -> bytes:
+    """32 bytes that only holders of the Hub's key can know, others for each purpose (HKDF, RFC 5869)."""
+    derive = HKDF(SHA256(), length=32, salt=None, info=f"porten {purpose}".encode())
+    return derive.derive(key.private_bytes_raw())

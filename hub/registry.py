@@ -1,24 +1,29 @@
 """Which nodes are here: the live sessions, one a node.
 
-Owns the sessions, what their nodes last reported, and the count of requests that this Hub has open on each.
-Must not know HTTP, bodies or who asks: it gives candidates, the router chooses among them.
+Owns the sessions, what their nodes last reported, and the count of requests that this Hub has open on each;
+and keeps the index of offers in step with every change of these. Must not know HTTP, bodies or who asks: it
+gives candidates, the router chooses among them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
 
+from hub.choosing import Chooser
 from hub.facts import Background, FactSource, KnownFacts
-from hub.policy import NodeFacts
-from hub.progress import Loads
-from hub.router import Candidate, ModelState
-from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
+from hub.live import NO_REQUESTS, Live, LiveNode
+from hub.offers import OfferIndex
+from hub.policy import NodeFacts, RegionTree
+from hub.router import Candidate, grade
+from tunnel.messages import ModelStatus, Status
 from tunnel.session import HubSession
+
+__all__ = ["LiveNode", "Occupied", "Registry", "Watcher"]
 
 REPLACED_DRAIN_S = 600.0
 """Seconds a session that another follows may go on answering what it began."""
@@ -26,51 +31,42 @@ RETURN_S = 30.0
 """Seconds in which a node that was asked to dial again is expected back."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveNode:
-    """A connected node as the portal shows it.
+class Watcher(Protocol):
+    """Who waits for nodes that can take more."""
 
-    ``connected_at`` is UTC seconds since the epoch; ``reported`` says whether it has told how it is.
-    """
+    def room(self, node_id: str, model: str) -> None:
+        """A node may have room for a model now, or none any more."""
+        ...
 
-    node_id: str
-    generation: int
-    connected_at: float
-    remote_address: str
-    agent: str
-    accepting: bool
-    draining: bool
-    reason: str | None
-    in_flight: int
-    devices: tuple[DeviceStatus, ...]
-    replicas: tuple[ReplicaStatus, ...]
-    models: tuple[ModelStatus, ...]
-    reported: bool = True
+    def changed(self) -> None:
+        """Nodes have come or gone, or others may use them: waiting may be over, or in vain."""
+        ...
 
 
-@dataclass(slots=True)
-class _Live:
-    """The session that a node's new requests go to, with its last report sorted by model."""
+class Occupied:
+    """One request's place on a node, counted from the beginning until `release`; a context manager."""
 
-    session: HubSession
-    signed: NodeFacts | None
-    status: Status | None = None
-    models: dict[str, ModelStatus] = field(default_factory=dict)
-    replicas: dict[str, list[ReplicaStatus]] = field(default_factory=dict)
-    outdated: bool = False
-    loads: Loads = field(default_factory=Loads)
+    __slots__ = ("_registry", "held", "model", "node_id")
 
-    def report(self, status: Status, now: float) -> None:
-        self.status = status
-        self.loads.report(status.models, now)
-        self.models = {model.model: model for model in status.models}
-        self.replicas = {}
-        for replica in status.replicas:
-            self.replicas.setdefault(replica.model, []).append(replica)
+    def __init__(self, registry: Registry, node_id: str, model: str) -> None:
+        self._registry = registry
+        self.node_id = node_id
+        self.model = model
+        self.held = True
 
-    @property
-    def accepting(self) -> bool:
-        return self.status is not None and self.status.accepting and not self.session.draining
+    def release(self) -> None:
+        """Count it no longer; a second time does nothing."""
+        if self.held:
+            self.held = False
+            self._registry.leave(self.node_id, self.model)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
 
 
 class Registry:
@@ -82,15 +78,23 @@ class Registry:
         Args:
             source: what storage says.
             slots_of: how many requests a model's replica answers at once, where no node has said so yet.
+
+        Attributes:
+            chooser: finds the node for a request.
+            watcher: told of room; set by who keeps the queue.
         """
-        self.facts = KnownFacts(source, on_read=self._enforce, on_revoked=self._revoked)
+        self.facts = KnownFacts(
+            source, on_read=self._enforce, on_revoked=self._revoked, on_unknown=self._unknown
+        )
+        self._index = OfferIndex()
+        self.chooser = Chooser(self._index, self)
+        self.watcher: Watcher | None = None
         self._slots_of = slots_of
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
         self._sessions: dict[str, list[HubSession]] = {}
         self._signed: dict[str, tuple[int, NodeFacts]] = {}
         self._in_flight: dict[str, Counter[str]] = {}
         self._expected: dict[str, float] = {}
-        self._waiters: deque[asyncio.Future[None]] = deque()
         self._background = Background()
 
     # --- sessions: the tunnel server's callbacks ---------------------------------------------------------
@@ -107,12 +111,12 @@ class Registry:
         if current is not None and current.session.generation > session.generation:
             self._background.spawn(session.close("superseded"))
             return
-        live = _Live(session, self._signed_for(session))
+        live = Live(session, self._signed_for(session))
         self._live[node_id] = live
         if current is not None:
             self._succeed(current, live)
         if session.status is not None:
-            live.report(session.status, _now())
+            live.report(session.status, self._counts(node_id), _now())
         if live.status is not None:
             self._expected.pop(node_id, None)
         if self.facts.get(node_id) is not None:
@@ -124,11 +128,11 @@ class Registry:
         generation, facts = self._signed.get(session.node_id, (None, None))
         return facts if generation == session.generation else None
 
-    def _succeed(self, old: _Live, new: _Live) -> None:
+    def _succeed(self, old: Live, new: Live) -> None:
         """The same daemon's last report holds until its next; a session that drains finishes its streams."""
         same = old.session.instance_id == new.session.instance_id
         if old.status is not None and same:
-            new.report(old.status, _now())
+            new.report(old.status, old.in_flight_then, _now())
         if old.session.draining or old.outdated:
             return
         if same and new.session.replaces == old.session.generation:
@@ -140,12 +144,21 @@ class Registry:
 
     def reported(self, session: HubSession, status: Status) -> None:
         """A node said how it is. A session that was superseded is not listened to."""
-        live = self._live.get(session.node_id)
-        if live is not None and live.session is session:
-            live.report(status, _now())
-            if not live.outdated:
-                self._expected.pop(session.node_id, None)
-            self._wake_all()
+        node_id = session.node_id
+        live = self._live.get(node_id)
+        if live is None or live.session is not session:
+            return
+        was_silent = live.status is None
+        news = live.report(status, self._counts(node_id), _now())
+        if not live.outdated:
+            self._expected.pop(node_id, None)
+        if was_silent:
+            self._file(node_id)
+            return
+        for model in news:
+            self.refile(node_id, model)
+        for model in news:
+            self._tell_of_room(node_id, model)
 
     def disconnected(self, session: HubSession) -> None:
         """A session ended; only the node's current one takes the node with it."""
@@ -158,6 +171,7 @@ class Registry:
         live = self._live.get(node_id)
         if live is not None and live.session is session:
             del self._live[node_id]
+            self._file(node_id)
 
     def _enforce(self, node_ids: Sequence[str] | None) -> None:
         """Make sessions obey what is known now."""
@@ -165,11 +179,11 @@ class Registry:
             facts = self.facts.get(node_id)
             if facts is None or facts.revoked:
                 self._revoked(node_id)
-            elif (live := self._live.get(node_id)) and not _same_credential(live.signed, facts):
+            elif (live := self._live.get(node_id)) and not live.agrees(facts):
                 self._replace(live)
-        self._wake_all()
+        self._file(*self._misfiled() if node_ids is None else node_ids)
 
-    def _replace(self, live: _Live) -> None:
+    def _replace(self, live: Live) -> None:
         """Its credential is out of date: the node dials again and is welcomed with the current one."""
         if not live.outdated:
             live.outdated = True
@@ -190,8 +204,61 @@ class Registry:
             self._background.spawn(session.close(reason))
         self._live.pop(node_id, None)
         self._expected.pop(node_id, None)
+        self._file(node_id)
+
+    def _unknown(self, node_ids: Sequence[str] | None) -> None:
+        """Facts are being read again: until then these nodes serve nobody."""
+        self._file(*self._live if node_ids is None else node_ids)
+
+    # --- the index: every change above ends in one of these ------------------------------------------------
+
+    def _file(self, *node_ids: str) -> None:
+        """Let nodes stand where all that is known of them puts them now."""
+        for node_id in node_ids:
+            facts, live = self.facts.get(node_id), self._live.get(node_id)
+            if facts is None or live is None:
+                self._index.remove(node_id)
+            elif live.status is None or not live.agrees(facts):
+                self._index.file_pending(facts)
+            else:
+                places = ((model, grade(self._candidate(facts, live, model))) for model in live.models)
+                self._index.file(facts, {model: place for model, place in places if place is not None})
+        if self.watcher is not None:
+            self.watcher.changed()
+
+    def _misfiled(self) -> list[str]:
+        """The connected nodes whose facts are not those by which they stand where they do."""
+        known = ((node_id, self.facts.get(node_id)) for node_id in self._live)
+        return [node_id for node_id, facts in known if facts is None or not self._index.is_filed_by(facts)]
+
+    def refile(self, node_id: str, model: str) -> None:
+        """Let a node stand where it belongs for one model."""
+        facts, live = self.facts.get(node_id), self._live.get(node_id)
+        if live is not None:
+            live.forget(model)
+        if facts is None or live is None or live.status is None or not live.agrees(facts):
+            return  # it stands nowhere, or apart from all models
+        self._index.grade(node_id, model, grade(self._candidate(facts, live, model)))
+
+    def _tell_of_room(self, node_id: str, model: str) -> None:
+        if self.watcher is not None:
+            self.watcher.room(node_id, model)
 
     # --- choosing ----------------------------------------------------------------------------------------
+
+    @property
+    def regions(self) -> RegionTree:
+        """The operator's regions, as they are known now."""
+        return self.facts.regions
+
+    def candidate(self, node_id: str, model: str) -> Candidate | None:
+        """One node as it is now; ``None`` where nothing is known of it."""
+        facts = self.facts.get(node_id)
+        return None if facts is None else self._candidate(facts, self._live.get(node_id), model)
+
+    def own(self, organisation_id: str) -> Iterable[str]:
+        """The nodes of an organisation, connected or not."""
+        return self.facts.owned_by(organisation_id)
 
     def candidates(self, model: str) -> Iterator[Candidate]:
         """Every node that is known, as it is now; those without a session are there to be counted."""
@@ -208,25 +275,14 @@ class Registry:
         for model in () if live is None else live.models:
             yield model, self._candidate(facts, live, model)
 
-    def _candidate(self, facts: NodeFacts, live: _Live | None, model: str) -> Candidate:
+    def _candidate(self, facts: NodeFacts, live: Live | None, model: str) -> Candidate:
         if live is None:
             return Candidate(facts, None, online=False)
-        if not _same_credential(live.signed, facts):
-            return Candidate(facts, None, reported=False)  # it dials again, for a credential that says this
-        offer = live.models.get(model)
-        replicas = live.replicas.get(model, ())
-        return Candidate(
-            facts,
-            None if offer is None else ModelState(offer.state),
-            fits=offer is not None and offer.fits,
-            in_flight=self._in_flight.get(facts.node_id, _NOTHING)[model],
-            running=sum(replica.running for replica in replicas),
-            waiting=sum(replica.waiting for replica in replicas),
-            slots=sum(replica.slots for replica in replicas) or self._slots_of(model),
-            accepting=live.accepting,
-            reported=live.status is not None,
-            tokens_per_second=max((replica.tokens_per_second for replica in replicas), default=0) or None,
-        )
+        in_flight = self._counts(facts.node_id).get(model, 0)
+        return live.candidate(facts, model, in_flight, self._slots_of)
+
+    def _counts(self, node_id: str) -> Mapping[str, int]:
+        return self._in_flight.get(node_id, NO_REQUESTS)
 
     def session(self, node_id: str) -> HubSession | None:
         """The session that a node's new requests go to."""
@@ -243,56 +299,37 @@ class Registry:
         live = self._live.get(node_id)
         return None if live is None else live.loads.eta_s(model)
 
-    @contextmanager
-    def occupy(self, node_id: str, model: str) -> Iterator[None]:
-        """Count a request on a node for as long as it lasts."""
-        counts = self._in_flight.setdefault(node_id, Counter())
-        counts[model] += 1
-        try:
-            yield
-        finally:
-            counts[model] -= 1
-            if not counts[model]:
-                del counts[model]
-            if not counts:
-                self._in_flight.pop(node_id, None)
-            self._wake_one()
+    def occupy(self, node_id: str, model: str) -> Occupied:
+        """Count a request on a node until what this returns is released."""
+        self._in_flight.setdefault(node_id, Counter())[model] += 1
+        self.refile(node_id, model)
+        return Occupied(self, node_id, model)
 
-    async def room(self) -> None:
-        """Wait until something has changed that may have made room; first come, first woken."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._wake_one()  # the call was for somebody who still waits
-            raise
-        finally:
-            if future in self._waiters:
-                self._waiters.remove(future)
-
-    def _wake_one(self) -> None:
-        while self._waiters:
-            future = self._waiters.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
-
-    def _wake_all(self) -> None:
-        for _ in range(len(self._waiters)):
-            self._wake_one()
+    def leave(self, node_id: str, model: str) -> None:
+        """A request has left a node: what `Occupied.release` calls."""
+        counts = self._in_flight[node_id]
+        counts[model] -= 1
+        if not counts[model]:
+            del counts[model]
+        if not counts:
+            del self._in_flight[node_id]
+        self.refile(node_id, model)
+        self._tell_of_room(node_id, model)
 
     # --- showing -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> Mapping[str, LiveNode]:
         """Every connected node by its id."""
-        return {node_id: self._show(node_id, live) for node_id, live in self._live.items()}
+        return self.shown(self._live)
 
     def shown(self, node_ids: Iterable[str]) -> dict[str, LiveNode]:
         """Those of the nodes that are connected, by id: a page of them."""
         live = self._live
-        return {node_id: self._show(node_id, live[node_id]) for node_id in node_ids if node_id in live}
+        return {
+            node_id: live[node_id].show(sum(self._counts(node_id).values()))
+            for node_id in node_ids
+            if node_id in live
+        }
 
     def connected_ids(self) -> AbstractSet[str]:
         """The ids of all connected nodes."""
@@ -309,42 +346,11 @@ class Registry:
         self._expected = {node_id: until for node_id, until in self._expected.items() if now < until}
         return frozenset(self._expected)
 
-    def _show(self, node_id: str, live: _Live) -> LiveNode:
-        session, status = live.session, live.status
-        return LiveNode(
-            node_id=node_id,
-            generation=session.generation,
-            connected_at=session.connected_at,
-            remote_address=session.remote_address,
-            agent=status.agent if status else session.agent,
-            accepting=live.accepting,
-            draining=session.draining,
-            reason=status.reason if status else None,
-            in_flight=self._in_flight.get(node_id, _NOTHING).total(),
-            devices=status.devices if status else (),
-            replicas=status.replicas if status else (),
-            models=status.models if status else (),
-            reported=status is not None,
-        )
-
     async def close(self) -> None:
         """End the background work; sessions are the tunnel server's to end."""
         await self.facts.close()
         await self._background.close()
 
 
-_NOTHING: Counter[str] = Counter()
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _same_credential(signed: NodeFacts | None, facts: NodeFacts) -> bool:
-    """Whether a node welcomed with one holds a credential that says the other."""
-    return signed is not None and _credential(signed) == _credential(facts)
-
-
-def _credential(facts: NodeFacts) -> tuple[object, ...]:
-    kind = facts.sharing.kind if facts.sharing is not None else None
-    return (facts.owner_id, facts.region, facts.trust, kind)

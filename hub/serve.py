@@ -35,6 +35,7 @@ from hub.operations import read_catalog
 from hub.retention import Retention
 from hub.sealing import Sealer
 from hub.sources import StoredNodes
+from hub.spreading import Spreader
 from hub.storage.repositories import Storage
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
@@ -161,7 +162,8 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
         keeping = Retention(storage, Sealer(key, hub.hub_id, clock), config, clock)
-        works = (watch.run(), seen.run(), keeping.run(), hub.key_use.run(), hub.budgets.run())
+        spreader = Spreader(hub.dispatcher.demand, hub.registry, hub.jobs, clock)
+        works = (watch.run(), seen.run(), keeping.run(), hub.key_use.run(), hub.budgets.run(), spreader.run())
         for work in (*works, watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))

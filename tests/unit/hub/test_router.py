@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub.affinity import distance, position
 from hub.policy import (
     Fleet,
     Narrowing,
@@ -26,6 +27,8 @@ from hub.router import (
     Refusal,
     RefusalCode,
     Selection,
+    delay,
+    estimated_wait_s,
     select_replica,
 )
 
@@ -66,10 +69,100 @@ def test_ready_comes_before_warming_before_cold():
     assert chosen(cold) == "c"
 
 
-def test_load_is_the_larger_of_the_report_and_our_own_count_per_slot():
+def test_load_is_what_others_had_there_and_what_we_have_per_slot():
     assert chosen(candidate("a", in_flight=2), candidate("b", running=1)) == "b"
     assert chosen(candidate("a", running=1, waiting=2), candidate("b", in_flight=2)) == "b"
     assert chosen(candidate("a", running=4, slots=8), candidate("b", running=1, slots=1)) == "a"
+
+
+def test_what_was_sent_or_ended_since_the_report_counts_at_once():
+    assert candidate(running=3, waiting=1, in_flight=4, in_flight_then=4).load == 4, "all of it is ours"
+    assert candidate(running=3, waiting=1, in_flight=6, in_flight_then=4).load == 6, "two were sent since"
+    assert candidate(running=3, waiting=1, in_flight=1, in_flight_then=4).load == 1, "three have ended since"
+    assert candidate(running=3, waiting=1, in_flight=2, in_flight_then=1).load == 5, "three are others'"
+    assert candidate(running=0, in_flight=2, in_flight_then=2).load == 2, "it had not heard of them yet"
+
+
+def test_a_stale_report_herds_nobody():
+    """Many requests come before the nodes report again: they do not all go where it was emptiest then."""
+    sent = Counter()
+    for turn in range(12):
+        nodes = [candidate(name, running=1, in_flight=sent[name], slots=8) for name in "abc"]
+        sent[chosen(*nodes, tie_break=str(turn))] += 1
+    assert set(sent.values()) == {4}
+
+
+def test_a_free_slot_goes_before_a_faster_node_where_one_would_wait():
+    free = candidate("free", in_flight=3, slots=4, tokens_per_second=10.0)
+    queued = candidate("queued", in_flight=4, slots=4, tokens_per_second=500.0)
+    assert chosen(queued, free) == "free"
+
+
+def test_where_all_wait_the_wait_is_the_shortest_for_the_speed():
+    slow = candidate("slow", in_flight=4, slots=4, tokens_per_second=8.0)
+    fast = candidate("fast", in_flight=7, slots=4, tokens_per_second=64.0)
+    assert chosen(slow, fast) == "fast"
+    assert estimated_wait_s(slow, 256) == 8.0
+    assert estimated_wait_s(fast, 256) == 4.0
+    assert estimated_wait_s(candidate(in_flight=3, slots=4), 256) == 0.0
+
+
+def test_a_cold_model_that_was_just_asked_for_is_not_loaded_twice():
+    """The node has not reported yet that it loads: the next request waits for the same load."""
+    asked, idle = candidate("asked", ModelState.COLD, in_flight=2), candidate("idle", ModelState.COLD)
+    assert chosen(asked, idle) == "asked"
+    assert chosen(asked, idle, exclude=frozenset({"asked"})) == "idle"
+
+
+def home_of(*nodes, affinity):
+    return min((each.facts.node_id for each in nodes), key=lambda name: distance(position(name), affinity))
+
+
+@pytest.mark.parametrize("affinity", range(0, 2**64, 2**60))
+def test_a_conversation_goes_where_its_cache_is_while_it_is_not_much_more_crowded(affinity):
+    nodes = [candidate(name, slots=8, in_flight=3) for name in "abcdef"]
+    home = home_of(*nodes, affinity=affinity)
+    others = [candidate(each.facts.node_id, slots=8, in_flight=2) for each in nodes]
+    others = [each for each in others if each.facts.node_id != home]
+
+    def at_home(load):
+        return candidate(home, slots=8, in_flight=load)
+
+    assert chosen(at_home(2), *others, affinity=affinity) == home
+    assert chosen(at_home(6), *others, affinity=affinity) == home, "a slot is free, and others are used too"
+    assert chosen(at_home(8), *others, affinity=affinity) != home, "it would have to wait"
+    idle = [candidate(each.facts.node_id, slots=8) for each in others]
+    assert chosen(at_home(4), *idle, affinity=affinity) != home, "all others stand idle"
+    assert chosen(at_home(2), *others, affinity=affinity, exclude=frozenset({home})) != home
+
+
+def test_where_all_wait_a_conversation_goes_home_for_less_than_twice_the_wait():
+    others = [candidate(name, slots=4, in_flight=8) for name in "abc"]  # five quarters of a round are ahead
+    at_home = [candidate("home", slots=4, in_flight=load) for load in (10, 11)]
+    affinity = position("home")
+    assert chosen(at_home[0], *others, affinity=affinity) == "home"
+    assert chosen(at_home[1], *others, affinity=affinity) != "home"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4)), min_size=1, max_size=8),
+    st.integers(0, 2**64 - 1),
+)
+def test_affinity_costs_at_most_its_bound(loads, affinity):
+    nodes = [candidate(f"n{i}", in_flight=load, slots=slots) for i, (load, slots) in enumerate(loads)]
+    without, found = choose(*nodes), choose(*nodes, affinity=affinity)
+    if isinstance(without, Selection):
+        (least, emptiest), (wait, crowding) = delay(without.candidate), delay(found.candidate)
+        assert wait == 0 if least == 0 else wait < 2 * least
+        assert least > 0 or crowding < 4 * emptiest
+
+
+def test_affinity_is_never_put_before_readiness_or_policy():
+    affinity = position("home")
+    assert chosen(candidate("home", ModelState.WARMING), candidate("a"), affinity=affinity) == "a"
+    abroad = candidate(facts=node("home", region="us"))
+    assert chosen(abroad, candidate("a"), affinity=affinity) == "a"
+    assert refused(abroad, affinity=affinity)[0] is RefusalCode.NO_AVAILABLE_NODE
 
 
 def test_a_full_ready_node_spills_over_to_a_cold_one():

@@ -56,6 +56,7 @@ class World:
             read_error=openai_errors.from_upstream,
             on_record=lambda _record: None,
         )
+        self.dispatcher.ring_secret = b"the same each time"  # of a key that is new each time
         self.generation = 0
         self.serial = itertools.count(1)
 
