@@ -127,7 +127,7 @@ class Spreader:
 
     def _is_over(self, load: _Load) -> bool:
         job = self._jobs.latest(load.node_id).get(load.model)
-        gone = self._registry.session(load.node_id) is None
+        gone = load.node_id not in self._registry.connected_ids()
         ended = job is None or job.id != load.job or job.over or self._clock() - job.heard_at > SILENT_S
         return gone or ended
 

@@ -2,9 +2,9 @@
 
 The source is read, not run. Live nodes and their sessions are in `hub.registry.Registry` alone, so every
 use of one is looked for, function by function: a method of it, or the registry itself handed on. A function
-that gets nodes to serve from must come to `permits`, `select_replica` or `explain`, itself or through
-functions of its own module. What is read only to be shown or kept in order has a row below that says why it
-needs no predicate. What is new has neither, and fails here.
+that gets nodes to serve from must come to one of `ASKS`, itself or through functions of its own module. What
+is read only to be shown or kept in order has a row below that says why it needs no predicate. What is new has
+neither, and fails here.
 """
 
 import ast
@@ -14,8 +14,8 @@ from pathlib import Path
 import hub
 
 ROOT = Path(hub.__file__).parent
-ASKS = {"permits", "select_replica", "explain"}
-"""The predicate, and the two pure modules whose every answer comes of it."""
+ASKS = {"permits", "select_replica", "why_not", "chooser", "explain"}
+"""The predicate, and what gives no answer but by it: `hub.router`, `hub.choosing`, `hub.explain`."""
 
 KEEPS_ORDER = "starts, stops and tells the registry; chooses nothing"
 SHOWS_OWN = "shows an organisation's nodes to its own people, and to operators; gives no node work"
@@ -28,6 +28,10 @@ REASONS = {
     "hub.serve.running": KEEPS_ORDER,
     "hub.serve._tunnels": KEEPS_ORDER,
     "hub.dispatch.Dispatcher.__init__": KEEPS_ORDER,
+    "hub.queueing.WaitingRoom.__init__": KEEPS_ORDER,
+    "hub.spreading.Spreader.__init__": KEEPS_ORDER,
+    "hub.spreading.Spreader._is_over": "whether a node that was given a job is still here",
+    "hub.spreading.Spreader._sacrifice": "what permitted nodes said of themselves; Jobs.give judges again",
     "hub.dispatch.Dispatch._digest": ACCOUNTS,
     "hub.dispatch.Dispatch._check_offer": ACCOUNTS,
     "hub.api.models._merged": "of nodes that its callers were permitted: what they said of the model",
@@ -144,7 +148,7 @@ def test_the_paths_of_a_request_are_among_what_is_looked_at() -> None:
     looked_at = {
         function for name, tree in modules() for function, body in functions(tree, name) if uses(body)
     }
-    known = {"hub.dispatch.Dispatch._select", "hub.dispatch.Dispatch._open", "hub.api.models.offers"}
+    known = {"hub.dispatch.Dispatch._take", "hub.dispatch.Dispatch._open", "hub.api.models.offers"}
     assert known <= looked_at
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from hub.errors import SpoolUnavailable
+from hub.policy import Policy
 
 CHAT = "/v1/chat/completions"
 SECRET = "zanzibar-otter"
@@ -83,7 +84,7 @@ async def test_what_is_answered_or_unknown_is_no_refusal(bench, ours, ask):
 
 async def test_a_command_to_a_node_is_there_before_it_is_sent(bench, ours):
     node = await bench.node(ours)
-    await bench.hub.jobs.give(node.node_id, "load", "tiny")
+    await bench.hub.jobs.give(node.node_id, "load", "tiny", Policy(ours))
     await bench.hub.journal.flush()
     (event,) = [event async for event in bench.hub.storage.audit.chain() if event.action == "node.commanded"]
     assert event.subject == node.node_id
@@ -98,5 +99,5 @@ async def test_a_command_that_cannot_be_written_down_is_not_sent(bench, ours, mo
 
     monkeypatch.setattr(bench.hub.journal, "record", full)
     with pytest.raises(SpoolUnavailable):
-        await bench.hub.jobs.give(node.node_id, "load", "tiny")
+        await bench.hub.jobs.give(node.node_id, "load", "tiny", Policy(ours))
     assert bench.hub.jobs.pending(node.node_id) == []

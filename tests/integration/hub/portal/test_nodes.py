@@ -122,19 +122,24 @@ async def test_a_change_with_something_wrong_changes_nothing_and_says_what(porta
     assert await portal.hub.storage.nodes.get(node.id) == node
 
 
-async def test_a_node_that_gets_a_new_credential_is_said_to_reconnect(portal, owner, connect):
+async def test_a_node_that_gets_a_new_credential_is_said_to_reconnect(portal, owner, connect, monkeypatch):
     node = await portal.node()
     await connect(node, models=(model("quick", "ready"),))
     session = portal.hub.registry.session(node.id)
-    states = []
+    goaway, expected = session.goaway, []
 
-    def note():
-        states.append(portal.hub.registry.expected())
-        return portal.hub.registry.session(node.id) not in (session, None) and not states[-1]
+    def asked_to_dial_again(*words, **options):
+        expected.append(portal.hub.registry.expected())
+        return goaway(*words, **options)
 
+    def is_back():
+        registry = portal.hub.registry
+        return registry.session(node.id) not in (session, None) and not registry.expected()
+
+    monkeypatch.setattr(session, "goaway", asked_to_dial_again)
     answer = await owner.post(f"/nodes/{node.id}", GOOD | {"region": "us"})
-    await portal.until(note, "the node is back")
-    assert frozenset({node.id}) in states
+    await portal.until(is_back, "the node is back")
+    assert expected == [frozenset({node.id})]
     assert "Online" in (await owner.open(answer.headers["location"])).text
 
 

@@ -38,7 +38,7 @@ def given(world):
 
 @pytest.fixture
 def spreader(world, demand):
-    world.jobs = Jobs(world.registry.session, lambda: world.clock)
+    world.jobs = Jobs(world.registry.session, world.registry.facts, lambda: world.clock)
     return Spreader(demand, world.registry, world.jobs, lambda: world.clock)
 
 
