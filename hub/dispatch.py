@@ -33,6 +33,8 @@ from tunnel.session import OutboundStream
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
+MAX_PASSED_OVER = 64
+"""Nodes looked at for one request whose engines lack the endpoint."""
 TICKET_LIFETIME_S = 60
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a node's error response that are read; more of it tells nobody anything."""
@@ -56,6 +58,8 @@ class Call:
     Attributes:
         capability: what the endpoint asks of a model.
         needs_tools: the body names tools.
+        needs_vision: the body shows pictures.
+        offered_as: the word by which a node says that its engine has the endpoint; ``None`` where every does.
         warmup_budget_s: seconds it may wait for a model to load.
         deadline: UTC seconds since the epoch after which nobody waits for it.
     """
@@ -70,6 +74,8 @@ class Call:
     narrowing: Narrowing
     warmup_budget_s: float
     deadline: float
+    needs_vision: bool = False
+    offered_as: str | None = None
 
 
 class Dispatcher:
@@ -130,6 +136,8 @@ class Dispatch:
         self._parts = dispatcher
         self._call = call
         self._tried: set[str] = set()
+        self._mute: set[str] = set()
+        """Nodes that offer the model on engines without the endpoint."""
         self._failure: RequestFailed | None = None
         self._held = ExitStack()
         self._began = asyncio.get_running_loop().time()
@@ -213,6 +221,8 @@ class Dispatch:
             admitted = await self._parts.admission.confirm(self._call.admitted)
             chosen = self._select(admitted)
             if isinstance(chosen, Selection):
+                if self._is_mute(chosen.node_id):
+                    continue
                 self._check_offer(chosen.node_id)
                 return admitted, chosen.candidate.facts
             if self._failure is not None or not chosen.passing:
@@ -231,9 +241,19 @@ class Dispatch:
             registry.candidates(call.model),
             registry.facts.regions,
             call.narrowing,
-            exclude=frozenset(self._tried),
+            exclude=frozenset(self._tried | self._mute),
             tie_break=call.request_id,
         )
+
+    def _is_mute(self, node_id: str) -> bool:
+        """Whether a node's engine lacks the endpoint: it is passed over, and not chosen again."""
+        word, offer = self._call.offered_as, self._parts.registry.model_status(node_id, self._call.model)
+        if word is None or offer is None or word in offer.capabilities:
+            return False
+        if len(self._mute) >= MAX_PASSED_OVER:
+            raise refusals.endpoint_not_offered(self._call.path)
+        self._mute.add(node_id)
+        return True
 
     def _check_offer(self, node_id: str) -> None:
         """What the catalog does not know of a model, the node that offers it does."""
@@ -291,6 +311,8 @@ class Dispatch:
         model = self._call.model
         if refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
+        if self._mute:
+            return refusals.endpoint_not_offered(self._call.path)
         if model not in self._parts.catalog and not self._is_offered(admitted):
             return refusals.model_not_found(model)
         return refusals.no_available_node(model, refusal)
@@ -371,3 +393,5 @@ def _check_capabilities(call: Call, capabilities: Iterable[str]) -> None:
         )
     if call.needs_tools and "tools" not in known:
         raise RequestFailed("unsupported_parameter", "The model does not take tools.", param="tools")
+    if call.needs_vision and "vision" not in known:
+        raise RequestFailed("unsupported_parameter", "The model does not take pictures.", param="messages")
