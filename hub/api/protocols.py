@@ -87,9 +87,13 @@ class Responses(Protocol):
         return _event({**said, **openai_errors.document(failure, request_id)})
 
 
-class _MessagesPeek(Peek):
-    """What would reach servers elsewhere, or a container that is kept, beside the usual fields."""
+class _MessagesPeek(Peek, kw_only=True):
+    """What would reach servers elsewhere, or a container that is kept, beside the usual fields.
 
+    llama.cpp answers without a word what has no turns at all.
+    """
+
+    messages: list[msgspec.Raw]
     container: msgspec.Raw = _NULL
     mcp_servers: msgspec.Raw = _NULL
 

@@ -244,7 +244,7 @@ async def test_it_ranks_if_it_says_so(case: Any, start_ranking: Any) -> None:
         assert [result["index"] for result in whole["results"]] == [2, 1, 0]
         scores = {result["index"]: result["relevance_score"] for result in whole["results"]}
         assert list(scores.values()) == sorted(scores.values(), reverse=True)
-        assert whole["usage"]["prompt_tokens"] == whole["usage"]["total_tokens"] == 55
+        assert whole["usage"]["prompt_tokens"] == whole["usage"]["total_tokens"] > 50
         best = (await rank(TEXTS, top_n=1)).json()["results"]
         assert [result["index"] for result in best] == [2]
         for index, text in enumerate(TEXTS):

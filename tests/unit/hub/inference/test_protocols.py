@@ -22,6 +22,11 @@ def refused(work, *args):
     return caught.value
 
 
+def body(path, **said):
+    turns = {"messages": []} if path == MESSAGES else {}
+    return json.dumps({"model": "m", **turns, **said}).encode()
+
+
 def headers(**given):
     return Headers([(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()])
 
@@ -63,7 +68,7 @@ def test_two_keys_are_none():
     ],
 )
 def test_what_would_be_stored_or_asked_elsewhere_is_refused(path, said, param):
-    failure = refused(protocol_of(path).peek, json.dumps({"model": "m", **said}).encode())
+    failure = refused(protocol_of(path).peek, body(path, **said))
     assert (failure.code, failure.param) == ("unsupported_parameter", param)
     assert "elsewhere" not in failure.message
 
@@ -79,7 +84,15 @@ def test_what_would_be_stored_or_asked_elsewhere_is_refused(path, said, param):
     ],
 )
 def test_the_rest_is_the_engines_to_judge(path, said):
-    assert protocol_of(path).peek(json.dumps({"model": "m", **said}).encode()).model == "m"
+    assert protocol_of(path).peek(body(path, **said)).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [({}, "missing_required_parameter"), ({"messages": 17}, "invalid_type")]
+)
+def test_a_message_has_turns(said, code):
+    failure = refused(protocol_of(MESSAGES).peek, json.dumps({"model": "m", **said}).encode())
+    assert (failure.code, failure.param) == (code, "messages")
 
 
 def test_the_most_that_a_response_may_say_is_known():
