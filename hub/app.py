@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hub.api import discovery, enroll, health, inference, install, models
+from hub.api.cors import Cors
 from hub.api.edge import Edge, on_http_exception, on_request_failed
 from hub.composition import Hub
 from hub.errors import RequestFailed
@@ -60,4 +61,7 @@ def create_app(hub: Hub) -> FastAPI:
         path: Edge(endpoint, answered=hub.metrics.answered, endpoints=_COUNTED)
         for path, endpoint in inference.endpoints(hub).items()
     }
+    if origins := hub.config.cors_origins:
+        app.add_middleware(Cors, origins=origins)
+        app.straight = {path: Cors(each, origins=origins) for path, each in app.straight.items()}
     return app

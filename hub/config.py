@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,16 @@ def _network(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    """An origin as browsers write it: no path, no default port, nothing in upper case."""
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError("must be https://host or http://host, perhaps with a port, or `*`")
+    return text
+
+
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 AbsolutePath = Annotated[Path, AfterValidator(_expand)]
+Origin = Annotated[str, AfterValidator(_origin)]
 TunnelUrl = Annotated[str, _url_of("ws", "wss")]
 HttpUrl = Annotated[str, _url_of("http", "https")]
 Network = Annotated[str, AfterValidator(_network)]
@@ -145,6 +155,10 @@ class HubConfig(BaseSettings):
     )
     audit_retention_days: int | None = Field(
         None, ge=1, description="Days that the audit log's events are kept; for ever where unset."
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Web pages that may use `/v1`, by origin, as `https://app.example.org`; `*` is any.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."

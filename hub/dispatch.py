@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,6 +40,8 @@ from tunnel.session import OutboundStream
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
+MAX_PASSED_OVER = 64
+"""Nodes looked at for one request whose engines lack the endpoint."""
 TICKET_LIFETIME_S = 60
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a node's error response that are read; more of it tells nobody anything."""
@@ -68,6 +70,8 @@ class Call:
     Attributes:
         capability: what the endpoint asks of a model.
         needs_tools: the body names tools.
+        needs_vision: the body shows pictures.
+        offered_as: the word by which a node says that its engine has the endpoint; ``None`` where every does.
         warmup_budget_s: seconds it may wait for a model to load.
         deadline: UTC seconds since the epoch after which nobody waits for it.
     """
@@ -82,6 +86,8 @@ class Call:
     narrowing: Narrowing
     warmup_budget_s: float
     deadline: float
+    needs_vision: bool = False
+    offered_as: str | None = None
 
 
 class Dispatcher:
@@ -153,6 +159,8 @@ class Dispatch:
         self._parts = dispatcher
         self._call = call
         self._tried: set[str] = set()
+        self._mute: set[str] = set()
+        """Nodes that offer the model on engines without the endpoint."""
         self._failure: RequestFailed | None = None
         self._held = ExitStack()
         self._began = asyncio.get_running_loop().time()
@@ -254,6 +262,7 @@ class Dispatch:
         parts.demand.asked(asked, admitted, chosen, loop.time())
         give_up = loop.time() + parts.queue_timeout_s
         while chosen is None:
+            asked = self._asked(admitted)  # without the nodes that were just passed over
             if self._failure is not None or not parts.registry.chooser.is_passing(asked):
                 raise self._failure or self._refused(asked)
             place = await self._wait(asked, admitted, give_up)
@@ -284,11 +293,12 @@ class Dispatch:
         registry = self._parts.registry
         if place is not None:
             candidate = registry.chooser.is_still_able(asked, place.node_id)
-            if candidate is not None:
+            if candidate is not None and not self._is_mute(place.node_id):
                 self._check_offer(place.node_id)
                 return candidate
             self._held.close()  # for the next in line
-        found = registry.chooser.find(asked)
+        while (found := registry.chooser.find(asked)) is not None and self._is_mute(found.node_id):
+            asked = replace(asked, exclude=frozenset(self._tried | self._mute))
         if found is None:
             return None
         self._check_offer(found.node_id)
@@ -301,10 +311,20 @@ class Dispatch:
             policy=admitted.policy,
             model=call.model,
             narrowing=call.narrowing,
-            exclude=frozenset(self._tried),
+            exclude=frozenset(self._tried | self._mute),
             tie_break=call.request_id,
             affinity=self._affinity,
         )
+
+    def _is_mute(self, node_id: str) -> bool:
+        """Whether a node's engine lacks the endpoint: it is passed over, and not chosen again."""
+        word, offer = self._call.offered_as, self._parts.registry.model_status(node_id, self._call.model)
+        if word is None or offer is None or word in offer.capabilities:
+            return False
+        if len(self._mute) >= MAX_PASSED_OVER:
+            raise refusals.endpoint_not_offered(self._call.path)
+        self._mute.add(node_id)
+        return True
 
     def _check_offer(self, node_id: str) -> None:
         """What the catalog does not know of a model, the node that offers it does."""
@@ -383,6 +403,8 @@ class Dispatch:
             raise RuntimeError("a node was found that the index does not have")  # noqa: TRY004
         if refusal.code is RefusalCode.OVERLOADED:
             return refusals.overloaded()
+        if self._mute:
+            return refusals.endpoint_not_offered(self._call.path)
         if asked.model not in self._parts.catalog and not chooser.is_offered(asked):
             known, failure = None, refusals.model_not_found(asked.model)
         else:
@@ -461,3 +483,5 @@ def _check_capabilities(call: Call, capabilities: Iterable[str]) -> None:
         )
     if call.needs_tools and "tools" not in known:
         raise RequestFailed("unsupported_parameter", "The model does not take tools.", param="tools")
+    if call.needs_vision and "vision" not in known:
+        raise RequestFailed("unsupported_parameter", "The model does not take pictures.", param="messages")

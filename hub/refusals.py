@@ -65,6 +65,15 @@ def deadline_exceeded() -> RequestFailed:
     return _failure(*_RESETS[ResetCode.DEADLINE])
 
 
+def endpoint_not_offered(path: str) -> RequestFailed:
+    """The model is here, on engines that do not speak the protocol: trying again will not help."""
+    return RequestFailed(
+        "unsupported_parameter",
+        f"No engine that serves this model now has {path}: ask /v1/chat/completions, or have a node of yours "
+        "serve it with an engine that does (llama.cpp's own server, vLLM).",
+    )
+
+
 def model_not_found(model: str) -> RequestFailed:
     """Nothing of that name exists for this caller."""
     return RequestFailed("model_not_found", f"There is no model {model[:128]!r} for this key.", param="model")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from runtime.errors import RequestRefused
+from runtime.stateless import check_members
 from runtime.usage import COMMENT
 
 MAX_HELD_BYTES = 256 * 1024
@@ -53,7 +54,7 @@ def adapt(body: bytes, path: str, model: str) -> Adapted:
     Of members that are named twice the last counts, and alone is passed on.
 
     Raises:
-        RequestRefused: the body is no JSON object, or has a member that could lead it elsewhere.
+        RequestRefused: the body is no JSON object, or asks for what leads elsewhere or needs a store.
     """
     members = _members(body)
     if members is None:
@@ -62,6 +63,7 @@ def adapt(body: bytes, path: str, model: str) -> Adapted:
         raise RequestRefused(
             "unsupported_parameter", "The model's endpoint is its owner's to choose.", param=elsewhere[0]
         )
+    check_members(members, path)
     members["model"] = _raw(model)
     unasked = path in STREAMING_PATHS and _have_counted(members)
     return Adapted(msgspec.json.encode(members), unasked)

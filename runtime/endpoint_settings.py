@@ -60,6 +60,7 @@ class EndpointSettings(BaseModel):
         models: by catalog id, what the endpoint calls each model.
         kind: how it lists its models: `/v1/models` or Ollama's `/api/tags`.
         slots: requests it gets at once for each of its models.
+        protocols: what it speaks besides OpenAI's chats: `responses` (OpenAI's), `messages` (Anthropic's).
         api_key_file: holds the key it wants, on one line; readable by its owner alone.
         ca_file: PEM file of the authority that signed its certificate, where it is a private one.
         own_machine_in_region: the owner's word that a machine other than this one is theirs too and stands in
@@ -72,6 +73,7 @@ class EndpointSettings(BaseModel):
     models: Annotated[Mapping[str, NameThere], Field(min_length=1)]
     kind: EndpointKind = "openai"
     slots: Annotated[int, Field(ge=1, le=256)] = 1
+    protocols: tuple[Literal["responses", "messages"], ...] = ()
     api_key_file: AbsolutePath | None = None
     ca_file: AbsolutePath | None = None
     own_machine_in_region: bool = False

@@ -70,10 +70,6 @@ class ErrorAnswer:
             return (JSON_CONTENT,)
         return (JSON_CONTENT, ("retry-after", str(self.retry_after_s)))
 
-    def event(self) -> bytes:
-        """The same as a server-sent event, for a stream that has begun; no `[DONE]` may follow it."""
-        return b"data: " + self.body() + b"\n\n"
-
 
 def request_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """What of a request's headers the engine gets: never a key, a cookie or an address."""
@@ -135,6 +131,11 @@ def unknown_url(path: str) -> ErrorAnswer:
     return ErrorAnswer(404, "unknown_url", "invalid_request_error", f"there is no endpoint {path}")
 
 
+def no_such_endpoint(path: str) -> str:
+    """What is told of an engine that lacks an endpoint."""
+    return f"The engine that serves this model has no {path}: ask /v1/chat/completions."
+
+
 def from_engine(status: int, body: bytes) -> ErrorAnswer:
     """An engine's error answer in OpenAI's envelope.
 
@@ -144,23 +145,14 @@ def from_engine(status: int, body: bytes) -> ErrorAnswer:
     """
     message, kind, code, param = _read_error(body)
     at_fault = _blames_the_request(message)
-    text = _ADVICE_TO_OPERATORS.sub("", _JSON_LIBRARY.sub("", message)) or f"the engine answered {status}"
+    text = _ADVICE_TO_OPERATORS.sub("", _JSON_LIBRARY.sub("", message)) or _NO_WORDS.format(status)
     param = param or _named_parameter(text)
     if status in (400, 500) and _is_context_overflow(f"{kind} {text}"):
         return ErrorAnswer(400, "context_length_exceeded", "invalid_request_error", text, param)
     if status in (429, 503):
         return ErrorAnswer(503, "overloaded", "service_unavailable", text, retry_after_s=1)
-    if status == 501:
-        # The engine's own words advise whoever starts it, which is nobody who asks.
-        return ErrorAnswer(400, "unsupported_parameter", _REQUEST_ERROR, "The model does not do this.", param)
-    if _NOT_DONE.match(text):
-        return ErrorAnswer(
-            400,
-            "unsupported_parameter",
-            _REQUEST_ERROR,
-            f"The model takes no {text.split()[0]}.",
-            param or "messages",
-        )
+    if (lacking := _lacks(status, text)) is not None:
+        return ErrorAnswer(400, "unsupported_parameter", _REQUEST_ERROR, *lacking)
     if status in (400, 404, 413, 422) or at_fault:
         status = 400 if status in (422, 500) else status
         return ErrorAnswer(status, code or _CODES.get(status, "invalid_request"), _REQUEST_ERROR, text, param)
@@ -174,17 +166,35 @@ _CODES = {400: "invalid_request", 404: "unknown_url", 413: "request_too_large"}
 
 _JSON_LIBRARY = re.compile(r"\[json\.exception\.[\w.]+\] ?")
 _OF_THE_REQUEST = re.compile(r"Failed to parse (?:messages|tools)\b|Unknown reasoning format\b")
-_NOT_DONE = re.compile(r"(?:image|audio|video) input is not supported\b")
+_NOT_DONE = re.compile(
+    r"^(image|audio|video) input is not supported\b"
+    r"|^The model takes nothing but text\.|is not a multimodal model\b"
+)
+_NO_WORDS = "the engine answered {}"
+# llama.cpp and vLLM of an address that they do not know; others have no JSON for it.
+_NO_PAGE = ("File Not Found", "Not Found", "Method Not Allowed", _NO_WORDS.format(404))
 _ADVICE_TO_OPERATORS = re.compile(
     r"(?: - hint: .*|, try increasing it|\. increase the physical batch size.*)\Z", re.DOTALL
 )
-_PARAMETER = re.compile(r"(?:Field |Expected )?'(\w+)'")
+_PARAMETER = re.compile(r"(?:Field |Expected )?['\"](\w+)['\"]")
 
 
 def _named_parameter(message: str) -> str | None:
     """llama.cpp begins with the parameter that it cannot read, in its words for it."""
     found = _PARAMETER.match(message)
     return found[1] if found else None
+
+
+def _lacks(status: int, text: str) -> tuple[str, str | None] | None:
+    """What the engine or its model does not do at all, and the parameter that asked for it."""
+    if status == 501:
+        # The engine's own words advise whoever starts it, which is nobody who asks.
+        return "The model does not do this.", None
+    if kinds := _NOT_DONE.search(text):
+        return f"The model takes no {kinds[1] or 'pictures or sounds'}.", "messages"
+    if status in (404, 405) and text in _NO_PAGE:
+        return "The engine that serves this model has no such endpoint.", None
+    return None
 
 
 def _is_context_overflow(text: str) -> bool:

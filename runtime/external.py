@@ -129,7 +129,15 @@ class OwnersEndpoint:
 
     def _endpoint(self, trust: _Trust, model: str | None = None) -> Endpoint:
         settings = self.settings
-        return Endpoint(settings.host, settings.port, settings.base_path, trust.headers, model, trust.tls)
+        return Endpoint(
+            settings.host,
+            settings.port,
+            settings.base_path,
+            trust.headers,
+            model,
+            trust.tls,
+            protocols=frozenset(settings.protocols),
+        )
 
 
 class _NotTrusted(Exception):

@@ -5,37 +5,33 @@ drive it and differ only in the `Sink` they pass in. Must not know the tunnel, t
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.adaptation import adapt
 from runtime.adapted_answer import QuietAnswer
+from runtime.api_paths import PROTOCOLS
 from runtime.backends.base import Endpoint
+from runtime.closing import closing_of
 from runtime.engine_http import Body, EngineClient, EngineResponse, StreamedBody
 from runtime.envelope import (
     JSON_CONTENT,
     MAX_ERROR_BYTES,
     ErrorAnswer,
     from_engine,
+    no_such_endpoint,
     request_headers,
     response_headers,
 )
+from runtime.error_shapes import OPENAI, ErrorShape
 from runtime.errors import BodyTooLarge, EngineConnectionLost, EngineUnreachable, RequestRefused
 from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
-from runtime.text_lists import LISTS, longest, merge, split
+from runtime.text_lists import LISTS, Parts, check, longest, split
 from runtime.usage import BodyEnds, TokenUsage, find_usage
 
-CAPABILITIES = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/embeddings": "embeddings",
-}
-"""Paths with the capability that each asks of a model."""
-PATHS = frozenset(CAPABILITIES)
-"""What an engine may be asked: its other endpoints (slots, metrics, model management) are the node's own."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 HELD_BODY_BYTES = 1024 * 1024
 """A body up to this is held, so that it can be sent again on a new connection; a longer one is passed on."""
@@ -52,6 +48,7 @@ class Job:
     """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together.
 
     `share` names the organisation that asks: slots go round between them. Empty is the machine's own.
+    `shape`: how it is told of an error.
     """
 
     request_id: str
@@ -63,6 +60,7 @@ class Job:
     content_length: int | None
     budget_s: float = DEFAULT_WARMUP_S
     share: str = ""
+    shape: ErrorShape = OPENAI
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +148,7 @@ class Forwarder:
 
     async def _attempt(self, job: Job, body: Body, sink: Sink, budget_s: float) -> tuple[bytes, Outcome]:
         async with self._leases.lease(job.model, budget_s=budget_s, share=job.share) as lease:
+            _check_protocol(job.path, lease.endpoint)
             try:
                 return await self._ask(job, lease, body, sink)
             except (EngineUnreachable, EngineConnectionLost):
@@ -158,6 +157,8 @@ class Forwarder:
 
     async def _ask(self, job: Job, lease: Lease, body: Body, sink: Sink) -> tuple[bytes, Outcome]:
         _check_length(body, job.path, lease.endpoint)
+        if isinstance(body, bytes):
+            check(body, job.path)
         if parts := _parts(body, job.path, lease.endpoint):
             return await self._ask_in_parts(job, lease, parts, sink)
         started = self._clock()
@@ -169,19 +170,17 @@ class Forwarder:
             _check_readable(response)
             await sink.head(response.status, response_headers(response.headers, digest=lease.model_digest))
             answer = QuietAnswer(response) if unasked else response
-            last, outcome = await self._pass_on(answer, sink, started)
+            last, outcome = await self._pass_on(answer, sink, started, BodyEnds(closing_of(job.path)))
         finally:
             response.close()
         if outcome.usage is not None:
             lease.report(outcome.usage.completion_tokens, self._clock() - started)
         return last, outcome
 
-    async def _ask_in_parts(
-        self, job: Job, lease: Lease, parts: Sequence[bytes], sink: Sink
-    ) -> tuple[bytes, Outcome]:
+    async def _ask_in_parts(self, job: Job, lease: Lease, parts: Parts, sink: Sink) -> tuple[bytes, Outcome]:
         """One part after the other: between two others get their turn, and who has left is noticed."""
         started, answers, ttft_ms = self._clock(), list[bytes](), 0.0
-        for part in parts:
+        for part in parts.bodies:
             response = await self._request(job, lease, part)
             try:
                 if response.status >= 400:
@@ -190,7 +189,7 @@ class Forwarder:
             finally:
                 response.close()
             ttft_ms = ttft_ms or (self._clock() - started) * 1000
-        whole = merge(answers)
+        whole = parts.merge(answers)
         await sink.head(200, response_headers((JSON_CONTENT,), digest=lease.model_digest))
         ends = BodyEnds()
         ends.add(whole)
@@ -201,14 +200,15 @@ class Forwarder:
         headers = [*request_headers(job.headers), *lease.endpoint.headers]
         return await client.request(job.method, lease.endpoint.base_path + job.path, headers, body)
 
-    async def _pass_on(self, response: _Answer, sink: Sink, started: float) -> tuple[bytes, Outcome]:
+    async def _pass_on(
+        self, response: _Answer, sink: Sink, started: float, ends: BodyEnds
+    ) -> tuple[bytes, Outcome]:
         """Pass pieces on as they come, but keep back the last: it travels with the outcome.
 
-        Of an event stream only the closing `[DONE]` is kept back; of any other body, which nobody reads until
-        it is whole, always the latest piece.
+        Of an event stream only the closing event's last piece is kept back; of any other body, which nobody
+        reads until it is whole, always the latest piece.
         """
         streamed = (response.header("content-type") or "").startswith("text/event-stream")
-        ends = BodyEnds()
         held = b""
         ttft_ms: float | None = None
         while piece := await _next(response, ends):
@@ -222,7 +222,7 @@ class Forwarder:
             held = piece
             if response.complete:
                 break
-            if streamed and not ends.says_done:
+            if streamed and not ends.closes:
                 await sink.send(piece)
                 held = b""
         return held, Outcome(_judge(ends, streamed=streamed), find_usage(ends, streamed=streamed), ttft_ms)
@@ -230,7 +230,7 @@ class Forwarder:
     async def _answer_error(self, job: Job, response: EngineResponse, sink: Sink) -> tuple[bytes, Outcome]:
         answer = from_engine(response.status, await response.read_all(MAX_ERROR_BYTES))
         await sink.head(answer.status, answer.headers())
-        return answer.body(job.request_id), Outcome(answer.code)
+        return job.shape.body(answer, job.request_id), Outcome(answer.code)
 
     def _client(self, replica_id: str, endpoint: Endpoint) -> EngineClient:
         known = self._clients.get(replica_id)
@@ -249,11 +249,13 @@ class Forwarder:
                 del self._clients[replica_id]
 
 
-async def finish_with(sink: Sink, answer: ErrorAnswer, request_id: str) -> Outcome:
+async def finish_with(
+    sink: Sink, answer: ErrorAnswer, request_id: str, shape: ErrorShape = OPENAI
+) -> Outcome:
     """Answer with an error of the node's own, where no head was sent yet."""
     outcome = Outcome(answer.code)
     await sink.head(answer.status, answer.headers())
-    await sink.finish(answer.body(request_id), outcome)
+    await sink.finish(shape.body(answer, request_id), outcome)
     return outcome
 
 
@@ -261,7 +263,7 @@ def _straight_to(sink: Sink, ends: BodyEnds) -> Callable[[bytes], bool]:
     """The short way of a piece: from the engine's socket to the sink, with no task woken for it."""
 
     def take(piece: bytes) -> bool:
-        if ends.says_done or ends.would_say_done(piece) or not sink.offer(piece):
+        if ends.closes or ends.would_close(piece) or not sink.offer(piece):
             return False
         ends.add(piece)
         return True
@@ -270,21 +272,34 @@ def _straight_to(sink: Sink, ends: BodyEnds) -> Callable[[bytes], bool]:
 
 
 async def _next(response: _Answer, ends: BodyEnds) -> bytes:
-    """The next piece; an engine that hangs up right after `[DONE]` has said all there was."""
+    """The next piece; an engine that hangs up right after the closing event has said all there was."""
     try:
         return await response.read()
     except EngineConnectionLost:
-        if ends.says_done:
+        if ends.is_whole:
             return b""
         raise
 
 
+_FAILURES = (b'data: {"error"', b"error:", b"event: error", b"event: response.failed")
+
+
 def _judge(ends: BodyEnds, *, streamed: bool) -> str:
-    """`ok`, or `engine_error` where a stream ended with the engine's own error event instead of `[DONE]`."""
-    if not streamed or ends.says_done:
+    """`ok`, or `engine_error` where a stream ended with the engine's own word that it failed."""
+    if not streamed:
         return "ok"
-    last_event = ends.tail[-MAX_ERROR_BYTES:].rstrip().rpartition(b"\n\n")[2]
-    return "engine_error" if last_event.startswith((b'data: {"error"', b"error:")) else "ok"
+    last_event = ends.tail.rstrip().rpartition(b"\n\n")[2]
+    return "engine_error" if last_event.startswith(_FAILURES) else "ok"
+
+
+def _check_protocol(path: str, endpoint: Endpoint) -> None:
+    """Ask no engine what it does not speak: its own answer would be that there is no such page.
+
+    Raises:
+        RequestRefused: it lacks the endpoint.
+    """
+    if (word := PROTOCOLS.get(path)) is not None and word not in endpoint.protocols:
+        raise RequestRefused("unsupported_parameter", no_such_endpoint(path))
 
 
 def _check_length(body: Body, path: str, endpoint: Endpoint) -> None:
@@ -304,7 +319,7 @@ def _check_length(body: Body, path: str, endpoint: Endpoint) -> None:
         raise RequestRefused("context_length_exceeded", text)
 
 
-def _parts(body: Body, path: str, endpoint: Endpoint) -> Sequence[bytes] | None:
+def _parts(body: Body, path: str, endpoint: Endpoint) -> Parts | None:
     """What an engine that takes so many texts at a time is asked one after the other; None: all at once."""
     if endpoint.texts_at_once is None or not isinstance(body, bytes):
         return None

@@ -78,6 +78,7 @@ class Launcher:
                     headers=launch.headers,
                     texts_at_once=launch.texts_at_once,
                     most_text_bytes=launch.most_text_bytes,
+                    protocols=launch.protocols,
                 )
                 await self._await_ready(endpoint, launch.ready_path)
         except TimeoutError:

@@ -4,6 +4,7 @@ Owns routes and who may use them. It asks for no key, so it answers to nobody bu
 from elsewhere in a browser, not to a name that was rebound to loopback. Must not know the tunnel.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -13,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runtime.api_paths import PATHS
 from runtime.envelope import ErrorAnswer, unknown_url
-from runtime.forward import PATHS, Forwarder
+from runtime.forward import Forwarder
 from runtime.listening import LOOPBACK_NAMES
 from runtime.local_inference import Capabilities, Inference, new_request_id
 from runtime.metrics import CONTENT_TYPE, NodeMetrics
 from runtime.snapshot import ModelView, NodeSnapshot
+from runtime.warming import Warmings
 
 
 def create_app(
@@ -45,16 +48,25 @@ def create_app(
 
 def _models_router(snapshot: Callable[[], NodeSnapshot]) -> APIRouter:
     router = APIRouter(prefix="/v1/models")
+    warmings = Warmings()
 
     @router.get("")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(view) for view in snapshot().models if view.fits]}
 
+    # A model's name may hold slashes, so the longer path stands first.
+    @router.get("/{model_id:path}/warming")
+    async def warming(model_id: str) -> Response:
+        return _of(model_id, lambda view: warmings.describe(view, time.monotonic()))
+
     @router.get("/{model_id:path}")
     async def model(model_id: str) -> Response:
+        return _of(model_id, _model)
+
+    def _of(model_id: str, describe: Callable[[ModelView], dict[str, Any]]) -> Response:
         for view in snapshot().models:
             if view.model == model_id:
-                return JSONResponse(_model(view))
+                return JSONResponse(describe(view))
         return _error(ErrorAnswer(404, "model_not_found", "invalid_request_error", "no such model", "model"))
 
     return router

@@ -13,10 +13,13 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from runtime.envelope import ErrorAnswer, from_fault
-from runtime.errors import BodyTooLarge, NodeStopping, RuntimeFault
-from runtime.forward import CAPABILITIES, MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
+from runtime.api_paths import CAPABILITIES, PROTOCOLS
+from runtime.envelope import ErrorAnswer, from_fault, no_such_endpoint
+from runtime.error_shapes import ErrorShape, shape_of
+from runtime.errors import BodyTooLarge, NodeStopping, RequestRefused, RuntimeFault
+from runtime.forward import MAX_BODY_BYTES, Forwarder, Headers, Job, Outcome, finish_with
 from runtime.metrics import NodeMetrics
+from runtime.stateless import Members, check_members
 
 SOURCE = "local"
 
@@ -52,6 +55,7 @@ class Inference:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )
         self._path: str = scope["path"]
+        self._shape = shape_of(self._path)
         self._length = next((value for name, value in self._asked_headers if name == "content-length"), None)
         self._forwarder = forwarder
         self._metrics = metrics
@@ -62,17 +66,18 @@ class Inference:
         """Answer; a client that hangs up cancels the engine's work."""
         started = time.monotonic()
         request_id = new_request_id()
-        sink = _AsgiSink(send, request_id)
+        sink = _AsgiSink(send, request_id, self._shape)
         model, outcome = "", Outcome("cancelled")
         try:
             with self._metrics.active(SOURCE):
                 body = await _read_body(receive, self._length)
                 model = _model_of(body)
                 self._check_capability(model)
+                _check_stateless(body, self._path)
                 work = self._forward(request_id, model, body, sink)
                 outcome = await _unless_disconnected(work, receive)
         except _Unanswerable as problem:
-            outcome = await finish_with(sink, problem.answer, request_id)
+            outcome = await finish_with(sink, problem.answer, request_id, self._shape)
         except RuntimeFault as fault:
             outcome = await sink.fail(from_fault(fault))
         except ClientGone:
@@ -97,6 +102,9 @@ class Inference:
         if known is not None and wanted not in known:
             text = f"The model does not do {wanted}."
             raise _Unanswerable(_bad_request("unsupported_parameter", text, "model"))
+        word = PROTOCOLS.get(self._path)
+        if known is not None and word is not None and word not in known:
+            raise RequestRefused("unsupported_parameter", no_such_endpoint(self._path))
 
     async def _forward(self, request_id: str, model: str, body: bytes, sink: "_AsgiSink") -> Outcome:
         if self._stopping():
@@ -109,6 +117,7 @@ class Inference:
             headers=self._asked_headers,
             pieces=_once(body),
             content_length=len(body),
+            shape=self._shape,
         )
         return await self._forwarder.forward(job, sink)
 
@@ -128,8 +137,9 @@ class _Unanswerable(Exception):
 class _AsgiSink:
     """The client's end of an answer; the server's `send` waits while the client does not read."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, shape: ErrorShape) -> None:
         self._send = send
+        self._shape = shape
         self._request_id = request_id
         self._begun = False
         self._streamed = False
@@ -156,10 +166,10 @@ class _AsgiSink:
     async def fail(self, answer: ErrorAnswer) -> Outcome:
         """An error before the head, or in the midst of a stream: an event, and no `[DONE]` after it."""
         if not self._begun:
-            return await finish_with(self, answer, self._request_id)
+            return await finish_with(self, answer, self._request_id, self._shape)
         if not self._streamed:
             raise ConnectionError(answer.code)  # half a JSON document: the server cuts the connection
-        await self.finish(answer.event(), Outcome(answer.code))
+        await self.finish(self._shape.event(answer), Outcome(answer.code))
         return Outcome(answer.code)
 
 
@@ -187,6 +197,12 @@ def _model_of(body: bytes) -> str:
         raise _Unanswerable(_bad_request("invalid_request", "`model` must be a string", "model")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _Unanswerable(_bad_request("invalid_json", "the body is not valid JSON")) from None
+
+
+def _check_stateless(body: bytes, path: str) -> None:
+    """Only the protocols that know of stored state are looked at; the body was read once and is an object."""
+    if path in PROTOCOLS:
+        check_members(msgspec.json.decode(body, type=Members), path)
 
 
 def _bad_request(code: str, message: str, param: str | None = None) -> ErrorAnswer:

@@ -7,7 +7,7 @@ Owns what is known about the models this node offers; must not know replicas or 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +15,8 @@ from models.catalog import Catalog, EndpointSource, ModelSpec
 from models.download import Progress, pull
 from models.errors import FormatUnsupported, ModelNotFound, ModelsError
 from models.store import ModelStore, StoredModel
-from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan
+from runtime.api_paths import protocols_of
+from runtime.backends.base import Availability, Backend, EngineOptions, ReplicaPlan, task
 from runtime.errors import EngineUnavailable, LoadFailed, ModelUnknown
 from runtime.external import OwnersEndpoint
 from runtime.holds import Holds
@@ -108,6 +109,22 @@ class Preparation:
     def endpoint(self, model_id: str) -> OwnersEndpoint | None:
         """The endpoint that the owner gave the model to, if they did."""
         return self._served.get(model_id)
+
+    def capabilities(self, spec: ModelSpec, running: Collection[str] = ()) -> frozenset[str]:
+        """What the model can do here: what the catalog says, and what the engine that serves it speaks.
+
+        Args:
+            spec: the model.
+            running: backends of its replicas; with none, that which a load would most likely take.
+        """
+        if (endpoint := self._served.get(spec.id)) is not None:
+            return spec.capabilities | protocols_of(spec.capabilities, frozenset(endpoint.settings.protocols))
+        able = [backend for backend in self._for(spec) if self._seen.get(backend.name, _USABLE).ok]
+        serving = [self._backends[name] for name in running if name in self._backends] or able[:1]
+        spoken = (
+            frozenset.intersection(*(backend.protocols for backend in serving)) if serving else frozenset()
+        )
+        return spec.capabilities | protocols_of(spec.capabilities, spoken)
 
     def require_weights(self, model_id: str) -> None:
         """See that the model is one to be fetched.
@@ -251,7 +268,9 @@ class Preparation:
         return [
             backend
             for backend in self._backends.values()
-            if spec.format in backend.formats and named in (None, backend.name)
+            if spec.format in backend.formats
+            and task(spec) in backend.tasks
+            and named in (None, backend.name)
         ]
 
 
@@ -265,6 +284,9 @@ def _lacking(spec: ModelSpec, states: Sequence[Availability]) -> EngineUnavailab
         return None
     if not states and isinstance(spec.source, EndpointSource):
         return EngineUnavailable("no endpoint of this node serves it", remedy="name one in `endpoints`")
+    if not states and task(spec) == "rerank":
+        reason = f"no engine of this node ranks with {spec.format}"
+        return EngineUnavailable(reason, remedy="use another engine: docs/node.md says which ranks")
     if not states:
         return EngineUnavailable(f"no engine reads {spec.format}", remedy="choose another model")
     return EngineUnavailable(states[0].reason, remedy=states[0].remedy)

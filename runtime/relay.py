@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import replace
 
+from runtime.api_paths import PATHS
 from runtime.envelope import DIGEST_HEADER, from_fault, unknown_url
 from runtime.errors import (
     BodyTooLarge,
@@ -21,7 +22,7 @@ from runtime.errors import (
     RuntimeFault,
     Warming,
 )
-from runtime.forward import DEFAULT_WARMUP_S, PATHS, Forwarder, Headers, Job, Outcome, finish_with
+from runtime.forward import DEFAULT_WARMUP_S, Forwarder, Headers, Job, Outcome, finish_with
 from runtime.metrics import NodeMetrics
 from runtime.usage import TokenUsage
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TicketRefused

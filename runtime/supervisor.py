@@ -29,7 +29,7 @@ from runtime.progress import LoadProgress
 from runtime.runner import ReplicaRunner
 from runtime.scheduler import Scheduler, SchedulerLimits
 from runtime.snapshot import DeviceView, ModelView, NodeSnapshot, ReplicaView
-from runtime.survey import survey
+from runtime.survey import backends_of, survey
 
 __all__ = [
     "DeviceView",
@@ -228,9 +228,10 @@ class Supervisor:
     def capabilities(self, model_id: str) -> Collection[str] | None:
         """What an offered model can do; None for a model that is not offered. As cheap as a look-up."""
         try:
-            return self._preparation.require(model_id).capabilities
+            spec = self._preparation.require(model_id)
         except ModelUnknown:
             return None
+        return self._preparation.capabilities(spec, backends_of(self._scheduler, model_id))
 
     async def load(self, model_id: str, *, on_progress: ProgressCallback | None = None) -> None:
         """Make the model ready and keep it for `idle_ttl_s`; returns when it is. Raises as `lease`."""

@@ -95,12 +95,18 @@ def _model(
         state=_state(demand),
         fits=_servable(demand, preparation, spec) and _fits(scheduler, preparation, readings, spec),
         context_length=max(context_lengths, default=spec.context_length),
-        capabilities=tuple(sorted(spec.capabilities)),
+        capabilities=tuple(sorted(preparation.capabilities(spec, backends_of(scheduler, spec.id)))),
         phase=progress.phase,
         done_bytes=progress.done_bytes,
         total_bytes=progress.total_bytes,
         error=demand.error or None,
     )
+
+
+def backends_of(scheduler: Scheduler, model_id: str) -> frozenset[str]:
+    """What its replicas run on, or are about to."""
+    replicas = scheduler.replicas.values()
+    return frozenset(replica.backend for replica in replicas if replica.model_id == model_id)
 
 
 def _state(demand: ModelDemand) -> ModelState:

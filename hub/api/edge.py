@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.api import openai_errors
+from hub.api.protocols import protocol_of
 from hub.errors import RequestFailed
 from hub.identifiers import new_id
 from hub.portal.pages import not_found_page, with_page_headers
@@ -83,7 +84,7 @@ class Edge:
                 extra={"event": "api.failed", "request_id": identifier, "error": _where(error)},
             )
             if not status:
-                await _internal_error(identifier)(scope, receive, send_identified)
+                await _internal_error(identifier, scope["path"])(scope, receive, send_identified)
         endpoint = scope["path"] if scope["path"] in self._endpoints else "other"
         self._answered(endpoint, status, state.get("error_code", "ok" if status < 400 else "other"))
 
@@ -97,13 +98,13 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}{place}"
 
 
-def _internal_error(identifier: str) -> Response:
-    return failure_response(RequestFailed("internal_error", "The Hub failed to answer."), identifier)
+def _internal_error(identifier: str, path: str) -> Response:
+    return failure_response(RequestFailed("internal_error", "The Hub failed to answer."), identifier, path)
 
 
-def failure_response(failure: RequestFailed, identifier: str) -> Response:
-    """An error as a whole response."""
-    body = openai_errors.envelope(failure, identifier)
+def failure_response(failure: RequestFailed, identifier: str, path: str = "") -> Response:
+    """An error as a whole response, in the words of the protocol that is spoken at a path."""
+    body = protocol_of(path).envelope(failure, identifier)
     response = Response(body, openai_errors.kind_of(failure).status)
     response.raw_headers = openai_errors.headers(failure, body)
     return response
@@ -128,6 +129,6 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."
     )
     set_error_code(request.scope, failure.code)
-    response = failure_response(failure, request_id(request))
+    response = failure_response(failure, request_id(request), request.url.path)
     response.headers.update(error.headers or {})
     return response

@@ -1,4 +1,4 @@
-"""The endpoints that models answer: chat completions, completions, embeddings.
+"""The endpoints that models answer: chats in three protocols, completions, embeddings, rankings.
 
 Owns the HTTP side of an exchange: who asks, what they send, and passing the answer's bytes on as they come.
 Must not know nodes or policies: `hub.dispatch` finds who answers. Nothing is parsed, logged or looked up per
@@ -22,8 +22,10 @@ from hub import refusals
 from hub.admission import Admitted, check_model
 from hub.api import openai_errors
 from hub.api.edge import set_error_code
+from hub.api.pictures import has_pictures
+from hub.api.protocols import Protocol, protocol_of
 from hub.api.rate_headers import rate_headers
-from hub.api.request import Headers, Peek, peek, read_body, wishes
+from hub.api.request import Headers, Peek, Wishes, read_body, wishes
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
 from hub.errors import RequestFailed, SpoolUnavailable
@@ -51,6 +53,9 @@ ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/rerank": "rerank",
 }
 """Paths with the capability that each asks of a model."""
 _STREAMED = frozenset({"chat", "completions"})
@@ -74,10 +79,11 @@ class Inference:
         self._hub = hub
         self._path = path
         self._capability = capability
+        self._protocol = protocol_of(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        answer = _Answer(send, scope["state"]["request_id"])
+        answer = _Answer(send, scope["state"]["request_id"], self._protocol)
         try:
             await self._serve(scope, receive, answer)
         except RequestFailed as failure:
@@ -88,13 +94,17 @@ class Inference:
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope["headers"])
-        give_up = asyncio.get_running_loop().time() + self._hub.config.request_deadline_s
-        admitted = await self._hub.admission.authenticate(headers.get("authorization"))
+        began = asyncio.get_running_loop().time()
+        admitted = await self._hub.admission.authenticate(self._protocol.authorization(headers))
+        wished = wishes(headers, warmup_budget_s=self._hub.config.warmup_budget_s)
+        give_up = began + min(wished.deadline_s, self._hub.config.request_deadline_s)
         answer.standings = lambda: self._hub.limits.standings(admitted.key)
         with self._hub.limits.request(admitted.key) as hold:
             try:
                 async with asyncio.timeout_at(give_up):
-                    call, asked = await self._read(headers, receive, answer.request_id, admitted, hold)
+                    call, asked = await self._read(
+                        headers, receive, answer.request_id, admitted, hold, wished=wished
+                    )
             except TimeoutError:
                 raise refusals.deadline_exceeded() from None
             if not self._hub.meter.has_room():
@@ -123,14 +133,21 @@ class Inference:
         )
 
     async def _read(
-        self, headers: Headers, receive: Receive, request_id: str, admitted: Admitted, hold: Hold
+        self,
+        headers: Headers,
+        receive: Receive,
+        request_id: str,
+        admitted: Admitted,
+        hold: Hold,
+        *,
+        wished: Wishes,
     ) -> tuple[Call, Peek]:
         config = self._hub.config
-        deadline = self._hub.clock() + config.request_deadline_s
-        wished = wishes(headers, warmup_budget_s=config.warmup_budget_s)
+        allowed_s = min(wished.deadline_s, config.request_deadline_s)
+        deadline = self._hub.clock() + allowed_s
         with hold.receiving():
             body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
-        asked = peek(body)
+        asked = self._protocol.peek(body)
         self._check_model(request_id, admitted, asked.model)
         call = Call(
             request_id=request_id,
@@ -139,9 +156,11 @@ class Inference:
             path=self._path,
             capability=self._capability,
             needs_tools=asked.needs_tools,
+            needs_vision=self._shows_pictures_in_vain(asked.model, body),
+            offered_as=self._protocol.offered_as,
             body=body,
             narrowing=wished.narrowing,
-            warmup_budget_s=min(wished.warmup_budget_s, config.request_deadline_s),
+            warmup_budget_s=min(wished.warmup_budget_s, allowed_s),
             deadline=deadline,
         )
         return call, asked
@@ -153,6 +172,13 @@ class Inference:
             known = model if model in self._hub.catalog else None
             self._hub.journal.refused(request_id, admitted.key, known, failure.code, {})
             raise
+
+    def _shows_pictures_in_vain(self, model: str, body: bytes) -> bool:
+        """Whether there are pictures and the catalog knows of no eyes: then a node's word is asked for."""
+        spec = self._hub.catalog.get(model)
+        if self._capability != "chat" or (spec is not None and "vision" in spec.capabilities):
+            return False
+        return has_pictures(body)
 
 
 async def _carry(
@@ -211,6 +237,7 @@ class _Answer:
 
     send: Send
     request_id: str
+    protocol: Protocol
     started: bool = False
     is_sse: bool = False
     sending: bool = False
@@ -251,10 +278,10 @@ class _Answer:
     async def fail(self, failure: RequestFailed) -> None:
         """End with an error: as a response, as an event of a stream that has begun, or by breaking off."""
         if not self.started:
-            body = openai_errors.envelope(failure, self.request_id)
+            body = self.protocol.envelope(failure, self.request_id)
             await self._start(openai_errors.kind_of(failure).status, openai_errors.headers(failure, body))
         elif self.is_sse:
-            body = openai_errors.sse_event(failure, self.request_id)
+            body = self.protocol.event(failure, self.request_id)
         else:
             return  # without its end: the server closes the connection, and no client takes it for whole
         await self.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -16,12 +16,14 @@ from starlette.routing import BaseRoute, Route
 
 from hub import refusals
 from hub.admission import Admitted
+from hub.api.protocols import OTHERS
 from hub.api.request import Headers, wishes
 from hub.composition import Hub
 from hub.policy import Narrowing, NodeFacts, permits
 from hub.router import Candidate, ModelState
 from tunnel.messages import ModelStatus
 
+_PROTOCOLS = {protocol.offered_as for protocol in OTHERS.values()}
 _READIEST = (ModelState.READY, ModelState.WARMING, ModelState.COLD)
 _PHASES = {"queued": "queued", "downloading": "downloading", "verifying": "downloading", "failed": "failed"}
 
@@ -128,8 +130,13 @@ def _shown(hub: Hub, offer: Offer) -> dict[str, Any]:
         "name": spec.name if spec else offer.model,
         "state": offer.state.value,
         "context_length": report.context_length,
-        "capabilities": sorted(spec.capabilities if spec else report.capabilities),
+        "capabilities": sorted({*(spec.capabilities if spec else report.capabilities), *_spoken(offer)}),
     }
+
+
+def _spoken(offer: Offer) -> set[str]:
+    """The protocols that the engines of some permitted node speak: a request for one finds it."""
+    return {word for report in offer.reports for word in report.capabilities if word in _PROTOCOLS}
 
 
 def _progress(offer: Offer) -> dict[str, Any]:

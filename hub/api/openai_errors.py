@@ -60,6 +60,7 @@ _FROM_NODES = frozenset(
         "context_length_exceeded",
         "deadline_exceeded",
         "engine_error",
+        "invalid_value",
         "model_not_found",
         "model_warming",
         "no_available_node",
@@ -92,13 +93,18 @@ def kind_of(failure: RequestFailed) -> ErrorKind:
 
 def envelope(failure: RequestFailed, request_id: str) -> bytes:
     """The JSON body of an error."""
+    return msgspec.json.encode(document(failure, request_id))
+
+
+def document(failure: RequestFailed, request_id: str) -> Mapping[str, object]:
+    """The same before it becomes bytes."""
     error = {
         "message": failure.message,
         "type": kind_of(failure).type,
         "param": failure.param,
         "code": failure.code,
     }
-    return msgspec.json.encode({"error": error, "request_id": request_id})
+    return {"error": error, "request_id": request_id}
 
 
 def sse_event(failure: RequestFailed, request_id: str) -> bytes:

@@ -7,6 +7,7 @@ came. No message quotes a body.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ BODY_SILENCE_S = 30.0
 _REGION = re.compile(r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,7}")
 _NODE = re.compile(r"node_[a-z2-7]{20}")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_POSITIVE = re.compile(r"(?=[0-9.]*[1-9])" + _NUMBER.pattern)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)` - at `\$\.(\w+)")
 
@@ -44,7 +46,7 @@ class Peek(msgspec.Struct):
         return bytes(self.tools).translate(None, b" \t\r\n") not in (b"null", b"[]")
 
 
-_decoder = msgspec.json.Decoder(Peek)
+_decoders: dict[type[Peek], msgspec.json.Decoder[Peek]] = {}
 
 
 class Headers:
@@ -69,14 +71,20 @@ class Headers:
         return values[0].decode("latin-1").strip()
 
 
-def peek(body: bytes) -> Peek:
-    """Read the routing fields of a body.
+def peek(body: bytes, kind: type[Peek] = Peek) -> Peek:
+    """Read the routing fields of a body, and what else of it an endpoint looks at.
+
+    Args:
+        body: the body.
+        kind: the fields.
 
     Raises:
         RequestFailed: ``invalid_json``, ``missing_required_parameter`` or ``invalid_type``.
     """
+    if (decoder := _decoders.get(kind)) is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        found = _decoder.decode(body)
+        found = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -153,10 +161,11 @@ class Wishes:
 
     narrowing: Narrowing
     warmup_budget_s: float
+    deadline_s: float = math.inf
 
 
 def wishes(headers: Headers, *, warmup_budget_s: float) -> Wishes:
-    """Read ``X-Porten-Region``, ``X-Porten-Node`` and ``X-Porten-Warmup-Budget``.
+    """Read ``X-Porten-Region``, ``X-Porten-Node``, ``X-Porten-Warmup-Budget`` and ``X-Porten-Deadline``.
 
     Args:
         headers: the request's.
@@ -168,8 +177,11 @@ def wishes(headers: Headers, *, warmup_budget_s: float) -> Wishes:
     region = _wish(headers, "x-porten-region", _REGION, "a region's code such as eu-de")
     node = _wish(headers, "x-porten-node", _NODE, "a node's id such as node_…")
     budget = _wish(headers, "x-porten-warmup-budget", _NUMBER, "a number of seconds")
+    deadline = _wish(headers, "x-porten-deadline", _POSITIVE, "a number of seconds above 0")
     return Wishes(
-        Narrowing(region=region, node_id=node), warmup_budget_s if budget is None else float(budget)
+        Narrowing(region=region, node_id=node),
+        warmup_budget_s if budget is None else float(budget),
+        math.inf if deadline is None else float(deadline),
     )
 
 

@@ -7,7 +7,7 @@ other, the tunnel or the scheduler.
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from models.catalog import ModelSpec
 from models.fit import MemoryEstimate
@@ -16,6 +16,7 @@ from models.store import StoredModel
 from runtime.snapshot import DeviceKind
 
 Task = Literal["generate", "embed", "rerank"]
+EVERY_TASK: Final[frozenset[Task]] = frozenset(get_args(Task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Endpoint:
         tls: how its certificate is judged; None speaks in the clear.
         texts_at_once: most texts it is given in one request, where a list would keep all others waiting.
         most_text_bytes: of one text, or of one chat with all that belongs to it; None takes any length.
+        protocols: what it speaks besides what every engine does, in the words of `runtime.api_paths`.
     """
 
     host: str
@@ -46,6 +48,7 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
     texts_at_once: int | None = None
     most_text_bytes: int | None = None
+    protocols: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class LaunchSpec:
         stdin: sent first; what it holds no other user of the machine can read, unlike `argv`.
         headers: what every request to the engine must carry.
         start_timeout_s: seconds from start to readiness before it is given up.
-        texts_at_once: as of its `Endpoint`, like `most_text_bytes`.
+        texts_at_once: as of its `Endpoint`, like `most_text_bytes` and `protocols`.
     """
 
     argv: tuple[str, ...]
@@ -112,6 +115,7 @@ class LaunchSpec:
     start_timeout_s: float = 120.0
     texts_at_once: int | None = None
     most_text_bytes: int | None = None
+    protocols: frozenset[str] = frozenset()
 
 
 def task(spec: ModelSpec) -> Task:
@@ -135,6 +139,14 @@ class Backend(Protocol):
     @property
     def formats(self) -> frozenset[str]:
         """Model formats it can load (`gguf`, `safetensors`)."""
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """What it can have a model do."""
+
+    @property
+    def protocols(self) -> frozenset[str]:
+        """What it speaks to chat besides OpenAI's chats, in the words of `runtime.api_paths`."""
 
     @property
     def device_kinds(self) -> tuple[DeviceKind, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from models.catalog import ModelSpec
 from models.fit import CHECKPOINTS
 from models.store import StoredModel
+from runtime.api_paths import BOTH
 from runtime.backends import gguf, script
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.base import EVERY_TASK, Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.backends.installed import availability
 from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
@@ -25,6 +26,8 @@ class LlamaCppBackend:
     name = "llama_cpp"
     provider = "xllamacpp"
     formats = frozenset({"gguf"})
+    tasks = EVERY_TASK
+    protocols = BOTH
     device_kinds: tuple[DeviceKind, ...] = ("cpu",)  # the wheel on the package index is built for the CPU
 
     def __init__(self, environment: EngineEnvironment) -> None:
@@ -61,6 +64,7 @@ class LlamaCppBackend:
             start_timeout_s=gguf.start_timeout_s(stored),
             texts_at_once=plan.slots,
             most_text_bytes=gguf.most_text_bytes(spec, plan),
+            protocols=self.protocols,
         )
 
     def explain(self, log: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from models.catalog import ModelSpec
 from models.store import StoredModel
 from runtime.backends import gguf, script
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan, Task
 from runtime.backends.installed import availability
 from runtime.engines import EngineEnvironment
 from runtime.snapshot import DeviceKind
@@ -30,6 +30,8 @@ class LlamaCppPythonBackend:
     name = "llama_cpp_python"
     provider = "llama-cpp-python"
     formats = frozenset({"gguf"})
+    tasks: frozenset[Task] = frozenset({"generate", "embed"})  # its server cannot be asked to rank
+    protocols: frozenset[str] = frozenset()
     device_kinds: tuple[DeviceKind, ...] = ("cpu",)
 
     def __init__(self, environment: EngineEnvironment) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from models.catalog import ModelSpec
 from models.fit import CHECKPOINTS
 from models.store import StoredModel
+from runtime.api_paths import BOTH
 from runtime.backends import gguf, script
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.base import EVERY_TASK, Availability, EngineOptions, LaunchSpec, ReplicaPlan
 from runtime.snapshot import DeviceKind
 
 _SCRIPT = Path(__file__).with_name("llama_server_runner.py")
@@ -31,6 +32,8 @@ class LlamaServerBackend:
     name = "llama_server"
     provider = "llama-server"
     formats = frozenset({"gguf"})
+    tasks = EVERY_TASK
+    protocols = BOTH
 
     def __init__(self, binary: Path, kind: DeviceKind = "cpu") -> None:
         self._binary = binary
@@ -64,6 +67,7 @@ class LlamaServerBackend:
             start_timeout_s=gguf.start_timeout_s(stored),
             texts_at_once=plan.slots,
             most_text_bytes=gguf.most_text_bytes(spec, plan),
+            protocols=self.protocols,
         )
 
     def _arguments(self, spec: ModelSpec, stored: StoredModel, plan: ReplicaPlan) -> list[str]:

@@ -23,6 +23,7 @@ def launch(
     start_timeout_s: float,
     texts_at_once: int | None = None,
     most_text_bytes: int | None = None,
+    protocols: frozenset[str] = frozenset(),
 ) -> LaunchSpec:
     """Start the script with its parameters on stdin, and a key that keeps this machine's other users out.
 
@@ -34,6 +35,7 @@ def launch(
         start_timeout_s: seconds from start to readiness before it is given up.
         texts_at_once: most texts it is given in one request; None takes any number.
         most_text_bytes: of one text; None takes any length.
+        protocols: what it speaks besides what every engine does.
     """
     key = secrets.token_urlsafe(32)
     told = {"parent_pid": os.getpid(), "host": LOOPBACK, "key": key, **parameters}
@@ -45,6 +47,7 @@ def launch(
         start_timeout_s=start_timeout_s,
         texts_at_once=texts_at_once,
         most_text_bytes=most_text_bytes,
+        protocols=protocols,
     )
 
 

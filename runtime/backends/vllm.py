@@ -13,8 +13,9 @@ from models.catalog import ModelSpec
 from models.header import SafetensorsHeader
 from models.safetensors import read_safetensors_header
 from models.store import StoredModel
+from runtime.api_paths import BOTH
 from runtime.backends import script
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan, task
+from runtime.backends.base import EVERY_TASK, Availability, EngineOptions, LaunchSpec, ReplicaPlan, task
 from runtime.backends.installed import availability
 from runtime.backends.vllm_log import cause
 from runtime.backends.vllm_memory import batch_tokens, estimate
@@ -40,6 +41,8 @@ class VllmBackend:
 
     name = "vllm"
     formats = frozenset({"safetensors"})
+    tasks = EVERY_TASK
+    protocols = BOTH
 
     def __init__(self, environment: EngineEnvironment) -> None:
         self._environment = environment
@@ -88,6 +91,7 @@ class VllmBackend:
             parameters,
             env=self._variables(plan, devices),
             start_timeout_s=_START_TIMEOUT_S + stored.size_bytes / _SLOWEST_LOAD_BYTES_PER_S,
+            protocols=self.protocols,
         )
 
     def _arguments(

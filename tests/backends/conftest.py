@@ -27,9 +27,11 @@ from runtime.backends.vllm import VllmBackend
 from runtime.engines import EngineEnvironment
 from runtime.launcher import Launcher
 from runtime.process import EngineProcess
+from tests.backends import ranker
 
 # A small context keeps the cache, and so the start, small; eight slots let eight requests run at once.
 OPTIONS = EngineOptions(context_length=1024, slots=8)
+RANKING = EngineOptions(slots=4)
 FIXTURES = {
     "vllm": "fixtures-vllm",
     "llama_server": "fixtures-compiled",
@@ -230,6 +232,27 @@ def start_pooling(case: Case, launcher: Launcher, tmp_path: Path) -> Start:
     stored = replace(case.stored, path=path, size_bytes=path.stat().st_size)
     spec = tool_user(capabilities=frozenset({"embeddings"}))
     return lambda options=OPTIONS: _started(replace(case, spec=spec, stored=stored), launcher, options)
+
+
+@pytest.fixture
+def start_ranking(case: Case, launcher: Launcher, tmp_path: Path) -> Start:
+    """A model made to rank, in the format that the backend reads."""
+    if case.spec.format == "gguf":
+        path = ranker.write_gguf(tmp_path / "ranker.gguf")
+        size = path.stat().st_size
+    else:
+        path = ranker.write_safetensors(tmp_path / "ranker")
+        size = sum(each.stat().st_size for each in path.iterdir())
+    spec = tool_user(
+        id="ranker",
+        format=case.spec.format,
+        capabilities=frozenset({"rerank"}),
+        context_length=ranker.CONTEXT,
+        chat_template="",
+    )
+    stored = replace(case.stored, model_id="ranker", path=path, size_bytes=size)
+    ranking = replace(case, spec=spec, stored=stored)
+    return lambda options=RANKING: _started(ranking, launcher, options)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import openai
 import pytest
 
 from runtime import local_api
+from runtime.api_paths import BOTH
 from runtime.errors import ModelUnknown, PortTaken, Warming
 from runtime.http_server import AppServer
 from runtime.listening import listen_tcp
@@ -231,6 +233,72 @@ async def test_metrics_name_no_model_that_a_caller_made_up(
     exposed = (await http.get("/metrics")).text
     assert "SECRET" not in exposed
     assert 'outcome="model_not_found",source="local"} 1.0' in exposed
+
+
+MESSAGE = {"model": "smollm2", "messages": [], "max_tokens": 4}
+
+
+class TestProtocols:
+    """A model whose engine speaks all there is."""
+
+    @pytest.fixture
+    async def http(self, forwarder: Any, metrics: Any, leases: Any) -> AsyncIterator[httpx.AsyncClient]:
+        leases.endpoint = replace(leases.endpoint, protocols=BOTH)
+        app = local_api.create_app(
+            forwarder=forwarder,
+            snapshot=metrics._snapshot,
+            capabilities=lambda _model: {"chat", *BOTH},
+            metrics=metrics,
+        )
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            yield client
+
+    @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+    async def test_an_answer_passes_as_it_is(self, engine: Any, http: httpx.AsyncClient, path: str) -> None:
+        async def script(request: Any, connection: Any) -> None:
+            await connection.answer(200, b'{"usage": {"input_tokens": 1, "output_tokens": 2}}')
+
+        engine.script = script
+        answer = await http.post(path, json=MESSAGE)
+        assert answer.json()["usage"]["output_tokens"] == 2
+        assert engine.requests[0].path == path
+        assert 'porten_node_tokens_total{kind="completion"' in (await http.get("/metrics")).text
+
+    async def test_an_engines_refusal_is_told_in_anthropics_words(
+        self, engine: Any, http: httpx.AsyncClient
+    ) -> None:
+        async def script(request: Any, connection: Any) -> None:
+            await connection.answer(400, b'{"error": {"message": "no", "type": "invalid_request_error"}}')
+
+        engine.script = script
+        refused = (await http.post("/v1/messages", json=MESSAGE)).json()
+        assert (refused["type"], refused["error"]["message"]) == ("error", "no")
+        assert refused["error"]["type"] == "invalid_request_error"
+
+    async def test_what_needs_a_store_is_refused(self, engine: Any, http: httpx.AsyncClient) -> None:
+        asked = {"model": "smollm2", "input": "x", "previous_response_id": "resp_1"}
+        refused = await http.post("/v1/responses", json=asked)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
+        broken = await http.post("/v1/messages", content=b"{")
+        assert (broken.status_code, broken.json()["type"]) == (400, "error")
+        assert engine.requests == []
+
+
+async def test_an_endpoint_that_the_engine_lacks_is_refused_before_anything_is_loaded(
+    http: httpx.AsyncClient, leases: Any
+) -> None:
+    for path in ("/v1/responses", "/v1/messages"):
+        refused = await http.post(path, json=MESSAGE)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert leases.budgets == []
+
+
+async def test_how_far_a_load_is_can_be_asked(http: httpx.AsyncClient) -> None:
+    told = (await http.get("/v1/models/smollm2/warming")).json()
+    assert (told["model"], told["state"], told["phase"]) == ("smollm2", "ready", "ready")
+    assert set(told) == {"model", "state", "phase", "bytes_done", "bytes_total", "percent", "eta_s"}
+    assert (await http.get("/v1/models/unknown/warming")).status_code == 404
 
 
 def test_a_taken_port_is_said_to_be() -> None:

@@ -57,6 +57,28 @@ def test_a_request_cannot_choose_another_server_or_model(member: str) -> None:
     assert "elsewhere.example" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/responses", {"tools": [{"type": "mcp", "server_url": "http://elsewhere.example"}]}),
+        ("/v1/responses", {"previous_response_id": "resp_1"}),
+        ("/v1/messages", {"mcp_servers": [{"url": "http://elsewhere.example"}]}),
+    ],
+)
+def test_an_endpoint_is_asked_neither_for_tools_of_its_own_nor_for_what_it_stored(
+    path: str, said: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        adapt(json.dumps({"model": "m", **said}).encode(), path, "there")
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", next(iter(said)))
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_only_openais_chats_are_asked_to_count(path: str) -> None:
+    adapted = adapt(b'{"model":"m","stream":true}', path, "there")
+    assert (adapted.body, adapted.unasked) == (b'{"model":"there","stream":true}', False)
+
+
 def test_the_docs_name_every_member_that_is_refused() -> None:
     (named,) = re.findall(r"server or model of its own \(([^)]*)\)", DOCS.read_text())
     assert set(re.findall(r"`(\w+)`", named)) == LEADS_ELSEWHERE

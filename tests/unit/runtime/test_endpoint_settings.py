@@ -115,6 +115,10 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused_without_being_quoted(
         ({"a": {"slots": 0}}, "endpoints.a.slots (from PORTEN_ENDPOINTS): must be at least 1"),
         ({"a": {"kind": "tgi"}}, "endpoints.a.kind (from PORTEN_ENDPOINTS): must be 'openai' or 'ollama'"),
         ({"a": {"api_key": "hunter2"}}, "endpoints.a.api_key (from PORTEN_ENDPOINTS): is unknown"),
+        (
+            {"a": {"protocols": ["grpc"]}},
+            "endpoints.a.protocols (from PORTEN_ENDPOINTS): must be 'responses' or 'messages'",
+        ),
         ({"A b": {}}, "the name of an endpoint is [a-z0-9]"),
         ({"a": {"models": {"x": "1"}}, "b": {"models": {"x": "2"}}}, "a and b both serve x"),
         ({"a": {"url": "http://127.0.0.1:11700"}}, "endpoints.a leads to this node's own local API"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.envelope import ErrorAnswer, from_engine, from_fault, request_headers, response_headers
+from runtime.envelope import from_engine, from_fault, request_headers, response_headers
 from runtime.errors import (
     BodyTooLarge,
     EngineConnectionLost,
@@ -61,7 +61,17 @@ def llama_cpp(code: int, kind: str, message: str, **more: object) -> bytes:
         (501, llama_cpp(501, "not_supported_error", "no embeddings here"), (400, "unsupported_parameter")),
         (503, llama_cpp(503, "unavailable_error", "Loading model"), (503, "overloaded")),
         (401, llama_cpp(401, "authentication_error", "Invalid API Key"), (502, "engine_error")),
-        (404, llama_cpp(404, "not_found_error", "File Not Found"), (404, "unknown_url")),
+        (404, llama_cpp(404, "not_found_error", "File Not Found"), (400, "unsupported_parameter")),
+        (404, b'{"detail":"Not Found"}', (400, "unsupported_parameter")),
+        (405, b'{"detail":"Method Not Allowed"}', (400, "unsupported_parameter")),
+        (404, b"404 page not found", (400, "unsupported_parameter")),
+        (404, b'{"error":{"message":"model \'x\' not found"}}', (404, "unknown_url")),
+        (400, b'{"error":{"message":"m is not a multimodal model"}}', (400, "unsupported_parameter")),
+        (
+            400,
+            b'{"error":{"message":"The model takes nothing but text."}}',
+            (400, "unsupported_parameter"),
+        ),
         (413, b"Payload Too Large", (413, "request_too_large")),
         (422, b'{"detail":"field required"}', (400, "invalid_request")),
         (502, b"<html>", (502, "engine_error")),
@@ -93,6 +103,11 @@ def test_the_engines_own_words_and_param_are_kept() -> None:
         ),
         ("'messages' is required", "'messages' is required", "messages"),
         ("Expected 'messages' to be an array", "Expected 'messages' to be an array", "messages"),
+        (
+            '"documents" must be a non-empty string array',
+            '"documents" must be a non-empty string array',
+            "documents",
+        ),
         ("the user's 'thing'", "the user's 'thing'", None),
     ],
 )
@@ -166,13 +181,6 @@ def test_what_may_be_tried_again_says_when() -> None:
     assert ("retry-after", "5") in from_fault(Warming("m", LoadProgress("loading"))).headers()
     assert ("retry-after", "3") in from_fault(Overloaded("m", retry_after_s=2.2)).headers()
     assert all(name != "retry-after" for name, _ in from_fault(ModelUnknown("m")).headers())
-
-
-def test_an_error_event_is_one_event() -> None:
-    event = ErrorAnswer(502, "engine_error", "upstream_error", "line\nbreak").event()
-    assert event.startswith(b"data: {")
-    assert event.count(b"\n") == 2
-    assert event.endswith(b"\n\n")
 
 
 def test_only_harmless_headers_pass() -> None:

@@ -17,7 +17,7 @@ from models.catalog import Catalog, FileSource, ModelSpec
 from models.errors import DiskBudgetExceeded
 from models.fit import MIB, MemoryEstimate
 from models.store import ModelStore, StoredModel
-from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan
+from runtime.backends.base import Availability, EngineOptions, LaunchSpec, ReplicaPlan, Task
 from runtime.devices import CpuDevice, MemoryUse
 from runtime.errors import (
     EngineUnavailable,
@@ -58,6 +58,8 @@ sys.stdin.read()
 class FakeBackend:
     name = provider = "fake"
     formats = frozenset({"gguf"})
+    tasks: frozenset[Task] = frozenset({"generate", "embed"})
+    protocols = frozenset({"responses"})
     device_kinds: tuple[DeviceKind, ...] = ("cpu",)
 
     def __init__(self, gate: Path) -> None:
@@ -87,7 +89,9 @@ class FakeBackend:
         self.started.append(spec.id)
         wanted = {"gate": str(self.gate), "fail": self.failing}
         return LaunchSpec(
-            argv=(sys.executable, "-I", "-c", ENGINE), stdin=json.dumps(wanted).encode() + b"\n"
+            argv=(sys.executable, "-I", "-c", ENGINE),
+            stdin=json.dumps(wanted).encode() + b"\n",
+            protocols=self.protocols,
         )
 
     def explain(self, log: str) -> str:
@@ -461,8 +465,20 @@ async def test_what_it_does_not_have_or_cannot_hold(tmp_path: Path) -> None:
             await hold(node)
         assert not node.model().fits
         assert [model.model for model in node.supervisor.snapshot().models] == ["one"]
-        assert node.supervisor.capabilities("one") == {"chat", "completions"}
+        assert node.supervisor.capabilities("one") == {"chat", "completions", "responses"}
         assert node.supervisor.capabilities("two") is node.supervisor.capabilities("three") is None
+
+
+@pytest.mark.usefixtures("watched")
+async def test_what_an_engine_speaks_is_offered_while_it_is_here(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        await node.supervisor.pull("two")
+        async with lease(node) as held:
+            assert held.endpoint.protocols == {"responses"}
+            assert "responses" in node.model("two").capabilities
+            node.backend.state = MISSING
+            await node.until(lambda: "responses" not in node.model("two").capabilities)
+            assert "responses" in node.model().capabilities, "it is loaded"
 
 
 async def test_stop_drains_for_a_while_and_then_cuts(tmp_path: Path) -> None:

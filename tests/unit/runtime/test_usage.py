@@ -40,7 +40,7 @@ def ends_of(body: bytes, cuts: list[int] = []) -> BodyEnds:  # noqa: B006 - neve
 def test_usage_of_a_stream_survives_any_cut(cuts: list[int], texts: list[str]) -> None:
     body = b"".join(chunk(text) for text in texts) + chunk(usage=USAGE) + DONE
     ends = ends_of(body, cuts)
-    assert ends.says_done
+    assert ends.is_whole
     assert find_usage(ends, streamed=True) == TokenUsage(12, 0, 34)
 
 
@@ -53,9 +53,9 @@ def test_llama_cpp_timings_stand_in_where_usage_was_not_asked_for(cuts: list[int
 @given(prefix=st.binary(max_size=60), cut=st.integers(min_value=0, max_value=20))
 def test_done_is_seen_only_at_the_very_end(prefix: bytes, cut: int) -> None:
     ends = ends_of(prefix + DONE, [len(prefix) + cut])
-    assert ends.says_done
+    assert ends.is_whole
     ends.add(chunk("more"))
-    assert not ends.says_done
+    assert not ends.is_whole
 
 
 def test_a_stream_without_counts_has_no_usage() -> None:
@@ -129,9 +129,9 @@ def test_what_is_kept_is_bounded_and_is_the_end(sizes: list[int]) -> None:
 def test_whether_a_piece_would_say_done_is_known_before_it_is_added(pieces: list[bytes]) -> None:
     ends = BodyEnds()
     for piece in pieces:
-        foreseen = ends.would_say_done(piece)
+        foreseen = ends.would_close(piece)
         ends.add(piece)
-        assert foreseen == ends.says_done
+        assert foreseen == ends.is_whole
 
 
 @given(cuts=st.lists(st.integers(min_value=0, max_value=5000), max_size=40))

@@ -37,14 +37,16 @@ def body(**changes):
         (json.dumps(body(model="unknown")).encode(), 404, "model_not_found", "model"),
     ],
 )
-async def test_malformed_bodies(http, auth, caplog, content, status, code, param):
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/v1/rerank"])
+async def test_malformed_bodies(http, auth, caplog, path, content, status, code, param):
     caplog.set_level(logging.DEBUG)
-    response = await http.post(CHAT, content=content, headers=auth)
+    response = await http.post(path, content=content, headers=auth)
     error = response.json()
     assert response.status_code == status
     assert (error["error"]["code"], error["error"]["param"]) == (code, param)
     assert error["request_id"] == response.headers["x-request-id"]
-    assert set(error) == {"error", "request_id"}
+    assert set(error) - {"type"} == {"error", "request_id"}
+    assert ("type" in error) == (path == "/v1/messages")
     assert set(error["error"]) == {"message", "type", "param", "code"}
     assert SECRET not in response.text
     assert SECRET not in caplog.text
@@ -64,9 +66,20 @@ async def test_wrong_methods(http):
     assert (await http.delete("/v1/models")).status_code == 405
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/tiny", "/v1/models/tiny/warming"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/rerank",
+        "/v1/models",
+        "/v1/models/tiny",
+        "/v1/models/tiny/warming",
+    ],
+)
 async def test_no_key_is_told_from_no_other(http, path):
-    method = "POST" if path == CHAT else "GET"
+    method = "GET" if path.startswith("/v1/models") else "POST"
     answers = [
         await http.request(method, path, headers=headers)
         for headers in ({}, {"authorization": "Bearer x"}, {"authorization": "Basic " + "a" * 5000})
@@ -79,6 +92,31 @@ async def test_no_key_is_told_from_no_other(http, path):
 async def test_a_clients_request_id_is_not_ours(http, auth):
     response = await http.get("/v1/models", headers=auth | {"x-request-id": "mine"})
     assert response.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/rerank"])
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"model": ["tiny"]}, "model"),
+        ({"model": "tiny", "stream": 1}, "stream"),
+        ({"model": "tiny", "max_tokens": "9"}, "max_tokens"),
+        ({"model": "x" * 201}, "model"),
+    ],
+)
+async def test_wrong_types_name_the_parameter(bench, http, auth, path, said, param):
+    response = await http.post(path, json=said, headers=auth)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+    (node,) = bench.nodes.values()
+    assert node.seen == []
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/rerank"])
+async def test_too_large_a_body_is_refused_at_every_endpoint(bench, http, auth, path):
+    response = await http.post(path, content=b" " * (bench.hub.config.body_limit_bytes + 1), headers=auth)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+    assert bench.hub.limits.body_bytes == 0
 
 
 @pytest.mark.parametrize("declared", [True, False])

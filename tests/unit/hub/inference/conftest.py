@@ -254,7 +254,13 @@ class FakeStream:
 
 
 def status(
-    *, model: str = MODEL, state: Any = "ready", fits: bool = True, accepting: bool = True, running: int = 0
+    *,
+    model: str = MODEL,
+    state: Any = "ready",
+    fits: bool = True,
+    accepting: bool = True,
+    running: int = 0,
+    capabilities: tuple[str, ...] = ("chat",),
 ) -> Status:
     offered = ModelStatus(
         model=model,
@@ -264,7 +270,7 @@ def status(
         state=state,
         fits=fits,
         context_length=512,
-        capabilities=("chat",),
+        capabilities=capabilities,
         phase="ready",
         done_bytes=1,
         total_bytes=4,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hub.changes import KeyChanged
+from hub.dispatch import MAX_PASSED_OVER
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
@@ -116,6 +117,53 @@ async def test_at_most_three_nodes_are_tried_and_the_last_failure_is_told(world,
 
     assert (await refusal_of(world.begin(await admitted(world)))).code == "node_lost"
     assert sum(len(session.opened) for session in sessions) == 3
+
+
+async def test_a_node_whose_engine_lacks_the_endpoint_is_passed_over(world, fakes):
+    await loaded(world, "n1", "n2", "n3")
+    mute = [world.connect(node_id) for node_id in ("n1", "n2")]
+    speaking = world.connect("n3", report=fakes.report(capabilities=("chat", "responses")))
+
+    for number in range(8):
+        dispatch = world.begin(await admitted(world), path="/v1/responses", offered_as="responses")
+        assert await read_all(dispatch) == b"hello"
+        assert len(speaking.opened) == number + 1
+    assert [session.opened for session in mute] == [[], []]
+
+
+async def test_where_no_engine_has_the_endpoint_that_is_told_and_not_that_it_is_full(world, fakes):
+    await loaded(world, "n1", "n2")
+    sessions = [world.connect(node_id) for node_id in ("n1", "n2")]
+    failure = await refusal_of(world.begin(await admitted(world), path="/v1/messages", offered_as="messages"))
+    assert failure.code == "unsupported_parameter"
+    assert "/v1/messages" in failure.message
+    assert [session.opened for session in sessions] == [[], []]
+    assert world.records == []
+
+
+async def test_a_full_node_that_has_the_endpoint_is_waited_for(world, fakes):
+    await loaded(world, "n1", "n2")
+    world.connect("n1")
+    world.connect("n2", report=fakes.report(capabilities=("chat", "messages"), running=10_000))
+    dispatch = world.begin(await admitted(world), path="/v1/messages", offered_as="messages")
+    assert (await refusal_of(dispatch)).code == "overloaded"
+
+
+async def test_a_crowd_of_nodes_without_the_endpoint_is_not_gone_through(world, fakes):
+    names = [f"n{number}" for number in range(MAX_PASSED_OVER + 10)]
+    await loaded(world, *names)
+    for name in names:
+        world.connect(name)
+    dispatch = world.begin(await admitted(world), path="/v1/messages", offered_as="messages")
+    assert (await refusal_of(dispatch)).code == "unsupported_parameter"
+
+
+async def test_pictures_are_refused_unless_the_model_sees(world, fakes):
+    await loaded(world, "n1")
+    world.connect("n1")
+    with pytest.raises(RequestFailed) as caught:
+        world.begin(await admitted(world), needs_vision=True)
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "messages")
 
 
 async def test_once_told_the_node_stays_the_same(world, fakes):

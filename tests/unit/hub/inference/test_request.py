@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -82,11 +83,14 @@ def test_wishes_narrow_and_are_never_ignored():
             (b"x-porten-region", b"eu-de"),
             (b"x-porten-node", b"node_" + b"a" * 20),
             (b"x-porten-warmup-budget", b"2.5"),
+            (b"x-porten-deadline", b"0.5"),
         ]
     )
     found = wishes(given_headers, warmup_budget_s=300)
     assert found.narrowing == Narrowing("eu-de", "node_" + "a" * 20)
     assert found.warmup_budget_s == 2.5
+    assert found.deadline_s == 0.5
+    assert wishes(Headers([]), warmup_budget_s=300).deadline_s == math.inf
     assert wishes(Headers([]), warmup_budget_s=300).warmup_budget_s == 300
 
 
@@ -99,6 +103,10 @@ def test_wishes_narrow_and_are_never_ignored():
         ("x-porten-node", "n1"),
         ("x-porten-node", "node_" + "a" * 21),
         ("x-porten-warmup-budget", "-1"),
+        ("x-porten-deadline", "0"),
+        ("x-porten-deadline", "0.0"),
+        ("x-porten-deadline", "-1"),
+        ("x-porten-deadline", "soon"),
         ("x-porten-warmup-budget", "nan"),
         ("x-porten-warmup-budget", "1e400"),
     ],
