@@ -34,6 +34,7 @@ REASONS = {
     "hub.spreading.Spreader._sacrifice": "what permitted nodes said of themselves; Jobs.give judges again",
     "hub.dispatch.Dispatch._digest": ACCOUNTS,
     "hub.dispatch.Dispatch._check_offer": ACCOUNTS,
+    "hub.dispatch.Dispatch._is_mute": ACCOUNTS,
     "hub.api.models._merged": "of nodes that its callers were permitted: what they said of the model",
     "hub.portal.node_list._views": SHOWS_OWN,
     "hub.portal.node_list.online_ids": SHOWS_OWN,

@@ -318,7 +318,10 @@ def test_no_dispatch_ever_violates_its_policy(fakes):
     checks = settings(
         max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    run_state_machine_as_test(Fleet, settings=checks)
+    for _ in range(5):  # now and then chance draws few that are tried elsewhere: then it draws again
+        run_state_machine_as_test(Fleet, settings=checks)
+        if Fleet.retried > 20 and Fleet.queued > 5:
+            break
     assert Fleet.served > 100, "the machine must also serve"
     assert Fleet.refused.total() > 100
     assert Fleet.retried > 20, "some must have been tried elsewhere"
