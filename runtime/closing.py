@@ -60,11 +60,12 @@ class ResponseEnd:
 
     window = 48
     lasts = True
-    _FIRST = re.compile(rb"[\r\n]event: ?response\.(?:completed|incomplete|failed)[\r\n]")
+    # A line break never stands in JSON: what the model says cannot look like this.
+    _FIRST = re.compile(rb"event: ?response\.(?:completed|incomplete|failed)[\r\n]")
 
     def begins(self, end: bytes) -> bool:
-        """As of `Closing`. A line break never stands in JSON: what the model says cannot look like this."""
-        return b"event:" in end and self._FIRST.search(end) is not None
+        """As of `Closing`."""
+        return self._FIRST.search(end) is not None
 
     def is_whole(self, end: bytes) -> bool:
         """As of `Closing`."""

@@ -50,12 +50,15 @@ class BodyEnds:
         self._begins, self._window, self._lasts = closing.begins, closing.window, closing.lasts
         self._is_whole = closing.is_whole
         self._began = False
+        self._foreseen: tuple[bytes, bool] | None = None
 
     def add(self, piece: bytes) -> None:
         """Take note of the next piece."""
         if len(self._head) < HEAD_BYTES:
             self._head += piece[: HEAD_BYTES - len(self._head)]
-        self._began = self.would_close(piece)
+        foreseen, self._foreseen = self._foreseen, None
+        known = foreseen is not None and foreseen[0] is piece
+        self._began = foreseen[1] if foreseen and known else self._closes(piece)
         size, window = len(piece), self._window
         self._last = piece[-window:] if size >= window else (self._last + piece)[-window:]
         if size > TAIL_BYTES:
@@ -67,6 +70,11 @@ class BodyEnds:
 
     def would_close(self, piece: bytes) -> bool:
         """Whether this piece, were it the next, would belong to the event that ends the stream."""
+        closes = self._closes(piece)
+        self._foreseen = (piece, closes)
+        return closes
+
+    def _closes(self, piece: bytes) -> bool:
         if self._lasts:
             return self._began or self._begins(self._last + piece)
         window = self._window

@@ -191,6 +191,23 @@ async def test_tools_are_called_in_both(client: openai.AsyncOpenAI, claude: anth
     assert [block.name for block in told.content if block.type == "tool_use"] == ["weather"]
 
 
+async def test_schemas_and_log_probabilities_pass(client: openai.AsyncOpenAI) -> None:
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    said = await client.chat.completions.create(
+        model="tool-user",
+        messages=[{"role": "user", "content": "A colour?"}],
+        response_format={"type": "json_schema", "json_schema": {"name": "colour", "schema": schema}},
+        logprobs=True,
+        top_logprobs=2,
+        max_tokens=48,
+    )
+    choice = said.choices[0]
+    assert json.loads(choice.message.content or "")["colour"] in ("red", "blue")
+    assert choice.logprobs is not None
+    assert choice.logprobs.content
+    assert len(choice.logprobs.content[0].top_logprobs) == 2
+
+
 async def test_what_only_the_engine_can_judge_comes_back_in_each_clients_words(
     client: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic
 ) -> None:

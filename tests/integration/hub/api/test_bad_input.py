@@ -32,7 +32,7 @@ def body(**changes):
         (b'{"x":' + b"[" * 200_000, 400, "invalid_json", None),
         (b"[]", 400, "invalid_type", None),
         (json.dumps(body(model=None)).encode(), 400, "invalid_type", "model"),
-        (json.dumps({"messages": SECRET}).encode(), 400, "missing_required_parameter", "model"),
+        (json.dumps({"messages": [SECRET]}).encode(), 400, "missing_required_parameter", "model"),
         (json.dumps(body(stream=SECRET)).encode(), 400, "invalid_type", "stream"),
         (json.dumps(body(model="unknown")).encode(), 404, "model_not_found", "model"),
     ],
@@ -105,7 +105,7 @@ async def test_a_clients_request_id_is_not_ours(http, auth):
     ],
 )
 async def test_wrong_types_name_the_parameter(bench, http, auth, path, said, param):
-    response = await http.post(path, json=said, headers=auth)
+    response = await http.post(path, json={"messages": [], **said}, headers=auth)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
     (node,) = bench.nodes.values()
