@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ from benchmarks.stack import MODEL, SharedData
 from benchmarks.swap import measure_swaps, swap_settings
 from benchmarks.workloads import Fixed, Workload
 from models.catalog import WheelSource, load_catalog
+
+LeftOver = Callable[[], set[psutil.Process]]
+
+
+@pytest.fixture
+def left_over() -> LeftOver:
+    """The processes that were started since: other tests' pools keep one of their own."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: set(psutil.Process().children(recursive=True)) - before
+
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]  # engines on a machine that is busy with tests
 
@@ -66,7 +77,9 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"})
 
 
-async def test_a_daemon_against_its_engine_and_then_idle(choice: EngineChoice, quiet: Progress) -> None:
+async def test_a_daemon_against_its_engine_and_then_idle(
+    choice: EngineChoice, quiet: Progress, left_over: LeftOver
+) -> None:
     plan = NodePlan(choice, threads=(1,), streams=(1, 3), rounds=1, output_tokens=6, pairs=3, idle_s=1.0)
     result = await run_node(plan, stop=asyncio.Event(), progress=quiet)
     assert not result.interrupted
@@ -84,10 +97,12 @@ async def test_a_daemon_against_its_engine_and_then_idle(choice: EngineChoice, q
     assert result.idle is not None
     assert 30e6 < result.idle.resident_bytes < 300e6  # without the engine, which is larger
     assert 0 <= result.idle.cpu < 0.5
-    assert psutil.Process().children(recursive=True) == []
+    assert left_over() == set()
 
 
-async def test_stopping_keeps_the_rounds_that_were_complete(choice: EngineChoice) -> None:
+async def test_stopping_keeps_the_rounds_that_were_complete(
+    choice: EngineChoice, left_over: LeftOver
+) -> None:
     stop = asyncio.Event()
 
     class StopsAtThreeStreams(Progress):
@@ -100,7 +115,7 @@ async def test_stopping_keeps_the_rounds_that_were_complete(choice: EngineChoice
     assert result.interrupted
     assert [level.concurrency for level in result.relays[1].levels] == [1]
     assert (result.one_by_one, result.idle) == (None, None)
-    assert psutil.Process().children(recursive=True) == []
+    assert left_over() == set()
 
 
 def test_the_node_command_shows_and_writes(shared_data: Path, tmp_path: Path) -> None:
@@ -121,7 +136,7 @@ def test_the_node_command_shows_and_writes(shared_data: Path, tmp_path: Path) ->
     assert document["idle"]["resident_bytes"] > 30e6
 
 
-async def test_cold_starts_and_swaps(choice: EngineChoice, quiet: Progress) -> None:
+async def test_cold_starts_and_swaps(choice: EngineChoice, quiet: Progress, left_over: LeftOver) -> None:
     result = await run_cold_load(ColdPlan(choice, rounds=1, swaps=2), stop=asyncio.Event(), progress=quiet)
     assert not result.interrupted
     assert result.cold is not None
@@ -129,7 +144,7 @@ async def test_cold_starts_and_swaps(choice: EngineChoice, quiet: Progress) -> N
     assert result.cold.ratio.median == pytest.approx(result.cold.via_s[0] / result.cold.direct_s[0])
     assert len(result.swaps_s) == 2
     assert min(*result.swaps_s, *result.cold.via_s, *result.cold.direct_s) > 0.05  # an engine came up
-    assert psutil.Process().children(recursive=True) == []
+    assert left_over() == set()
 
 
 async def test_a_budget_for_both_models_is_no_swap(
