@@ -134,6 +134,7 @@ class Session:
         task = self._loop.create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _task: work.close())  # where it was cancelled before it began
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Let no task of the session die unseen: its failure is the session's end."""
