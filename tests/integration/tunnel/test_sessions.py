@@ -1,9 +1,11 @@
 """What only shows when one end misbehaves: raw frames on one side of a memory pair."""
 
 import asyncio
+import gc
 
 import pytest
 
+from tunnel import carrier
 from tunnel.channel import memory_pair
 from tunnel.errors import ChannelClosed, ResetCode, StreamReset
 from tunnel.frames import Frame, FrameType, decode, encode
@@ -46,6 +48,24 @@ async def test_a_peer_that_does_not_read_is_dead_after_the_stall(raw_node, reque
     for result in await asyncio.gather(*sending, return_exceptions=True):
         assert isinstance(result, StreamReset)
         assert result.code is ResetCode.SESSION_LOST
+
+
+async def test_a_session_that_ends_as_a_goodbye_comes_leaves_nothing(raw_node, monkeypatch) -> None:
+    """What the goodbye began is cancelled before its first step. A warning would fail this test."""
+    session, node = raw_node
+
+    def end_now(*_words: object, extra: dict[str, object], **_options: object) -> None:
+        if extra["event"] == "goaway_received":
+            closing = session.close("at that instant")
+            closing.send(None)  # at once, not in a task of its own
+            closing.close()
+
+    monkeypatch.setattr(carrier.logger, "log", end_now)
+    goodbye = encode_message(Goaway(reason="leaving", reconnect_in=0.0, deadline=60.0, last_stream=0))
+    await node.send(encode(FrameType.GOAWAY, 0, goodbye))
+    await session.closed.wait()
+    assert session.close_reason == "at that instant"
+    gc.collect()
 
 
 async def test_orphans_are_reset_at_their_second_report(raw_node, request_open) -> None:
