@@ -9,7 +9,7 @@
 #   make test-policy    a million dispatch decisions and a churning fleet against an oracle: seven minutes
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
-#   make mutate         small faults in what decides, each of which a test must notice: minutes
+#   make mutate         small faults in what decides, each of which a test must notice; MODULES=hub/policy.py for one
 #   make bench          this project's own figures
 #   make clean          removes the environment and the caches
 

@@ -1,6 +1,7 @@
 """Those who ask meanwhile, one request after the other for each key, and what each was answered."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,12 +39,14 @@ class Askers:
     chance: Random
     draw_wish: Callable[[], Wish]
     asked: list[Asked] = field(default_factory=list)
+    retired: dict[str, float] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def keep_asking(self, key_id: str, secret: str, retired: asyncio.Event) -> None:
-        """Ask with one key until it is retired; some more after it was revoked, which must be refused."""
-        while not (self.over.is_set() or retired.is_set()):
+    async def keep_asking(self, key_id: str, secret: str) -> None:
+        """Ask with one key until it is retired: some time after it was revoked, for that must be refused."""
+        loop = asyncio.get_running_loop()
+        while not self.over.is_set() and loop.time() < self.retired.get(key_id, math.inf):
             await self.ask(key_id, secret, self.draw_wish())
             await asyncio.sleep(self.chance.uniform(0, 0.02))
 

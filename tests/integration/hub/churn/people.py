@@ -19,6 +19,8 @@ from hub.policy import Sharing, TrustClass
 from hub.storage.records import Node
 from hub.storage.repositories import Storage
 
+SEEN_WITHIN_S = 60  # a second or two; beyond this the Hub does not see it at all
+
 
 class Browser:
     """Somebody signed in to the portal."""
@@ -88,8 +90,9 @@ class CommandLine:
         for _ in range(2):
             region = self.place[self.sentinel.region]
             self.sentinel = await self.write(self.sentinel, region=region)
-            while await self._seen_in() != region:
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(SEEN_WITHIN_S):
+                while await self._seen_in() != region:
+                    await asyncio.sleep(0.05)
 
     async def _seen_in(self) -> str:
         message = (await self.ask()).json()["error"]["message"]
