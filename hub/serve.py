@@ -162,7 +162,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
         watch = RevisionWatch(source.revision, Copies(hub))
         keeping = Retention(storage, Sealer(key, hub.hub_id, clock), config, clock)
-        spreader = Spreader(hub.dispatcher.demand, hub.registry, hub.jobs, clock)
+        spreader = Spreader(hub.dispatcher.places.demand, hub.registry, hub.jobs, clock)
         works = (watch.run(), seen.run(), keeping.run(), hub.key_use.run(), hub.budgets.run(), spreader.run())
         for work in (*works, watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)

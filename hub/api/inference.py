@@ -26,8 +26,9 @@ from hub.api.pictures import has_pictures
 from hub.api.protocols import Protocol, protocol_of
 from hub.api.rate_headers import rate_headers
 from hub.api.request import Headers, Peek, Wishes, read_body, wishes
+from hub.calls import Call
 from hub.composition import Hub
-from hub.dispatch import Call, Dispatch
+from hub.dispatch import Dispatch
 from hub.errors import RequestFailed, SpoolUnavailable
 from hub.heads import DEFAULT_KIND, header
 from hub.limits import Hold

@@ -14,8 +14,8 @@ from pathlib import Path
 import hub
 
 ROOT = Path(hub.__file__).parent
-ASKS = {"permits", "select_replica", "why_not", "chooser", "explain"}
-"""The predicate, and what gives no answer but by it: `hub.router`, `hub.choosing`, `hub.explain`."""
+ASKS = {"permits", "select_replica", "why_not", "chooser", "_finder", "explain"}
+"""The predicate, and what gives no answer but by it: the router, its chooser, who finds by that; explain."""
 
 KEEPS_ORDER = "starts, stops and tells the registry; chooses nothing"
 SHOWS_OWN = "shows an organisation's nodes to its own people, and to operators; gives no node work"
@@ -33,8 +33,8 @@ REASONS = {
     "hub.spreading.Spreader._is_over": "whether a node that was given a job is still here",
     "hub.spreading.Spreader._sacrifice": "what permitted nodes said of themselves; Jobs.give judges again",
     "hub.dispatch.Dispatch._digest": ACCOUNTS,
-    "hub.dispatch.Dispatch._check_offer": ACCOUNTS,
-    "hub.dispatch.Dispatch._is_mute": ACCOUNTS,
+    "hub.finding.Finder._check_offer": ACCOUNTS,
+    "hub.finding.Finder._is_mute": ACCOUNTS,
     "hub.api.models._merged": "of nodes that its callers were permitted: what they said of the model",
     "hub.portal.node_list._views": SHOWS_OWN,
     "hub.portal.node_list.online_ids": SHOWS_OWN,
@@ -149,7 +149,7 @@ def test_the_paths_of_a_request_are_among_what_is_looked_at() -> None:
     looked_at = {
         function for name, tree in modules() for function, body in functions(tree, name) if uses(body)
     }
-    known = {"hub.dispatch.Dispatch._take", "hub.dispatch.Dispatch._open", "hub.api.models.offers"}
+    known = {"hub.finding.Finder._take", "hub.dispatch.Dispatch._open", "hub.api.models.offers"}
     assert known <= looked_at
 
 

@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.admission import Admission, Admitted
 from hub.api import openai_errors
+from hub.calls import Call
 from hub.changes import Changes
-from hub.dispatch import Call, Dispatch, Dispatcher
+from hub.choosing import Asked
+from hub.dispatch import Dispatch, Dispatcher
+from hub.finding import Finder
 from hub.keys import mint
 from hub.policy import NO_NARROWING, Fleet, NodeFacts, Policy, RegionTree, Sharing, SharingKind, TrustClass
 from hub.registry import Registry
@@ -56,7 +59,7 @@ class World:
             read_error=openai_errors.from_upstream,
             on_record=lambda _record: None,
         )
-        self.dispatcher.ring_secret = b"the same each time"  # of a key that is new each time
+        self.dispatcher.places.ring_secret = b"the same each time"  # of a key that is new each time
         self.generation = 0
         self.serial = itertools.count(1)
 
@@ -140,6 +143,12 @@ class World:
         self.registry.reported(session, session.report or status())  # type: ignore[arg-type]
 
     def begin(self, admitted: Admitted, **changes: Any) -> Dispatch:
+        return self.dispatcher.begin(self.call(admitted, **changes))
+
+    def asked(self, admitted: Admitted, **changes: Any) -> Asked:
+        return Finder(self.dispatcher.places, self.call(admitted, **changes)).asked(admitted)
+
+    def call(self, admitted: Admitted, **changes: Any) -> Call:
         call = Call(
             request_id=changes.pop("request_id", f"req_{next(self.serial)}"),
             admitted=admitted,
@@ -152,7 +161,7 @@ class World:
             warmup_budget_s=1,
             deadline=self.clock + 60,
         )
-        return self.dispatcher.begin(replace(call, **changes))
+        return replace(call, **changes)
 
     async def close(self) -> None:
         await self.registry.close()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from hub.changes import KeyChanged
-from hub.dispatch import MAX_PASSED_OVER
 from hub.errors import RequestFailed
+from hub.finding import MAX_PASSED_OVER
 from hub.policy import Narrowing
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
 
@@ -225,7 +225,7 @@ async def test_errors_of_the_node_come_in_our_words(world, fakes):
 
 async def test_a_full_node_is_waited_for_in_turn(world, fakes):
     await loaded(world, "n1")
-    world.dispatcher.queue_timeout_s = 5
+    world.dispatcher.places.queue_timeout_s = 5
     world.connect("n1", report=fakes.report(running=0))
     key = await admitted(world)
     first = [world.begin(key) for _ in range(8)]
@@ -243,7 +243,7 @@ async def test_a_full_node_is_waited_for_in_turn(world, fakes):
 
 async def test_a_node_that_is_about_to_report_is_waited_for(world):
     await loaded(world, "n1")
-    world.dispatcher.queue_timeout_s = 5
+    world.dispatcher.places.queue_timeout_s = 5
     session = world.welcome("n1")
     waiting = asyncio.create_task(world.begin(await admitted(world)).connect())
     await asyncio.sleep(0)
@@ -275,7 +275,7 @@ async def test_the_queue_has_an_end(world, fakes):
 
 async def test_a_key_revoked_while_its_request_waits_is_refused(world, fakes):
     await loaded(world, "n1")
-    world.dispatcher.queue_timeout_s = 5
+    world.dispatcher.places.queue_timeout_s = 5
     session = world.connect("n1", report=fakes.report(running=8))
     key = await admitted(world)
     waiting = asyncio.create_task(world.begin(key).connect())
@@ -301,7 +301,7 @@ async def test_a_key_revoked_while_its_request_waits_is_refused(world, fakes):
 )
 async def test_a_key_narrowed_while_its_request_waits_is_held_to_it(world, fakes, narrowed, code):
     await loaded(world, "n1")
-    world.dispatcher.queue_timeout_s = 5
+    world.dispatcher.places.queue_timeout_s = 5
     session = world.connect("n1", report=fakes.report(running=8))
     key = await admitted(world)
     waiting = asyncio.create_task(world.begin(key).connect())

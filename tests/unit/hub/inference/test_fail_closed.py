@@ -18,12 +18,12 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from hub.changes import KeyChanged, NodeChanged, RegionsChanged
 from hub.errors import RequestFailed
 from hub.policy import Narrowing, RegionTree, Sharing, SharingKind, TrustClass
+from tests.unit.hub.drawing import run_until
 from tests.unit.hub.oracle import judge
 from tunnel.errors import ResetCode
 
@@ -104,7 +104,7 @@ class Fleet(RuleBasedStateMachine):
     async def _begin(self, turns):
         world = self.fakes.world()
         world.turns = turns
-        world.dispatcher.queue_timeout_s = self.patience_s
+        world.dispatcher.places.queue_timeout_s = self.patience_s
         await world.registry.facts.load()
         return world
 
@@ -259,7 +259,7 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def settle(self):
         """With all quiet, what is permitted and connected is served: closed does not mean shut."""
-        self.world.dispatcher.queue_timeout_s = 0
+        self.world.dispatcher.places.queue_timeout_s = 0
         self.full.clear()
         for session in self.sessions.values():
             session.answer = lambda _request: self.fakes.stream()
@@ -281,7 +281,7 @@ class Fleet(RuleBasedStateMachine):
             self.by_request[name], self.narrowings[name] = key_hash, Narrowing()
             self.loop.run_until_complete(self._request(secret, name))
             assert (self.served > before) == expected
-        self.world.dispatcher.queue_timeout_s = self.patience_s
+        self.world.dispatcher.places.queue_timeout_s = self.patience_s
 
     async def _settle(self):
         for _ in range(200):
@@ -318,10 +318,13 @@ def test_no_dispatch_ever_violates_its_policy(fakes):
     checks = settings(
         max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    for _ in range(5):  # now and then chance draws few that are tried elsewhere: then it draws again
-        run_state_machine_as_test(Fleet, settings=checks)
-        if Fleet.retried > 20 and Fleet.queued > 5:
-            break
+    run_until(
+        Fleet,
+        checks,
+        lambda: (
+            Fleet.served > 100 and Fleet.refused.total() > 100 and Fleet.retried > 20 and Fleet.queued > 5
+        ),
+    )
     assert Fleet.served > 100, "the machine must also serve"
     assert Fleet.refused.total() > 100
     assert Fleet.retried > 20, "some must have been tried elsewhere"

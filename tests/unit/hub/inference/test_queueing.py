@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hub.changes import KeyChanged, NodeChanged, NodeRevoked
 from hub.errors import RequestFailed
 from hub.policy import Narrowing, Sharing, SharingKind
+from tests.unit.hub.drawing import run_until
 
 ROOM = 8
 """Requests that a scripted node takes: 2 slots, 4 for each."""
@@ -19,7 +20,7 @@ ROOM = 8
 
 @pytest.fixture(autouse=True)
 def patience(world):
-    world.dispatcher.queue_timeout_s = 30
+    world.dispatcher.places.queue_timeout_s = 30
 
 
 async def caller(world, organisation="org_a", **changes):
@@ -86,7 +87,7 @@ async def requests(world):
     found = Requests(world)
     yield found
     await found.cancel_all()
-    assert len(world.dispatcher.waiting) == 0
+    assert len(world.dispatcher.places.waiting) == 0
     assert all(node.in_flight == 0 for node in world.registry.snapshot().values())
 
 
@@ -148,9 +149,9 @@ async def test_a_place_that_came_too_late_is_passed_on(world, requests):
     await fleet(world, n1={})
     mine = await caller(world)
     await requests.fill(mine)
-    world.dispatcher.queue_timeout_s = 0.001
+    world.dispatcher.places.queue_timeout_s = 0.001
     await requests.begin("impatient", mine)
-    world.dispatcher.queue_timeout_s = 30
+    world.dispatcher.places.queue_timeout_s = 30
     await requests.begin("patient", mine)
     with pytest.raises(RequestFailed) as caught:
         await requests.tasks["impatient"]
@@ -252,12 +253,12 @@ async def test_a_full_line_refuses(world, requests):
     await requests.fill(mine)
     for number in range(256):
         await requests.begin(f"a{number}", mine)
-    assert len(world.dispatcher.waiting) == 256
+    assert len(world.dispatcher.places.waiting) == 256
     await requests.begin("late", mine)
     with pytest.raises(RequestFailed) as caught:
         await requests.tasks["late"]
     assert caught.value.code == "overloaded"
-    assert len(world.dispatcher.waiting) == 256
+    assert len(world.dispatcher.places.waiting) == 256
 
 
 # --- at random
@@ -278,7 +279,7 @@ class Queue(RuleBasedStateMachine):
 
     async def _begin(self):
         self.world = self.fakes.world()
-        self.world.dispatcher.queue_timeout_s = 3600
+        self.world.dispatcher.places.queue_timeout_s = 3600
         public = Sharing(SharingKind.PUBLIC)
         await fleet(self.world, n1={}, n2={"owner_id": "org_b"}, n3={"owner_id": "org_c", "sharing": public})
         self.callers = {
@@ -354,7 +355,7 @@ class Queue(RuleBasedStateMachine):
             return
         self.run(settle())
         chooser = self.world.registry.chooser
-        for line in self.world.dispatcher.waiting._lines.values():
+        for line in self.world.dispatcher.places.waiting._lines.values():
             for head in line.heads():
                 assert chooser.find(head.request.asked) is None, "a wake-up was lost"
                 assert chooser.is_passing(head.request.asked), "it waits for nothing"
@@ -375,7 +376,6 @@ class Queue(RuleBasedStateMachine):
 
 def test_no_wake_up_is_lost_and_no_place_is_given_twice(fakes):
     Queue.fakes, Queue.waited = fakes, 0
-    run_state_machine_as_test(
-        Queue, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
-    )
+    checks = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    run_until(Queue, checks, lambda: Queue.waited > 100)
     assert Queue.waited > 100, "the machine must also wait"

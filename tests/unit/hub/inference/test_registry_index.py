@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hub.changes import NodeChanged, NodeRevoked, RegionsChanged
 from hub.choosing import FEW, Asked
 from hub.offers import access_of
 from hub.policy import Fleet, Narrowing, Policy, Sharing, SharingKind, TrustClass
 from hub.router import PENDING, Refusal, grade, select_replica
+from tests.unit.hub.drawing import run_until
 from tunnel.messages import ReplicaStatus
 
 NAMES = [f"n{number}" for number in range(6)]
@@ -279,9 +280,8 @@ class Registries(RuleBasedStateMachine):
 
 def test_the_index_finds_what_a_scan_of_all_nodes_finds(fakes):
     Registries.fakes, Registries.served = fakes, 0
-    run_state_machine_as_test(
-        Registries, settings=settings(max_examples=120, stateful_step_count=50, deadline=None)
-    )
+    checks = settings(max_examples=120, stateful_step_count=50, deadline=None)
+    run_until(Registries, checks, lambda: Registries.served > 300)
     assert Registries.served > 300, "the machine must also serve"
 
 

@@ -18,8 +18,8 @@ GIB = 2**30
 
 @pytest.fixture
 def demand(world):
-    world.dispatcher.demand = Demand(10.0)
-    return world.dispatcher.demand
+    world.dispatcher.places.demand = Demand(10.0)
+    return world.dispatcher.places.demand
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def replace_struct(message, **changes):
 
 async def heat(world, admitted, seconds=12, begin=0.0, **changes):
     """Requests that find every node full."""
-    asked = world.begin(admitted, **changes)._asked(admitted)
+    asked = world.asked(admitted, **changes)
     for half in range(2 * seconds):
-        world.dispatcher.demand.asked(asked, admitted, None, begin + half / 2)
+        world.dispatcher.places.demand.asked(asked, admitted, None, begin + half / 2)
     return begin + seconds
 
 
@@ -201,7 +201,7 @@ async def test_requests_make_the_demand(world, fakes, given, spreader, demand):
     await fleet(world, n1={})
     session = connect(world, fakes, "n1", state="ready")
     world.registry.reported(session, fakes.report(running=8))
-    world.dispatcher.queue_timeout_s = 0
+    world.dispatcher.places.queue_timeout_s = 0
     admitted = await caller(world)
     dispatch = world.begin(admitted)
     task = asyncio.create_task(dispatch.connect())
