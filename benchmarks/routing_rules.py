@@ -168,7 +168,8 @@ class LeastLoad:
 
     def choose(self, wanted: Wanted) -> str | None:
         """Look at all."""
-        return _least(self._view, self._view.offering[wanted.model], random.Random(wanted.request))  # noqa: S311
+        chance = random.Random(wanted.request)  # noqa: S311 - a simulation, not secrecy
+        return _least(self._view, self._view.offering[wanted.model], chance)
 
     def changed(self, candidate: Candidate, model: str) -> None:
         """It looks again each time."""

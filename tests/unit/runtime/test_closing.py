@@ -1,6 +1,7 @@
 """The event that ends a stream is known in each protocol, however the stream was cut into pieces."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -35,12 +36,12 @@ def message(text: str, *, tells_all_at_the_end: bool = False) -> bytes:
     return body + event("message_delta", delta={"stop_reason": "end_turn"}, usage=end) + event("message_stop")
 
 
-def pieces(body: bytes, cuts: list[int]) -> list[bytes]:
+def pieces(body: bytes, cuts: Sequence[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
     return [body[start:end] for start, end in pairwise(edges) if start < end]
 
 
-def ends_of(path: str, body: bytes, cuts: list[int] = []) -> BodyEnds:  # noqa: B006 - never changed
+def ends_of(path: str, body: bytes, cuts: Sequence[int] = ()) -> BodyEnds:
     ends = BodyEnds(closing_of(path))
     for piece in pieces(body, cuts):
         foreseen = ends.would_close(piece)

@@ -1,6 +1,7 @@
 """Usage is found however the answer was cut into pieces, and never invented by what a model said."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -24,7 +25,7 @@ def chunk(text: str = "", **more: object) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def ends_of(body: bytes, cuts: list[int] = []) -> BodyEnds:  # noqa: B006 - never changed
+def ends_of(body: bytes, cuts: Sequence[int] = ()) -> BodyEnds:
     ends = BodyEnds()
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
     for start, end in pairwise(edges):

@@ -54,6 +54,7 @@ def _fill(name: str, width_s: int, facet: str, value: str) -> None:
     key = "''" if facet == "node" else "key_id"
     start = f"CAST({_whole(f'created_at / {width_s}')} AS BIGINT) * {width_s}"
     totals = ", ".join(f"SUM({each})" for each in SUMS[1:])
+    # Every part of it is written in this file: nothing comes from outside.
     op.execute(
         f"INSERT INTO {name} (organisation_id, facet, start, key_id, value, {', '.join(SUMS)}) "  # noqa: S608
         f"SELECT organisation_id, '{facet}', {start}, {key}, {value}, COUNT(*), {totals} "
@@ -68,7 +69,8 @@ def _whole(quotient: str) -> str:
 
 def downgrade() -> None:
     op.add_column("usage_records", sa.Column("day", sa.Integer(), nullable=False, server_default="0"))
-    op.execute(f"UPDATE usage_records SET day = CAST({_whole('created_at / 86400')} AS INTEGER)")  # noqa: S608
+    day = _whole("created_at / 86400")
+    op.execute(f"UPDATE usage_records SET day = CAST({day} AS INTEGER)")  # noqa: S608 - written here
     for name in ROLLUPS:
         op.drop_table(name)
     op.drop_index("ix_api_keys_previous_hash", table_name="api_keys")

@@ -105,7 +105,6 @@ class Relay:
         self._listener = self._socket()
         self._lines: dict[str, set[Line]] = {"up": set(), "down": set()}
         self._connections: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -114,7 +113,7 @@ class Relay:
     async def start(self) -> None:
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(256)
-        self._accepting = asyncio.create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def freeze(self, *directions: str) -> None:
         """Let nothing through on the connections that stand; `up` is from the node to the Hub."""
@@ -134,18 +133,21 @@ class Relay:
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def close(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         await self.cut()
 
-    async def _accept(self) -> None:
-        while True:
-            near, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            connection = asyncio.create_task(self._carry(near))
-            self._connections.add(connection)
-            connection.add_done_callback(self._connections.discard)
+    def _accept(self) -> None:
+        """Take what knocks: no task, which might be cancelled with a connection in hand."""
+        try:
+            near, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # who knocked has left
+        near.setblocking(False)
+        connection = asyncio.create_task(self._carry(near))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+        connection.add_done_callback(lambda _task: _reset(near))
 
     async def _carry(self, near: socket.socket) -> None:
         far = self._socket()
@@ -166,9 +168,7 @@ class Relay:
             for direction, line in lines.items():
                 self._lines[direction].discard(line)
             for end in (near, far):
-                with contextlib.suppress(OSError):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                end.close()
+                _reset(end)
 
     def _socket(self) -> socket.socket:
         made = socket.socket()
@@ -177,6 +177,13 @@ class Relay:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BUFFER_BYTES)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, ETHERNET_SEGMENT_BYTES)
         return made
+
+
+def _reset(end: socket.socket) -> None:
+    """Close a connection with RST; one that is closed already stays so."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+    end.close()
 
 
 @pytest.fixture(autouse=True)
