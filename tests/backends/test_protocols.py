@@ -244,9 +244,10 @@ async def test_its_log_holds_nothing_of_what_was_asked_or_answered(engine: Any, 
     assert marker not in engine.process.log.read_text("utf-8", "replace")
 
 
-async def test_it_ranks_if_it_says_so(case: Any, start_ranking: Any) -> None:
+async def test_it_ranks_if_it_says_so(engine: Any, case: Any, start_ranking: Any) -> None:
     """Every engine finds the same order: the weights are the same in every format."""
     if "rerank" not in case.backend.tasks:
+        await is_refused(engine, RERANK)
         return
     async with start_ranking() as engine:
 

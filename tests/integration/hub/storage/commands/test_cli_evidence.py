@@ -1,9 +1,7 @@
 """`porten-hub receipts | audit | erase` as people run them."""
 
 import json
-import os
 import sqlite3
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,35 +11,6 @@ from hub.identity import load_hub_key
 from tunnel.identity import encode_public_key
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("PORTEN_"):
-            monkeypatch.delenv(name)
-    umask = os.umask(0o022)
-    yield
-    os.umask(umask)
-
-
-@pytest.fixture
-def data_dir(tmp_path) -> Path:
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data_dir):
-    def invoke(*words, status=0, given=None):
-        arguments = ["--data-dir", str(data_dir), *words]
-        result = CliRunner().invoke(app, arguments, input=given, env={"COLUMNS": "300"})
-        assert result.exit_code == status, result.output
-        return result
-
-    invoke(
-        "init", "--email", "op@ours.example", "--organisation", "Ours", "--password-file", "-", given=PASSWORD
-    )
-    return invoke
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """`porten-hub` as people run it: real processes, or in this one where only words matter."""
 
-import asyncio
-import json
 import os
 import re
 import socket
@@ -9,18 +7,15 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from hub import cli, cli_access, operations, terminal
 from hub.cli import app
-from hub.config import load_config
 from hub.keys import parse
 from hub.policy import PRIVATE, TrustClass
 from hub.storage.records import JoinToken
-from hub.storage.repositories import Storage
 from tunnel.version import __version__
 
 PASSWORD = "correct horse battery"
@@ -38,49 +33,6 @@ def run(*arguments, given=None, **environ):
         env=clean | environ,
         check=False,
     )
-
-
-@pytest.fixture
-def data_dir(tmp_path) -> Path:
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data_dir):
-    """Runs a command on a Hub made before, in this process; returns what it printed; insists on success."""
-    arguments = ["--data-dir", str(data_dir)]
-
-    def invoke(*words, status=0, given=None):
-        result = CliRunner().invoke(app, [*arguments, *words], input=given)
-        assert result.exit_code == status, result.output
-        return result
-
-    invoke(
-        "init", "--email", "op@ours.example", "--organisation", "Ours", "--password-file", "-", given=PASSWORD
-    )
-    return invoke
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("PORTEN_"):
-            monkeypatch.delenv(name)
-    umask = os.umask(0o022)
-    yield
-    os.umask(umask)
-
-
-def of(data_dir, ask):
-    """Ask the database of a Hub."""
-
-    async def asked():
-        async with await Storage.open(
-            load_config(environ={}, options={"data_dir": data_dir}).config.database
-        ) as db:
-            return await ask(db)
-
-    return asyncio.run(asked())
 
 
 def test_init_makes_a_hub_and_run_again_changes_nothing(data_dir):
@@ -138,7 +90,7 @@ def test_what_init_makes_is_for_its_owner_only(data_dir):
     assert modes == {"hub": 0o700, "hub.key": 0o600, "hub.db": 0o600}
 
 
-def test_with_nobody_to_ask_a_password_is_drawn_and_shown_once(data_dir):
+def test_with_nobody_to_ask_a_password_is_drawn_and_shown_once(data_dir, ask):
     first = run("init", "--email", "op@ours.example", PORTEN_HUB_DATA_DIR=str(data_dir))
     [password] = first.stdout.split()
     assert len(password) >= 20
@@ -148,7 +100,7 @@ def test_with_nobody_to_ask_a_password_is_drawn_and_shown_once(data_dir):
         service = operations.AccountService(storage, lambda: 0.0)
         return await service.sign_in("op@ours.example", password, address="here")
 
-    assert of(data_dir, sign_in).is_operator
+    assert ask(sign_in).is_operator
 
 
 def test_an_interrupted_init_is_finished(data_dir):
@@ -208,10 +160,10 @@ def test_a_key_file_that_others_can_read_is_refused(hub, data_dir):
     assert "chmod 600" in hub("keys", "list", status=1).stderr
 
 
-def test_a_keys_secret_is_all_there_is_on_standard_output(hub, data_dir):
+def test_a_keys_secret_is_all_there_is_on_standard_output(hub, ask):
     words = ("--name", "app", "--region", "eu", "--trust", "verified", "--model", "tiny", "--expires", "90d")
     secret = hub("keys", "create", *words).stdout.strip()
-    key = of(data_dir, lambda storage: storage.keys.by_hash(parse(secret)))
+    key = ask(lambda storage: storage.keys.by_hash(parse(secret)))
     assert (key.fleet, key.regions, key.minimum_trust, key.models) == (
         "own",
         frozenset({"eu"}),
@@ -266,11 +218,11 @@ def test_regions_are_shown_as_a_tree_and_extended(hub):
         assert hub("regions", "add", *words, status=1 if words == ["eu-de-ber"] else 2).stdout == ""
 
 
-def test_join_tokens_are_made_confirmed_listed_and_revoked(hub, data_dir):
+def test_join_tokens_are_made_confirmed_listed_and_revoked(hub, ask):
     words = ("--region", "eu-de-fra", "--uses", "3", "--expires", "7d")
     secret = hub("join-token", "create", *words).stdout.strip()
     assert secret.startswith("pjt-")
-    [token] = of(data_dir, lambda storage: storage.join_tokens.list())
+    [token] = ask(lambda storage: storage.join_tokens.list())
     assert (token.region, token.region_confirmed, token.max_uses) == ("eu-de-fra", True, 3)
     assert "0 of 3" in hub("join-token", "list").stdout
     hub("join-token", "revoke", token.id)
@@ -303,7 +255,7 @@ def test_nodes_are_listed_and_revoked(hub):
     assert "no such node" in hub("nodes", "revoke", "node_none", status=1).stderr
 
 
-def test_every_organisations_nodes_are_listed_with_their_owner(hub, data_dir):
+def test_every_organisations_nodes_are_listed_with_their_owner(hub, ask):
     owner = hub("organisations", "create", "Others").stdout.strip()
 
     async def add(storage):
@@ -319,112 +271,9 @@ def test_every_organisations_nodes_are_listed_with_their_owner(hub, data_dir):
             now=1,
         )
 
-    of(data_dir, add)
+    ask(add)
     assert "There are no nodes" in hub("nodes", "list").stderr
     assert re.search(r"rack .*never +Others *\n", hub("nodes", "list", "--all").stdout)
-
-
-@pytest.fixture
-def fleet(hub, data_dir):
-    """Nodes of two organisations by their names, and a key for Europe."""
-    others = hub("organisations", "create", "Others").stdout.strip()
-    hub("keys", "create", "--name", "app", "--region", "eu", "--model", "tiny")
-
-    async def add(storage):
-        ours = (await storage.organisations.by_name("Ours")).id
-        places = {"near": ("eu-de", True, ours), "far": ("us", True, ours), "new": ("eu", False, ours)}
-        for name, (region, confirmed, owner) in (places | {"theirs": ("eu", True, others)}).items():
-            node = await storage.nodes.create(
-                owner,
-                name=name,
-                public_key=name,
-                region=region,
-                region_confirmed=confirmed,
-                trust=TrustClass.COMMUNITY,
-                sharing=PRIVATE,
-                machine={},
-                now=1,
-            )
-            places[name] = node.id
-        return places
-
-    return of(data_dir, add)
-
-
-def explain(hub, *words, key="app", model="tiny"):
-    return json.loads(hub("explain", "--key", key, "--model", model, *words, "--json").stdout)
-
-
-def test_a_key_is_explained_node_by_node(hub, fleet):
-    shown = hub("explain", "--key", "app", "--model", "tiny")
-    for line in (
-        r"near +Ours +permitted",
-        r"far +Ours +region +it stands in us, and the key asks for eu",
-        r"new +Ours +region +its region eu counts once an operator confirms it",
-        r"theirs +Others +owner +it is another organisation's",
-    ):
-        assert re.search(line, shown.stdout), line
-    assert "only the running Hub knows" in shown.stderr
-    assert "the catalog has no model 'tiny'" in shown.stderr
-    found = explain(hub)
-    assert found["judged"] == "policy"
-    assert found["key"]["name"] == "app"
-    assert {node["name"]: node["gate"] for node in found["nodes"]} == {
-        "near": None,
-        "far": "region",
-        "new": "region",
-        "theirs": "owner",
-    }
-    assert {node["permitted"] for node in found["nodes"] if node["gate"]} == {False}
-    assert found["nodes"][0]["id"] == fleet["near"]
-
-
-def test_what_a_request_asks_for_itself_is_explained(hub, fleet):
-    gates = {node["name"]: node["gate"] for node in explain(hub, "--region", "eu-fr")["nodes"]}
-    assert gates == {"near": "narrowed", "far": "region", "new": "region", "theirs": "owner"}
-    (only,) = explain(hub, "--node", fleet["near"])["nodes"]
-    assert (only["name"], only["gate"]) == ("near", None)
-    assert explain(hub, "--node", "node_none")["nodes"] == []
-    assert (
-        "is not an id such as node_"
-        in hub("explain", "--key", "app", "--model", "m", "--node", "near", status=2).stderr
-    )
-
-
-def test_a_revoked_node_is_explained_when_it_is_asked_for(hub, fleet):
-    hub("nodes", "revoke", fleet["near"])
-    assert "near" not in {node["name"] for node in explain(hub)["nodes"]}
-    (only,) = explain(hub, "--node", fleet["near"])["nodes"]
-    assert only["gate"] == "revoked"
-
-
-def test_a_key_that_refuses_by_itself_is_said_so(hub, fleet):
-    assert explain(hub)["key_refuses"] is None
-    assert "model_not_allowed" in explain(hub, model="other")["key_refuses"]
-    assert "Refused before any node is looked at" in hub("explain", "--key", "app", "--model", "other").stderr
-    hub("keys", "revoke", explain(hub)["key"]["id"])
-    assert "invalid_api_key" in explain(hub)["key_refuses"]
-
-
-def test_a_key_is_named_by_its_id_its_beginning_or_its_name(hub, fleet, data_dir):
-    (key,) = of(data_dir, lambda storage: storage.keys.list())
-    for named in (key.id, key.prefix, f"{key.prefix}…", "app"):
-        assert explain(hub, key=named)["key"]["id"] == key.id
-    assert "no such key: nobody" in hub("explain", "--key", "nobody", "--model", "m", status=1).stderr
-    hub("keys", "create", "--name", "app")
-    two = hub("explain", "--key", "app", "--model", "m", status=2).stderr
-    assert "2 keys are called that" in two
-    assert key.id in two
-    hub("keys", "revoke", key.id)
-    assert explain(hub)["key"]["id"] != key.id, "of several, the one that still works is meant"
-
-
-def test_a_secret_is_not_taken_and_not_repeated(hub, fleet):
-    secret = hub("keys", "create", "--name", "other").stdout.strip()
-    for typed in (secret, secret[:-1], f" {secret}"):
-        refused = hub("explain", "--key", typed, "--model", "m", status=2)
-        assert "that is a secret" in refused.stderr
-        assert secret[16:-1] not in refused.output
 
 
 def test_accounts_are_made_listed_and_given_new_passwords(hub):

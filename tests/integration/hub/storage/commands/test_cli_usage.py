@@ -1,61 +1,16 @@
 """`porten-hub keys set | rotate`, `organisations limit` and `usage`, as an operator runs them."""
 
-import asyncio
 import csv
 import io
-import os
 import time
 
 import pytest
-from typer.testing import CliRunner
 
-from hub.cli import app
-from hub.config import load_config
 from hub.keys import hash_secret, parse
 from hub.quotas import UNLIMITED, Allowance
 from hub.storage.records import UsageRecord
-from hub.storage.repositories import Storage
 
 DAY = 86_400
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(data_dir, monkeypatch):
-    """Runs a command on a Hub of its own; insists on its exit status."""
-    for name in list(os.environ):
-        if name.startswith("PORTEN_"):
-            monkeypatch.delenv(name)
-    umask = os.umask(0o022)
-
-    def invoke(*words, status=0, given=None):
-        result = CliRunner().invoke(app, ["--data-dir", str(data_dir), *words], input=given)
-        assert result.exit_code == status, result.output
-        return result
-
-    password = ("--password-file", "-")
-    invoke("init", "--email", "op@ours.example", "--organisation", "Ours", *password, given="a long password")
-    yield invoke
-    os.umask(umask)
-
-
-@pytest.fixture
-def ask(data_dir):
-    """Asks the database of the Hub."""
-
-    def run(question):
-        async def asked():
-            config = load_config(environ={}, options={"data_dir": data_dir}).config
-            async with await Storage.open(config.database) as storage:
-                return await question(storage)
-
-        return asyncio.run(asked())
-
-    return run
 
 
 @pytest.fixture
