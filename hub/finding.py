@@ -58,6 +58,19 @@ class Places:
     queue_timeout_s: float
     on_refused: RefusalLog
 
+    def check_model(self, request_id: str, admitted: Admitted, model: str) -> None:
+        """Hold a request to its key's own list of models; a refusal is told like any other of the policy.
+
+        Raises:
+            RequestFailed: ``model_not_allowed``.
+        """
+        try:
+            check_model(admitted, model)
+        except RequestFailed as failure:
+            known = model if model in self.catalog else None
+            self.on_refused(request_id, admitted.key, known, failure.code, {})
+            raise
+
 
 class Finder:
     """Finds nodes for one request, each time one that it has not `tried`."""
@@ -108,7 +121,7 @@ class Finder:
     async def _confirmed(self, admitted: Admitted) -> Admitted:
         """The caller as of now. The key's own list of models may have changed while this one waited."""
         confirmed = await self._places.admission.confirm(admitted)
-        check_model(confirmed, self._call.model)
+        self._places.check_model(self._call.request_id, confirmed, self._call.model)
         return confirmed
 
     async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:

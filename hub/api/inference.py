@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from hub import refusals
-from hub.admission import Admitted, check_model
+from hub.admission import Admitted
 from hub.api import openai_errors
 from hub.api.edge import set_error_code
 from hub.api.pictures import has_pictures
@@ -149,7 +149,7 @@ class Inference:
         with hold.receiving():
             body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
         asked = self._protocol.peek(body)
-        self._check_model(request_id, admitted, asked.model)
+        self._hub.dispatcher.places.check_model(request_id, admitted, asked.model)
         call = Call(
             request_id=request_id,
             admitted=admitted,
@@ -165,14 +165,6 @@ class Inference:
             deadline=deadline,
         )
         return call, asked
-
-    def _check_model(self, request_id: str, admitted: Admitted, model: str) -> None:
-        try:
-            check_model(admitted, model)
-        except RequestFailed as failure:
-            known = model if model in self._hub.catalog else None
-            self._hub.journal.refused(request_id, admitted.key, known, failure.code, {})
-            raise
 
     def _shows_pictures_in_vain(self, model: str, body: bytes) -> bool:
         """Whether there are pictures and the catalog knows of no eyes: then a node's word is asked for."""

@@ -277,7 +277,8 @@ async def test_a_key_revoked_while_its_request_waits_is_refused(world, fakes):
     await loaded(world, "n1")
     world.dispatcher.places.queue_timeout_s = 5
     session = world.connect("n1", report=fakes.report(running=8))
-    key = await admitted(world)
+    key, told = await admitted(world), []
+    world.dispatcher.places.on_refused = lambda *refusal: told.append(refusal[3])
     waiting = asyncio.create_task(world.begin(key).connect())
     await asyncio.sleep(0)
 
@@ -303,7 +304,8 @@ async def test_a_key_narrowed_while_its_request_waits_is_held_to_it(world, fakes
     await loaded(world, "n1")
     world.dispatcher.places.queue_timeout_s = 5
     session = world.connect("n1", report=fakes.report(running=8))
-    key = await admitted(world)
+    key, told = await admitted(world), []
+    world.dispatcher.places.on_refused = lambda *refusal: told.append(refusal[3])
     waiting = asyncio.create_task(world.begin(key).connect())
     await asyncio.sleep(0)
 
@@ -313,6 +315,7 @@ async def test_a_key_narrowed_while_its_request_waits_is_held_to_it(world, fakes
     with pytest.raises(RequestFailed) as caught:
         await waiting
     assert caught.value.code == code
+    assert told == [code], "each refusal by policy is one for the audit log"
     assert not session.opened
 
 
