@@ -74,6 +74,11 @@ class View:
         """Nobody's: refusals are not simulated."""
         return ()
 
+    @property
+    def is_reading(self) -> bool:
+        """Nothing changes: nothing is read."""
+        return False
+
     def refile(self, node_id: str, model: str) -> None:
         """Everything stands where it belongs."""
         raise AssertionError(f"{node_id} stands in the wrong place for {model}")

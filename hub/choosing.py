@@ -54,6 +54,11 @@ class Nodes(Protocol):
         """The operator's tree."""
         ...
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether more may be known in a moment: facts that were changed are being read."""
+        ...
+
     def candidate(self, node_id: str, model: str) -> Candidate | None:
         """A node as it is at this moment; ``None`` where nothing is known of it."""
         ...
@@ -142,7 +147,12 @@ class Chooser:
         return [one for node_id in drawn if (one := self._able(asked, node_id)) is not None]
 
     def is_passing(self, asked: Asked) -> bool:
-        """Whether a permitted node is full, or about to say what it offers: worth waiting for."""
+        """Whether a permitted node is full, or about to say what it offers, or nodes are being read again.
+
+        That is worth waiting for.
+        """
+        if asked.policy is not None and self._nodes.is_reading:
+            return True
         return any(self._why_not(asked, one) in PASSING for one in self._passing(asked))
 
     def refusal(self, asked: Asked) -> Selection | Refusal:

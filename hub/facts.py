@@ -94,6 +94,7 @@ class KnownFacts:
         self._node_epochs: Counter[str] = Counter()
         self._unread: set[str] = set()
         self._unloaded = True
+        self._reads = 0
         self._background = Background()
 
     @property
@@ -105,6 +106,11 @@ class KnownFacts:
     def incomplete(self) -> bool:
         """Whether something is not known that storage could tell, so that `load` is due."""
         return self._unloaded or bool(self._unread)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether something that is unknown now is being read, and so may be known in a moment."""
+        return self._reads > 0
 
     def __iter__(self) -> Iterator[NodeFacts]:
         return iter(self._nodes.values())
@@ -176,7 +182,7 @@ class KnownFacts:
                 self._epoch += 1
                 self._unloaded = True
                 self._regions = RegionTree()
-                self._background.spawn(self.load())
+                self._begin(self.load())
             case KeyChanged():
                 pass
 
@@ -185,8 +191,21 @@ class KnownFacts:
         self._node_epochs[node_id] += 1
         self._unknow(node_id)
         self._unread.add(node_id)
+        self._begin(self._read(node_id))
         self._on_unknown([node_id])
-        self._background.spawn(self._read(node_id))
+
+    def _begin(self, read: Coroutine[Any, Any, None]) -> None:
+        self._reads += 1
+        self._background.spawn(self._carry_out(read))
+
+    async def _carry_out(self, read: Coroutine[Any, Any, None]) -> None:
+        """Whatever becomes of a read: those who waited for it look again."""
+        try:
+            await read
+        finally:
+            self._reads -= 1
+            if not self._reads:
+                self._on_unknown(())
 
     async def _read(self, node_id: str) -> None:
         """A read that fails leaves the node unknown, and `incomplete` makes the next poll load everything."""

@@ -251,6 +251,11 @@ class Registry:
         """The operator's regions, as they are known now."""
         return self.facts.regions
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether facts that were changed are being read, and nodes unknown that long."""
+        return self.facts.is_reading
+
     def candidate(self, node_id: str, model: str) -> Candidate | None:
         """One node as it is now; ``None`` where nothing is known of it."""
         facts = self.facts.get(node_id)

@@ -78,6 +78,8 @@ class World:
         """The nodes of an organisation."""
         return (name for name, node in self.known.items() if node.facts.owner_id == organisation_id)
 
+    is_reading = False
+
     def refile(self, node_id: str, _model: str) -> None:
         """Every change was told: no node stands anywhere but where it belongs."""
         raise Violation(f"{node_id} is misfiled")

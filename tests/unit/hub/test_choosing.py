@@ -56,6 +56,8 @@ class Nodes:
     def own(self, organisation_id):
         return [name for name, models in self.known.items() if models["m"].facts.owner_id == organisation_id]
 
+    is_reading = False
+
     def refile(self, node_id, model):
         self.refiled += 1
         self.index.grade(node_id, model, grade(self.known[node_id][model]))

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from hub.changes import KeyChanged
-from hub.errors import RequestFailed
+from hub.changes import KeyChanged, NodeChanged, RegionsChanged
+from hub.errors import RequestFailed, StorageUnavailable
 from hub.finding import MAX_PASSED_OVER
 from hub.policy import Narrowing
 from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
@@ -260,6 +260,33 @@ async def test_a_node_that_never_reports_is_not_waited_for_long(world):
     failure = await refusal_of(world.begin(await admitted(world)))
     assert failure.code == "no_available_node"
     assert "1 just connecting" in failure.message
+
+
+@pytest.mark.parametrize("change", [NodeChanged("n1"), RegionsChanged()])
+async def test_what_is_being_read_again_is_waited_for(world, change):
+    """A node is renamed, the tree has another branch: a request of that moment is answered all the same."""
+    await loaded(world, "n1")
+    world.connect("n1")
+    world.dispatcher.places.queue_timeout_s = 60
+    world.turns = 5
+    caller = await admitted(world, regions=frozenset({"eu"}))
+    world.changes.publish(change)
+    async with asyncio.timeout(5):
+        _stream, piece = await world.begin(caller).connect()
+    assert piece == b"hello"
+
+
+@pytest.mark.parametrize("change", [NodeChanged("n1"), RegionsChanged()])
+async def test_what_cannot_be_read_is_not_waited_for(world, change):
+    await loaded(world, "n1")
+    world.connect("n1")
+    world.dispatcher.places.queue_timeout_s = 60
+    caller = await admitted(world, regions=frozenset({"eu"}))
+    world.error = StorageUnavailable("the database is down")
+    world.changes.publish(change)
+    async with asyncio.timeout(5):
+        failure = await refusal_of(world.begin(caller))
+    assert failure.code == "no_available_node"
 
 
 async def test_the_queue_has_an_end(world, fakes):
