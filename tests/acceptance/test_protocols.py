@@ -119,7 +119,7 @@ async def test_a_response_is_answered_and_counted(client: openai.AsyncOpenAI, st
 
 async def test_a_response_is_streamed_and_counted(client: openai.AsyncOpenAI, stack: Stack) -> None:
     raw = await client.responses.with_raw_response.create(
-        model="tool-user", input="Say hello.", max_output_tokens=12, stream=True
+        model="tool-user", input="Say hello.", max_output_tokens=12, temperature=0, stream=True
     )
     events: list[Any] = [event async for event in raw.parse()]
     assert [event.type for event in events].count("response.output_text.delta") > 3
@@ -147,7 +147,10 @@ async def _parsed(raw: Any) -> Any:
 
 async def test_a_message_is_streamed_and_counted(claude: anthropic.AsyncAnthropic, stack: Stack) -> None:
     async with claude.messages.stream(
-        model="tool-user", max_tokens=12, messages=[{"role": "user", "content": "Say hello."}]
+        model="tool-user",
+        max_tokens=12,
+        messages=[{"role": "user", "content": "Say hello."}],
+        extra_body={"temperature": 0},
     ) as stream:
         texts = [text async for text in stream.text_stream]
         whole = await stream.get_final_message()

@@ -34,9 +34,9 @@ TEXTS = ["a cat", "a dog is not it", "rome"]
 
 def body(path: str, prompt: str = "Name a colour.", tokens: int = 16, **options: object) -> dict[str, object]:
     if path == RESPONSES:
-        return {"model": MODEL_ID, "input": prompt, "max_output_tokens": tokens, **options}
+        return {"model": MODEL_ID, "input": prompt, "max_output_tokens": tokens, "temperature": 0, **options}
     messages = [{"role": "user", "content": prompt}]
-    return {"model": MODEL_ID, "messages": messages, "max_tokens": tokens, **options}
+    return {"model": MODEL_ID, "messages": messages, "max_tokens": tokens, "temperature": 0, **options}
 
 
 def speaks(engine: Any, path: str) -> bool:
@@ -106,13 +106,12 @@ async def test_openais_client_reads_its_responses(engine: Any, gpt: openai.Async
     if not speaks(engine, RESPONSES):
         await is_refused(engine, RESPONSES)
         return
-    said = await gpt.responses.create(model=MODEL_ID, input="Name a colour.", max_output_tokens=16)
+    ask = {"model": MODEL_ID, "input": "Name a colour.", "max_output_tokens": 16, "temperature": 0}
+    said = await gpt.responses.create(**ask)
     assert said.output_text
     assert said.usage is not None
     assert said.usage.output_tokens <= 16
-    stream = await gpt.responses.create(
-        model=MODEL_ID, input="Name a colour.", max_output_tokens=16, stream=True
-    )
+    stream = await gpt.responses.create(**ask, stream=True)
     kinds = [event.type async for event in stream]
     assert kinds[0] == "response.created"
     assert kinds.count("response.output_text.delta") > 3
@@ -123,7 +122,8 @@ async def test_anthropics_client_reads_its_messages(engine: Any, claude: anthrop
     if not speaks(engine, MESSAGES):
         await is_refused(engine, MESSAGES)
         return
-    ask = {"model": MODEL_ID, "max_tokens": 16, "messages": [{"role": "user", "content": "Name a colour."}]}
+    talk = [{"role": "user", "content": "Name a colour."}]
+    ask = {"model": MODEL_ID, "max_tokens": 16, "messages": talk, "extra_body": {"temperature": 0}}
     said = await claude.messages.create(**ask)
     assert said.content[0].text
     assert said.stop_reason in ("end_turn", "max_tokens")

@@ -58,6 +58,7 @@ class Churn:
     owners: dict[str, str] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     arrivals: list[Arrival] = field(default_factory=list)
+    asking: set[asyncio.Task[None]] = field(default_factory=set)
     changes: Counter[str] = field(default_factory=Counter)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -150,7 +151,7 @@ class Churn:
         key = await self.storage.keys.by_hash(hash_secret(secret))
         self.history.key(key.id).changed(plain_key(key.policy), announced, self.now())
         self.secrets[key.id], self.owners[key.id] = secret, organisation_id
-        self.tasks.create_task(self.askers.keep_asking(key.id, secret))
+        self.asking.add(self.tasks.create_task(self.askers.keep_asking(key.id, secret)))
 
     # --- changing
 
@@ -298,6 +299,7 @@ async def churn(hub: RunningHub, seed: int, *, seconds: float, nodes: int, keys:
         found.over.set()
         await asyncio.wait(changing)
         found.askers.over.set()
+        await asyncio.wait(found.asking)  # until each has its answer, nobody knows whose a stream was
         await found.calm_down()
         assert found.judge() == []
         served = await found.check_that_it_is_not_shut()
