@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from benchmarks import node_commands, report, routing_commands, terminal, tunnel_report
+from benchmarks import hub_commands, node_commands, report, routing_commands, terminal, tunnel_report
 from benchmarks.environment import describe_environment
 from benchmarks.load import Arrivals
 from benchmarks.options import Json, Quick, Quiet, Seed
@@ -296,6 +296,7 @@ def tunnel(
 
 app.command()(node_commands.node)
 app.command()(node_commands.cold_load)
+app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
 
 

@@ -21,11 +21,12 @@ from benchmarks.processes import ManagedProcess
 from benchmarks.progress import Progress
 from benchmarks.tunnel_nodes import Dials
 from benchmarks.tunnel_server import Carried, Carry, Held, Hold, Task
-from benchmarks.tunnel_stack import python_process
+from benchmarks.tunnel_stack import nodes_process, python_process
 
 PATIENCE_S: Final = 900.0
 _UNHURRIED: Final = 100_000.0  # handshakes a second: as many as come
 _NOBODY_LISTENED: Final = "ConnectionRefusedError"
+_MODELS: Final = 3
 _NEVER: Final = r"(?!)"
 """Matches no line: waiting for it is waiting for the process's end."""
 
@@ -188,8 +189,8 @@ class BareTunnels:
             yield process, (await process.wait_for_line(r"^listening tunnel=(\S+)"))[1]
 
     def _nodes(self, url: str, first: int, count: int) -> ManagedProcess:
-        arguments = (str(self._key_file), url, str(first), str(count))
-        return python_process("nodes", "benchmarks.tunnel_nodes", *arguments, directory=self._directory)
+        ids = [f"node_{number:020d}" for number in range(first, first + count)]
+        return nodes_process(self._key_file, ids, url, models=_MODELS, directory=self._directory)
 
 
 def _reading(count: int) -> str:

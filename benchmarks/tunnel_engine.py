@@ -1,4 +1,4 @@
-"""A scripted engine: streamed answers of small chunks at a set pace, from a process of its own.
+"""A scripted engine: answers of small chunks at a set pace, or whole and at once, from a process of its own.
 
 Owns the pace and the bytes of an answer, which are those of a chat completion. It does as little as it can
 for a chunk, since it shares the machine with what is measured. Must not know Hubs, nodes or measurements.
@@ -24,6 +24,7 @@ _GOLDEN: Final = 0.6180339887498949
 
 _PREFIX: Final = "scripted-"
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_WHOLE_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _REFUSAL: Final = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 _EVENT: Final = (
     'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
@@ -34,6 +35,11 @@ _END: Final = (
     'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
     '"model":"%s","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
     '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}\n\ndata: [DONE]\n\n'
+)
+_WHOLE: Final = (
+    '{"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion","created":1767225600,"model":"%s",'
+    '"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}],'
+    '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}'
 )
 
 
@@ -46,6 +52,12 @@ def pace_of(model: str) -> int | None:
     """The milliseconds between two chunks of a model; None for a name that says no pace."""
     digits = model.removeprefix(_PREFIX).removesuffix("ms")
     return int(digits) if model == f"{_PREFIX}{digits}ms" and digits.isdigit() and int(digits) else None
+
+
+def whole_answer(model: str, count: int) -> bytes:
+    """An answer of `count` words that is not streamed, head and body."""
+    body = (_WHOLE % (model, " word" * count, count, count + 32)).encode()
+    return _WHOLE_HEAD % (len(body), body)
 
 
 class Pacer:
@@ -162,6 +174,7 @@ def _chunk(data: bytes) -> bytes:
 class _Asked(msgspec.Struct):
     model: str
     max_tokens: int = 1
+    stream: bool = False
 
 
 class _Connection(asyncio.Protocol):
@@ -206,6 +219,9 @@ class _Connection(asyncio.Protocol):
         interval = pace_of(asked.model)
         if interval is None or asked.max_tokens < 1 or self._answer is not None:
             self._transport.write(_REFUSAL)
+            return
+        if not asked.stream:
+            self._transport.write(whole_answer(asked.model, asked.max_tokens))
             return
         self._answer = Answer(
             self._transport.write,

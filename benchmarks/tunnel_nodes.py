@@ -92,10 +92,10 @@ class DialCounter(logging.Handler):
 
 
 class Nodes:
-    """So many nodes with ids of their own and the benchmark's key."""
+    """Nodes with these ids, the benchmark's key, and so many models that each offers."""
 
-    def __init__(self, key: Ed25519PrivateKey, url: str, *, first: int, count: int) -> None:
-        self._count = count
+    def __init__(self, key: Ed25519PrivateKey, url: str, ids: Sequence[str], *, models: int) -> None:
+        self._count = len(ids)
         self._standing = 0
         self._first_dials = asyncio.Semaphore(AT_ONCE)
         self._started: list[TunnelClient] = []
@@ -105,11 +105,11 @@ class Nodes:
             logger.setLevel(logging.INFO)
             logger.addHandler(self._counter)
             logger.propagate = False
-        status = to_status(snapshot([model_name(pace) for pace in (1, 2, 5)]))
+        status = to_status(snapshot([model_name(pace) for pace in range(1, models + 1)]))
         self._clients = [
             TunnelClient(
                 urls=(url,),
-                identity=NodeIdentity(f"node_{number:020d}", key),
+                identity=NodeIdentity(node_id, key),
                 instance_id=secrets.token_hex(8),
                 handler=answer,
                 status=lambda: status,
@@ -117,7 +117,7 @@ class Nodes:
                 on_state=_Watch(self._moved),
                 agent=AGENT,
             )
-            for number in range(first, first + count)
+            for node_id in ids
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -191,19 +191,20 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-async def serve(key: Ed25519PrivateKey, url: str, first: int, count: int) -> None:
+async def serve(key: Ed25519PrivateKey, url: str, ids: Sequence[str], models: int) -> None:
     """Run the nodes until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await Nodes(key, url, first=first, count=count).run(stop)
+    await Nodes(key, url, ids, models=models).run(stop)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The process. Arguments: the file of the benchmark's key, the tunnel's URL, first number, how many."""
-    key_file, url, first, count = arguments
+    """The process. Arguments: files with the benchmark's key and the nodes' ids, the URL, models of each."""
+    key_file, ids_file, url, models = arguments
     key = Ed25519PrivateKey.from_private_bytes(Path(key_file).read_bytes())
+    ids = Path(ids_file).read_text(encoding="utf-8").split()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(key, url, int(first), int(count)))
+        runner.run(serve(key, url, ids, int(models)))
 
 
 if __name__ == "__main__":

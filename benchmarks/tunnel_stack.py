@@ -25,6 +25,8 @@ from hub.identity import load_hub_key
 from hub.keys import issue_key
 from hub.operations import Workplace, workplace
 from hub.policy import PRIVATE, TrustClass
+from hub.quotas import LARGEST
+from hub.storage.records import Node
 from runtime.identity import HubFacts, Identity, IdentityStore
 from tunnel.identity import encode_public_key
 from tunnel.protocol import MAX_STREAMS
@@ -54,13 +56,13 @@ class RelayStack:
     engine_url: str
     api_key: str
 
-    def direct(self, interval_ms: int) -> Target:
+    def direct(self, interval_ms: int, *, stream: bool = True) -> Target:
         """The engine itself."""
-        return Target(f"{self.engine_url}/v1", model_name(interval_ms))
+        return Target(f"{self.engine_url}/v1", model_name(interval_ms), stream=stream)
 
-    def via(self, interval_ms: int) -> Target:
+    def via(self, interval_ms: int, *, stream: bool = True) -> Target:
         """The engine behind Hub and node."""
-        return Target(f"{self.api_url}/v1", model_name(interval_ms), api_key=self.api_key)
+        return Target(f"{self.api_url}/v1", model_name(interval_ms), api_key=self.api_key, stream=stream)
 
     def trees(self) -> tuple[WatchedTree, ...]:
         """The processes whose CPU time is told."""
@@ -72,6 +74,16 @@ def python_process(name: str, module: str, *arguments: str, directory: Path) -> 
     """A process that runs one of our modules; its output goes to a file in `directory`."""
     argv = [sys.executable, "-m", module, *arguments]
     return ManagedProcess(name, argv, log=directory / f"{name}.log", environment=clean_environment())
+
+
+def nodes_process(
+    key_file: Path, ids: Sequence[str], url: str, *, models: int, directory: Path
+) -> ManagedProcess:
+    """A process that dials in as many nodes, all with the key in `key_file`, each offering `models`."""
+    listed = directory / f"nodes-{ids[0]}"
+    listed.write_text("\n".join(ids), encoding="utf-8")
+    arguments = (str(key_file), str(listed), url, str(models))
+    return python_process("nodes", "benchmarks.tunnel_nodes", *arguments, directory=directory)
 
 
 @asynccontextmanager
@@ -89,9 +101,9 @@ async def run_relay_stack(directory: Path, intervals_ms: Sequence[int]) -> Async
         await hub.init()
         await hub.start()
         cleanup.push_async_callback(hub.stop)
-        async with workplace(_config(hub), time.time) as place:
+        async with workplace(hub_config(hub), time.time) as place:
             api_key = await _issue_key(place)
-            identity = await _enroll(place, hub)
+            identity = await _enroll_relay(place, hub)
         await asyncio.to_thread(_save, identity, directory / "node")
         paces = [str(interval) for interval in intervals_ms]
         node = python_process(
@@ -102,7 +114,8 @@ async def run_relay_stack(directory: Path, intervals_ms: Sequence[int]) -> Async
         yield RelayStack(hub.process, node, engine, hub.api_url, f"http://{engine_at}", api_key)
 
 
-def _config(hub: HubProcess) -> HubConfig:
+def hub_config(hub: HubProcess) -> HubConfig:
+    """The settings by which commands find the Hub's data."""
     return load_config(environ={}, options={"data_dir": hub.data}).config
 
 
@@ -115,17 +128,22 @@ def _catalog(directory: Path, intervals_ms: Sequence[int]) -> Path:
 
 async def _issue_key(place: Workplace) -> str:
     home = await place.organisation(None)
-    issued = await issue_key(place.storage, home.id, name="benchmark", now=place.clock(), regions=["eu"])
+    issued = await issue_key(
+        *(place.storage, home.id),
+        name="benchmark",
+        now=place.clock(),
+        regions=["eu"],
+        limits=LARGEST,  # each is counted, and none is ever reached
+    )
     return issued.secret
 
 
-async def _enroll(place: Workplace, hub: HubProcess) -> Identity:
-    """Store a node as an approval does, and make the identity that it would then fetch."""
-    key = Ed25519PrivateKey.generate()
+async def enroll(place: Workplace, key: Ed25519PrivateKey, name: str) -> Node:
+    """Store a node as an approval does."""
     home = await place.organisation(None)
-    node = await place.storage.nodes.create(
+    return await place.storage.nodes.create(
         home.id,
-        name="benchmark",
+        name=name,
         public_key=encode_public_key(key.public_key()),
         region=_REGION,
         region_confirmed=True,
@@ -134,7 +152,13 @@ async def _enroll(place: Workplace, hub: HubProcess) -> Identity:
         machine={},
         now=place.clock(),
     )
-    hub_key = await asyncio.to_thread(load_hub_key, _config(hub).key_file)
+
+
+async def _enroll_relay(place: Workplace, hub: HubProcess) -> Identity:
+    """Store a node, and make the identity that it would then fetch."""
+    key = Ed25519PrivateKey.generate()
+    node = await enroll(place, key, "benchmark")
+    hub_key = await asyncio.to_thread(load_hub_key, hub_config(hub).key_file)
     facts = HubFacts(
         hub_url=hub.api_url,
         hub_id=await place.storage.settings.hub_id(),

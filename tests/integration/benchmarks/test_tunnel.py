@@ -50,6 +50,12 @@ async def test_the_scripted_engine_answers_as_one_does(engine: str) -> None:
         assert 0 <= min(sample.delays) <= max(sample.delays) < 10  # one clock for both processes
 
 
+async def test_the_scripted_engine_answers_whole_where_no_stream_is_asked_for(engine: str) -> None:
+    async with Client(Target(engine, model_name(2), stream=False)) as client:
+        sample = await client.send(WORKLOAD.request(0))
+    assert (sample.error, sample.output_tokens, sample.counted, sample.gaps) == (None, 6, True, ())
+
+
 async def test_the_scripted_engine_knows_no_other_model(engine: str) -> None:
     async with Client(Target(engine, "smollm2")) as client:
         assert (await client.send(WORKLOAD.request(0))).error == "http_404"
@@ -59,7 +65,7 @@ async def test_the_scripted_engine_waits_for_a_reader_that_is_slow(engine: str) 
     count, body = 20_000, b""
     host, port = engine.removeprefix("http://").removesuffix("/v1").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
-    asked = json.dumps({"model": model_name(1), "max_tokens": 50}).encode()
+    asked = json.dumps({"model": model_name(1), "max_tokens": 50, "stream": True}).encode()
     writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(asked), asked))
     while b"\r\n0\r\n\r\n" not in body and len(body) < count:
         body += await reader.read(512)
