@@ -76,11 +76,6 @@ def hash_secret(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def parse(secret: str) -> str | None:
-    """The hash under which a well-formed key would be stored, ``None`` for any other text."""
-    return hash_secret(secret) if looks_valid(secret) else None
-
-
 async def issue_key(
     storage: Storage,
     organisation_id: str,

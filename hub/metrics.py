@@ -8,6 +8,8 @@ carries content, keys or node ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,6 +21,17 @@ OTHER = "other"
 
 _TTFT_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _MS = 1000.0
+_KINDS = ("prompt", "cached", "completion")
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What is counted of one model."""
+
+    ttft: Histogram
+    prompt: Counter
+    cached: Counter
+    completion: Counter
 
 
 class Metrics:
@@ -58,25 +71,35 @@ class Metrics:
             ("model", "outcome"),
             registry=self._registry,
         )
+        # A child is looked up once: each look costs more than the count.
+        self._answers = cache(
+            lambda endpoint, status, code: self._requests.labels(endpoint, str(status), code)
+        )
+        self._ends = cache(self._outcomes.labels)
+        self._counts = cache(self._counts_of)
         self.active_streams = Gauge(
             "porten_hub_active_streams", "Requests on their way to or from a node.", registry=self._registry
         )
         self.tunnel = TunnelMetrics("porten_hub", self._registry)
         Gauge("porten_hub_sessions", "Connected nodes.", registry=self._registry).set_function(sessions)
 
+    def _counts_of(self, model: str) -> _Counts:
+        return _Counts(self._ttft.labels(model), *(self._tokens.labels(model, kind) for kind in _KINDS))
+
     def answered(self, endpoint: str, status: int, code: str) -> None:
         """Count an answered request; ``code`` is one of the error table, or ``ok``."""
-        self._requests.labels(endpoint, str(status), code).inc()
+        self._answers(endpoint, status, code).inc()
 
     def used(self, record: UsageRecord) -> None:
         """Count what a request used."""
         model = record.model if record.model in self._models else OTHER
-        self._outcomes.labels(model, record.outcome).inc()
+        counts = self._counts(model)
+        self._ends(model, record.outcome).inc()
         if record.ttft_ms is not None:
-            self._ttft.labels(model).observe(record.ttft_ms / _MS)
-        self._tokens.labels(model, "prompt").inc(record.prompt_tokens)
-        self._tokens.labels(model, "cached").inc(record.cached_tokens)
-        self._tokens.labels(model, "completion").inc(record.completion_tokens)
+            counts.ttft.observe(record.ttft_ms / _MS)
+        counts.prompt.inc(record.prompt_tokens)
+        counts.cached.inc(record.cached_tokens)
+        counts.completion.inc(record.completion_tokens)
 
     def text(self) -> bytes:
         """The exposition, of type `CONTENT_TYPE`."""

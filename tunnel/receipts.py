@@ -8,15 +8,13 @@ The form is a compact JWS (RFC 7515) over Ed25519 (RFC 8037): the protected head
 ``credential``, the payload is a `Receipt`.
 """
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from tunnel import jws
 from tunnel.errors import CredentialInvalid, ReceiptInvalid
 from tunnel.identity import NodeCredential, decode_public_key, read_credential
 
@@ -86,12 +84,11 @@ class ReceiptSigner:
         """
         self.credential = credential
         self._key = key
-        self._head = _encode(msgspec.json.encode(_Head("EdDSA", RECEIPT_TYPE, token)))
+        self._head = jws.written_header(_Head("EdDSA", RECEIPT_TYPE, token))
 
     def sign(self, receipt: Receipt) -> str:
         """A receipt as it travels."""
-        signed = self._head + b"." + _encode(msgspec.json.encode(receipt))
-        return (signed + b"." + _encode(self._key.sign(signed))).decode("ascii")
+        return jws.sign(self._key, self._head, msgspec.json.encode(receipt))
 
 
 class ReceiptReader:
@@ -107,16 +104,15 @@ class ReceiptReader:
         Raises:
             ReceiptInvalid: it is forged, damaged or no receipt, or says other than its credential.
         """
-        if len(token) > MAX_RECEIPT_CHARACTERS or not token.isascii():
+        if len(token) > MAX_RECEIPT_CHARACTERS:
             raise ReceiptInvalid("it is no receipt")
-        signed, _, signature = token.rpartition(".")
-        head, _, payload = signed.partition(".")
-        voucher = self._vouchers.get(head) or self._vouch(head)
         try:
-            voucher.key.verify(_decode(signature), signed.encode("ascii"))
-            receipt = msgspec.json.decode(_decode(payload), type=Receipt)
-        except InvalidSignature:
-            raise ReceiptInvalid("the node's key did not sign it") from None
+            parts = jws.take_apart(token)
+            voucher = self._vouchers.get(parts.header) or self._vouch(parts.header)
+            receipt = msgspec.json.decode(jws.check(parts, voucher.key), type=Receipt)
+        except jws.NotSigned as error:
+            reason = "the node's key did not sign it" if error.forged else "it is no receipt"
+            raise ReceiptInvalid(reason) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ReceiptInvalid("what was signed is no receipt") from None
         _check_agreement(receipt, voucher.credential)
@@ -124,7 +120,7 @@ class ReceiptReader:
 
     def _vouch(self, head: str) -> _Voucher:
         try:
-            token = msgspec.json.decode(_decode(head), type=_Head).credential
+            token = msgspec.json.decode(jws.decode(head), type=_Head).credential
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ReceiptInvalid("it is no receipt") from None
         voucher = self._voucher(token)
@@ -147,23 +143,3 @@ def _check_agreement(receipt: Receipt, credential: NodeCredential) -> None:
     said = (receipt.node_id, receipt.owner_id, receipt.region)
     if said != (credential.node_id, credential.owner_id, credential.region):
         raise ReceiptInvalid("it names another node, owner or region than the Hub vouches for")
-
-
-def _encode(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def _decode(text: str) -> bytes:
-    """Read unpadded base64url, and nothing that merely resembles it.
-
-    Raises:
-        ReceiptInvalid: it is something else.
-    """
-    written = text.encode("ascii")
-    try:
-        data = base64.b64decode(written + b"=" * (-len(written) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise ReceiptInvalid("it is no receipt") from None
-    if _encode(data) != written:  # bits that no byte has are no second way to write the same
-        raise ReceiptInvalid("it is no receipt")
-    return data

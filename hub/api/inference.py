@@ -101,13 +101,9 @@ class Inference:
         give_up = began + min(wished.deadline_s, self._hub.config.request_deadline_s)
         answer.standings = lambda: self._hub.limits.standings(admitted.key)
         with self._hub.limits.request(admitted.key) as hold:
-            try:
-                async with asyncio.timeout_at(give_up):
-                    call, asked = await self._read(
-                        headers, receive, answer.request_id, admitted, hold, wished=wished
-                    )
-            except TimeoutError:
-                raise refusals.deadline_exceeded() from None
+            call, asked = await self._read(
+                headers, receive, answer.request_id, admitted, hold, wished=wished, give_up=give_up
+            )
             if not self._hub.meter.has_room():
                 raise _unaccountable()
             hold.reserve(self._estimate(asked, len(call.body)))
@@ -142,12 +138,13 @@ class Inference:
         hold: Hold,
         *,
         wished: Wishes,
+        give_up: float,
     ) -> tuple[Call, Peek]:
         config = self._hub.config
         allowed_s = min(wished.deadline_s, config.request_deadline_s)
         deadline = self._hub.clock() + allowed_s
         with hold.receiving():
-            body = await read_body(headers, receive, config.body_limit_bytes, hold.grow)
+            body = await read_body(headers, receive, config.body_limit_bytes, hold.grow, give_up=give_up)
         asked = self._protocol.peek(body)
         self._hub.dispatcher.places.check_model(request_id, admitted, asked.model)
         call = Call(
@@ -193,7 +190,7 @@ async def _accounted(
 ) -> None:
     """Whichever its end is: answered, failed, out of time, or nobody there any more."""
     try:
-        async with asyncio.timeout_at(give_up), _WhileConnected(receive, answer):
+        async with _WhileWanted(receive, answer, give_up):
             await answer.relay(dispatch, stream=stream)
     except TimeoutError:
         dispatch.fail("deadline_exceeded", ResetCode.DEADLINE)
@@ -319,13 +316,18 @@ def _success(dispatch: Dispatch, whole: bytes | None) -> tuple[int, list[tuple[b
     return head.status, headers
 
 
-class _WhileConnected:
-    """Ends what runs inside it with `ClientDisconnect` once the client goes away, or takes nothing more."""
+class _WhileWanted:
+    """Ends what runs inside it once nobody waits for it any more.
 
-    def __init__(self, receive: Receive, answer: _Answer) -> None:
+    Raises `ClientDisconnect` when the client goes away or takes nothing more, `TimeoutError` when the
+    request's time is up. One timer for both and one task: a request pays for each.
+    """
+
+    def __init__(self, receive: Receive, answer: _Answer, give_up: float) -> None:
         self._receive = receive
         self._answer = answer
-        self._gone = False
+        self._give_up = give_up
+        self._why: type[Exception] | None = None
         self._stuck_at: int | None = None
         self._stuck_looks = 0
 
@@ -334,38 +336,46 @@ class _WhileConnected:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        loop = asyncio.get_running_loop()
-        self._watcher = loop.create_task(self._watch())
-        self._look = loop.call_later(STALL_S / _LOOKS, self._look_for_progress)
+        self._loop = asyncio.get_running_loop()
+        self._watcher = self._loop.create_task(self._watch())
+        self._look_later()
         return self
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._end()
+        self._end(ClientDisconnect)
 
-    def _look_for_progress(self) -> None:
+    def _look_later(self) -> None:
+        at = min(self._loop.time() + STALL_S / _LOOKS, self._give_up)
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
         """Now and then: a piece that was on its way at the last look and still is, is stuck."""
+        if self._loop.time() >= self._give_up:
+            self._end(TimeoutError)
+            return
         answer = self._answer
         stuck_at = answer.pieces if answer.sending else None
         stuck = stuck_at is not None and stuck_at == self._stuck_at
         self._stuck_looks = self._stuck_looks + 1 if stuck else 0
         if self._stuck_looks == _LOOKS:
             log.info("client takes nothing", extra={"event": "api.stalled", "request_id": answer.request_id})
-            self._end()
+            self._end(ClientDisconnect)
             return
         self._stuck_at = stuck_at
-        self._look = asyncio.get_running_loop().call_later(STALL_S / _LOOKS, self._look_for_progress)
+        self._look_later()
 
-    def _end(self) -> None:
-        self._gone = True
-        self._task.cancel()
+    def _end(self, why: type[Exception]) -> None:
+        if self._why is None:
+            self._why = why
+            self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._look.cancel()
+        self._timer.cancel()
         self._watcher.cancel()
-        await asyncio.wait([self._watcher])
-        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
-            raise ClientDisconnect from error
+        why = self._why
+        if why is not None and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise why from error

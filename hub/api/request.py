@@ -16,6 +16,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from hub import refusals
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
 
@@ -105,7 +106,9 @@ def _invalid(explanation: str) -> RequestFailed:
     return RequestFailed("invalid_type", "The body must be a JSON object with the parameters of the request.")
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes:
+async def read_body(
+    headers: Headers, receive: Receive, limit: int, hold: Callable[[int], None], *, give_up: float = math.inf
+) -> bytes:
     """Read a body of at most ``limit`` bytes; what comes beyond it is never kept.
 
     Args:
@@ -113,32 +116,39 @@ async def read_body(headers: Headers, receive: Receive, limit: int, hold: Callab
         receive: gives the body.
         limit: bytes.
         hold: called with the size of each piece before it is kept; raises where there is no room.
+        give_up: when the request's own time is up, by the loop's clock.
 
     Raises:
-        RequestFailed: ``request_too_large``, as soon as that is known; ``invalid_request``: no more comes.
+        RequestFailed: ``request_too_large``, as soon as that is known; ``invalid_request``: no more comes;
+            ``deadline_exceeded``.
         ClientDisconnect: the client went away.
     """
     declared = headers.get("content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    loop = asyncio.get_running_loop()
+
+    def patience() -> float:
+        return min(loop.time() + BODY_SILENCE_S, give_up)
+
     try:
-        async with asyncio.timeout(BODY_SILENCE_S) as silence:
-            return await _read_pieces(receive, limit, hold, silence)
+        async with asyncio.timeout_at(patience()) as silence:
+            return await _read_pieces(receive, limit, hold, lambda: silence.reschedule(patience()))
     except TimeoutError:
+        if loop.time() >= give_up:
+            raise refusals.deadline_exceeded() from None
         raise RequestFailed(
             "invalid_request", f"Nothing came of the body for {BODY_SILENCE_S:.0f} seconds."
         ) from None
 
 
 async def _read_pieces(
-    receive: Receive, limit: int, hold: Callable[[int], None], silence: asyncio.Timeout
+    receive: Receive, limit: int, hold: Callable[[int], None], wait_on: Callable[[], None]
 ) -> bytes:
-    loop = asyncio.get_running_loop()
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
-        silence.reschedule(loop.time() + BODY_SILENCE_S)
         if message["type"] != "http.request":
             raise ClientDisconnect
         piece: bytes = message.get("body", b"")
@@ -149,6 +159,7 @@ async def _read_pieces(
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
+        wait_on()
 
 
 def _too_large(limit: int) -> RequestFailed:
