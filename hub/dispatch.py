@@ -29,7 +29,7 @@ from hub.registry import Registry
 from hub.storage.records import UsageRecord
 from models.catalog import Catalog
 from tunnel.errors import ReceiptInvalid, ResetCode, SessionClosed, StreamReset, TooManyStreams
-from tunnel.identity import Ticket, issue_ticket
+from tunnel.identity import Ticket, TicketIssuer
 from tunnel.messages import Head, Open
 from tunnel.receipts import RECEIPT_HEADER
 from tunnel.session import OutboundStream
@@ -91,7 +91,7 @@ class Dispatcher:
         self.registry = registry
         self.catalog = catalog
         self.usage = usage
-        self.hub_key = hub_key
+        self.tickets = TicketIssuer(hub_key)
         self.receipts = ReceiptCheck(hub_key.public_key())
         self.clock = clock
         self.read_error = read_error
@@ -239,7 +239,7 @@ class Dispatch:
                 ("x-porten-warmup-budget", f"{call.warmup_budget_s:g}"),
             ),
             deadline=call.deadline,
-            ticket=issue_ticket(self._parts.hub_key, ticket),
+            ticket=self._parts.tickets.issue(ticket),
             content_length=len(call.body),
         )
 

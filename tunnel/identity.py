@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -93,7 +93,7 @@ def decode_public_key(text: str) -> Ed25519PublicKey:
 
 def issue_credential(hub_key: Ed25519PrivateKey, credential: NodeCredential) -> str:
     """Sign a credential: a compact JWS of type `porten-node+jwt`."""
-    return jws.sign(hub_key, jws.header_of(CREDENTIAL_TYPE), msgspec.json.encode(credential))
+    return jws.Signer(hub_key).sign(jws.header_of(CREDENTIAL_TYPE), msgspec.json.encode(credential))
 
 
 def read_credential(token: str, hub_public_key: Ed25519PublicKey) -> NodeCredential:
@@ -103,14 +103,21 @@ def read_credential(token: str, hub_public_key: Ed25519PublicKey) -> NodeCredent
         CredentialInvalid: forged, damaged, or another kind of token.
     """
     try:
-        return _read(token, hub_public_key, CREDENTIAL_TYPE, NodeCredential)
+        payload = jws.Verifier(hub_public_key).read(token, CREDENTIAL_TYPE)
+        return msgspec.json.decode(payload, type=NodeCredential)
     except ValueError as error:
         raise CredentialInvalid(f"credential does not verify: {type(error).__name__}") from error
 
 
-def issue_ticket(hub_key: Ed25519PrivateKey, ticket: Ticket) -> str:
-    """Sign a ticket: a compact JWS of type `porten-ticket+jwt`."""
-    return jws.sign(hub_key, jws.header_of(TICKET_TYPE), msgspec.json.encode(ticket))
+class TicketIssuer:
+    """Signs tickets with the Hub's key: compact JWS of type `porten-ticket+jwt`."""
+
+    def __init__(self, hub_key: Ed25519PrivateKey) -> None:
+        self._signer = jws.Signer(hub_key)
+
+    def issue(self, ticket: Ticket) -> str:
+        """A ticket as it travels."""
+        return self._signer.sign(jws.header_of(TICKET_TYPE), msgspec.json.encode(ticket))
 
 
 class TicketVerifier:
@@ -121,7 +128,7 @@ class TicketVerifier:
 
     def __init__(self, credential: NodeCredential, hub_public_key: Ed25519PublicKey) -> None:
         self._credential = credential
-        self._key = hub_public_key
+        self._hub = jws.Verifier(hub_public_key)
         self._seen: dict[str, float] = {}  # request id -> unix time at which its ticket expires
 
     def renew(self, credential: NodeCredential) -> None:
@@ -141,7 +148,7 @@ class TicketVerifier:
             TicketRefused: with the first gate that refused.
         """
         try:
-            ticket = _read(token, self._key, TICKET_TYPE, Ticket)
+            ticket = msgspec.json.decode(self._hub.read(token, TICKET_TYPE), type=Ticket)
         except ValueError as error:
             raise TicketRefused("signature") from error
         gate = self._refusing_gate(ticket, now, request_id, generation)
@@ -212,15 +219,3 @@ def _verifies(key: Ed25519PublicKey, signature: bytes, transcript: bytes) -> boo
     except InvalidSignature:
         return False
     return True
-
-
-C = TypeVar("C", NodeCredential, Ticket)
-
-
-def _read(token: str, key: Ed25519PublicKey, kind: str, record: type[C]) -> C:
-    """Verify a token of exactly this type. Times are not judged here.
-
-    Raises:
-        ValueError: it does not verify, or holds something else.
-    """
-    return msgspec.json.decode(jws.read(token, key, kind), type=record)

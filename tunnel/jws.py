@@ -1,8 +1,8 @@
 """Compact JWS (RFC 7515) over Ed25519 (RFC 8037), as the Hub and its nodes sign for each other.
 
 Owns the form, and nothing of what is signed. For each request two signatures are made and two are checked: so
-the protected header is written once for all tokens of a kind, and read once. PyJWT reads and writes the same
-form, at several times the cost of the signatures themselves.
+the protected header is written once for all tokens of a kind and read once, and libsodium does the rest, in
+half of OpenSSL's time. PyJWT reads and writes the same form.
 """
 
 import base64
@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
 
 
 class NotSigned(ValueError):
@@ -53,10 +54,46 @@ def header_of(kind: str) -> bytes:
     return written_header({"alg": "EdDSA", "typ": kind})
 
 
-def sign(key: Ed25519PrivateKey, header: bytes, payload: bytes) -> str:
-    """A token; `header` is a `written_header`."""
-    signed = header + b"." + encode(payload)
-    return (signed + b"." + encode(key.sign(signed))).decode("ascii")
+class Signer:
+    """Signs tokens with one key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = SigningKey(key.private_bytes_raw())
+
+    def sign(self, header: bytes, payload: bytes) -> str:
+        """A token; `header` is a `written_header`."""
+        signed = header + b"." + encode(payload)
+        return (signed + b"." + encode(self._key.sign(signed).signature)).decode("ascii")
+
+
+class Verifier:
+    """Checks what one key signed."""
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = VerifyKey(key.public_bytes_raw())
+
+    def check(self, parts: Parts) -> bytes:
+        """The payload, once the key is known to have signed it.
+
+        Raises:
+            NotSigned: it has not.
+        """
+        try:
+            self._key.verify(parts.signed, parts.signature)
+        except (BadSignatureError, ValueError):  # the latter for a signature of another length
+            raise NotSigned("the key did not sign it", forged=True) from None
+        return parts.payload
+
+    def read(self, token: str, kind: str) -> bytes:
+        """The payload of a token of exactly this type that the key signed.
+
+        Raises:
+            NotSigned: it is something else.
+        """
+        parts = take_apart(token)
+        if _type_of(parts.header) != kind:
+            raise NotSigned(f"a token of another type than {kind}")
+        return self.check(parts)
 
 
 def take_apart(token: str) -> Parts:
@@ -70,31 +107,6 @@ def take_apart(token: str) -> Parts:
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
     return Parts(header, decode(payload), signed.encode("ascii"), decode(signature))
-
-
-def check(parts: Parts, key: Ed25519PublicKey) -> bytes:
-    """The payload, once the key is known to have signed it.
-
-    Raises:
-        NotSigned: it has not.
-    """
-    try:
-        key.verify(parts.signature, parts.signed)
-    except InvalidSignature:
-        raise NotSigned("the key did not sign it", forged=True) from None
-    return parts.payload
-
-
-def read(token: str, key: Ed25519PublicKey, kind: str) -> bytes:
-    """The payload of a token of exactly this type that the key signed.
-
-    Raises:
-        NotSigned: it is something else.
-    """
-    parts = take_apart(token)
-    if _type_of(parts.header) != kind:
-        raise NotSigned(f"a token of another type than {kind}")
-    return check(parts, key)
 
 
 @lru_cache(maxsize=64)

@@ -67,7 +67,7 @@ class _Voucher:
     """A protected header that was looked at: whose key signs, and who says so."""
 
     credential: NodeCredential
-    key: Ed25519PublicKey
+    key: jws.Verifier
     hub_key: Ed25519PublicKey
 
 
@@ -83,12 +83,12 @@ class ReceiptSigner:
             token: the same, as the Hub signed it.
         """
         self.credential = credential
-        self._key = key
+        self._signer = jws.Signer(key)
         self._head = jws.written_header(_Head("EdDSA", RECEIPT_TYPE, token))
 
     def sign(self, receipt: Receipt) -> str:
         """A receipt as it travels."""
-        return jws.sign(self._key, self._head, msgspec.json.encode(receipt))
+        return self._signer.sign(self._head, msgspec.json.encode(receipt))
 
 
 class ReceiptReader:
@@ -109,7 +109,7 @@ class ReceiptReader:
         try:
             parts = jws.take_apart(token)
             voucher = self._vouchers.get(parts.header) or self._vouch(parts.header)
-            receipt = msgspec.json.decode(jws.check(parts, voucher.key), type=Receipt)
+            receipt = msgspec.json.decode(voucher.key.check(parts), type=Receipt)
         except jws.NotSigned as error:
             reason = "the node's key did not sign it" if error.forged else "it is no receipt"
             raise ReceiptInvalid(reason) from None
@@ -133,7 +133,7 @@ class ReceiptReader:
         for hub_key in self._hub_keys:
             try:
                 credential = read_credential(token, hub_key)
-                return _Voucher(credential, decode_public_key(credential.public_key), hub_key)
+                return _Voucher(credential, jws.Verifier(decode_public_key(credential.public_key)), hub_key)
             except CredentialInvalid:
                 continue
         raise ReceiptInvalid("no Hub whose key is trusted here vouches for the node")

@@ -29,10 +29,10 @@ from tunnel.channel import memory_pair
 from tunnel.identity import (
     NodeCredential,
     Ticket,
+    TicketIssuer,
     TicketVerifier,
     encode_public_key,
     issue_credential,
-    issue_ticket,
 )
 from tunnel.messages import Open, Status
 from tunnel.receipts import ReceiptSigner
@@ -158,7 +158,7 @@ class Bridge:
             "issued_at": now,
             "expires_at": now + 60,
         }
-        return issue_ticket(key or self.hub_key, Ticket(**{**fields, **changes}))
+        return TicketIssuer(key or self.hub_key).issue(Ticket(**{**fields, **changes}))
 
     async def open(self, body: bytes | None = b"{}", **changes: object) -> OutboundStream:
         """Open a stream and send the body, None for none yet."""

@@ -43,7 +43,7 @@ from hub.storage.records import Account, Organisation, Role, UsageRecord
 from tunnel import identity
 from tunnel.errors import TicketRefused
 from tunnel.gate import DEFAULT_LIMITS
-from tunnel.identity import NodeCredential, Ticket, TicketVerifier, issue_ticket
+from tunnel.identity import NodeCredential, Ticket, TicketIssuer, TicketVerifier
 from tunnel.receipts import Receipt
 from tunnel.stats import load_of
 
@@ -171,7 +171,7 @@ WRONG = {
 def test_a_gate_of_the_node_refuses_what_is_written(gate: str) -> None:
     verifier = TicketVerifier(CREDENTIAL, HUB_KEY.public_key())
     asked = {"now": 1000.0, "request_id": "req_a", "generation": 1}
-    token = issue_ticket(STRANGER if gate == "signature" else HUB_KEY, replace(TICKET, **WRONG[gate]))
+    token = TicketIssuer(STRANGER if gate == "signature" else HUB_KEY).issue(replace(TICKET, **WRONG[gate]))
     if gate == "replay":
         assert verifier.verify(token, **asked) == TICKET
     with pytest.raises(TicketRefused) as refused:

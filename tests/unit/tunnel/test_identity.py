@@ -10,12 +10,12 @@ from tunnel.errors import CredentialInvalid, TicketRefused
 from tunnel.identity import (
     NodeCredential,
     Ticket,
+    TicketIssuer,
     TicketVerifier,
     decode_public_key,
     encode_public_key,
     hello_transcript,
     issue_credential,
-    issue_ticket,
     read_credential,
     sign_hello,
     verify_hello,
@@ -54,7 +54,7 @@ def verifier(**changes: object) -> TicketVerifier:
 def verify(
     ticket: Ticket, by: TicketVerifier | None = None, *, now: float = NOW, key: Ed25519PrivateKey = HUB
 ) -> Ticket:
-    token = issue_ticket(key, ticket)
+    token = TicketIssuer(key).issue(ticket)
     return (by or verifier()).verify(token, now=now, request_id="req_a", generation=7)
 
 
@@ -82,7 +82,7 @@ def test_a_credential_of_another_hub_or_kind_is_invalid() -> None:
     with pytest.raises(CredentialInvalid):
         read_credential(issue_credential(OTHER, CREDENTIAL), HUB.public_key())
     with pytest.raises(CredentialInvalid):
-        read_credential(issue_ticket(HUB, TICKET), HUB.public_key())
+        read_credential(TicketIssuer(HUB).issue(TICKET), HUB.public_key())
     with pytest.raises(CredentialInvalid):
         read_credential("not.a.token", HUB.public_key())
     incomplete = jwt.encode({"node_id": "n"}, HUB, algorithm="EdDSA", headers={"typ": "porten-node+jwt"})
@@ -145,7 +145,7 @@ def test_a_private_node_serves_its_owner_only() -> None:
 def test_a_refused_ticket_is_not_spent() -> None:
     by = verifier()
     with pytest.raises(TicketRefused):
-        by.verify(issue_ticket(HUB, TICKET), now=NOW, request_id="req_a", generation=8)
+        by.verify(TicketIssuer(HUB).issue(TICKET), now=NOW, request_id="req_a", generation=8)
     verify(TICKET, by)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from hub.changes import KeyChanged, NodeChanged, NodeRevoked
 from hub.policy import Sharing, TrustClass
+from tunnel.identity import TicketIssuer
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
@@ -144,7 +145,7 @@ async def test_a_ticket_is_checked_by_the_node(bench, http):
 
     acme = await bench.organisation()
     node = await bench.node(acme)
-    bench.hub.dispatcher.hub_key = Ed25519PrivateKey.generate()
+    bench.hub.dispatcher.tickets = TicketIssuer(Ed25519PrivateKey.generate())
     assert code(await ask(http, await bench.key(acme))) in {"node_lost", "no_available_node"}
     assert not node.seen
 
