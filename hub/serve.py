@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 75
 """Seconds an idle client connection stays open: longer than the usual 60 of a proxy, which then ends it."""
 
-_YOUNG_OBJECTS = 20_000
+_YOUNG_OBJECTS = 50_000
 """Objects made beyond those that ended, after which the collector looks through the youngest."""
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from hub.api.corked import Corked
 
 HEAD_BYTES = 64 * 1024
 """Bytes of a request's head, and again of what comes after it and is no body."""
@@ -127,7 +130,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A peer is there, and may now ask."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
         self._await_head(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
