@@ -6,6 +6,7 @@
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
 #   make test-upgrade   from version to version and back, killed at every step: six minutes
+#   make test-outage    the Hub's database away for two minutes under load, twice
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make bench          this project's own figures
@@ -20,7 +21,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled test-upgrade soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-compiled test-upgrade test-outage soak check format fuzz bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +67,9 @@ test-compiled: $(VENV)/.ready-dev fixtures-compiled
 
 test-upgrade: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m upgrade tests/integration/runtime
+
+test-outage: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m outage tests/integration/hub
 
 soak: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends

@@ -19,6 +19,7 @@ from hub.composition import Hub
 from hub.config import HubConfig
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
+from hub.errors import ConfigInvalid
 from hub.jobs import Jobs
 from hub.limits import Limits
 from hub.metering import Meter
@@ -27,6 +28,8 @@ from hub.registry import Registry
 from hub.sources import StoredFacts
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
+from tunnel.tracing import Tracing, open_tracing
+from tunnel.version import __version__
 
 
 class Copies:
@@ -44,6 +47,10 @@ class Copies:
     async def reload(self) -> None:
         """Read all of it anew."""
         self._hub.admission.forget()
+        await self._hub.registry.facts.load()
+
+    async def complete(self) -> None:
+        """Read what could not be read; keys that are known stay known."""
         await self._hub.registry.facts.load()
 
     def forget(self) -> None:
@@ -65,8 +72,12 @@ async def compose(
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
     admission = Admission(source, clock)
-    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.snapshot()))
     meter = Meter(storage, config.spool_dir)
+    metrics = Metrics(
+        models=[spec.id for spec in catalog],
+        sessions=lambda: len(registry.snapshot()),
+        waiting=lambda: meter.waiting,
+    )
     changes.subscribe(registry.facts.obey)
     changes.subscribe(admission.obey)
     hub = Hub(
@@ -96,10 +107,21 @@ async def compose(
             on_record=metrics.used,
         ),
         metrics=metrics,
+        tracing=_tracing(config),
         addresses=Addresses(),
         clock=clock,
     )
     return hub, source
+
+
+def _tracing(config: HubConfig) -> Tracing:
+    try:
+        return open_tracing(
+            config.otlp_endpoint, service="porten-hub", version=__version__, ratio=config.trace_ratio
+        )
+    except ImportError:
+        words = "otlp_endpoint: OpenTelemetry is not installed: pip install 'porten[telemetry]', or unset it"
+        raise ConfigInvalid([words]) from None
 
 
 def _slots(catalog: Catalog, model: str) -> int:

@@ -29,6 +29,7 @@ from tunnel.errors import ResetCode, SessionClosed, StreamReset, TooManyStreams
 from tunnel.identity import Ticket, issue_ticket
 from tunnel.messages import Head, Open
 from tunnel.session import OutboundStream
+from tunnel.tracing import NO_SPAN, TRACEPARENT, Span
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,8 @@ class Dispatcher:
         self.read_error = read_error
         self.on_record = on_record
 
-    def begin(self, call: Call) -> Dispatch:
-        """Take a request on.
+    def begin(self, call: Call, span: Span = NO_SPAN) -> Dispatch:
+        """Take a request on; its steps are traced within ``span``.
 
         Raises:
             RequestFailed: ``unsupported_parameter``: the model cannot do what is asked.
@@ -120,15 +121,17 @@ class Dispatcher:
         spec = self.catalog.get(call.model)
         if spec is not None:
             _check_capabilities(call, spec.capabilities)
-        return Dispatch(self, call)
+        return Dispatch(self, call, span)
 
 
 class Dispatch:
     """One request. `connect`, then read `stream` until it is finished, then `finish`; `close` in any case."""
 
-    def __init__(self, dispatcher: Dispatcher, call: Call) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Call, span: Span = NO_SPAN) -> None:
         self._parts = dispatcher
         self._call = call
+        self._span = span
+        self._exchange = NO_SPAN
         self._tried: set[str] = set()
         self._failure: RequestFailed | None = None
         self._held = ExitStack()
@@ -188,13 +191,17 @@ class Dispatch:
     async def _open(self) -> OutboundStream:
         """Choose a node and open a stream to it. A node that has just gone is passed over."""
         while True:
-            admitted, facts = await self._choose()
+            with self._span.child("porten.route"):
+                admitted, facts = await self._choose()
             session = self._parts.registry.session(facts.node_id)
             if session is None:
                 raise RuntimeError("the registry offered a node without a session")
             self._tried.add(facts.node_id)
             self.facts, self.head = facts, None
             self._held.enter_context(self._parts.registry.occupy(facts.node_id, self._call.model))
+            self._exchange = self._held.enter_context(
+                self._span.child("porten.tunnel", node_id=facts.node_id, model=self._call.model)
+            )
             try:
                 self.stream = await session.open(self._request(admitted, facts, session.generation))
             except (SessionClosed, TooManyStreams) as error:
@@ -264,6 +271,7 @@ class Dispatch:
             headers=(
                 ("content-type", "application/json"),
                 ("x-porten-warmup-budget", f"{call.warmup_budget_s:g}"),
+                *((TRACEPARENT, joined) for joined in (self._exchange.traceparent,) if joined),
             ),
             deadline=call.deadline,
             ticket=issue_ticket(self._parts.hub_key, ticket),
@@ -328,6 +336,11 @@ class Dispatch:
         self._recorded = True
         record = self._usage(self.facts, outcome)
         self._parts.usage.record(record)
+        self._exchange.set(
+            outcome=outcome,
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+        )
         self._parts.on_record(record)
 
     def _usage(self, facts: NodeFacts, outcome: str) -> UsageRecord:

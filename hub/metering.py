@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from hub.errors import SpoolUnavailable
+from hub.errors import SpoolUnavailable, StorageUnavailable
 from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 
@@ -47,6 +47,9 @@ class Meter:
     Args:
         storage: where records end up.
         spool_dir: where they wait; made if need be.
+
+    Attributes:
+        waiting: records of this process that are not in storage yet.
     """
 
     def __init__(self, storage: Storage, spool_dir: Path) -> None:
@@ -56,10 +59,12 @@ class Meter:
         self._segment: int | None = None
         self._segment_path: Path | None = None
         self._in_segment = 0
+        self.waiting = 0
         self._sequence = 0
         self._run = secrets.token_hex(4)
         self._due = asyncio.Event()
         self._stopping = False
+        self._deferred = False
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,6 +84,7 @@ class Meter:
         if written != len(line):
             self._close_segment()  # the torn line stays the last of its file
             raise SpoolUnavailable("the usage spool's disk is full")
+        self.waiting += 1
         if self._in_segment >= FLUSH_AT_RECORDS:
             self._due.set()
 
@@ -94,13 +100,14 @@ class Meter:
         """Move everything recorded so far into storage.
 
         Raises:
-            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+            StorageUnavailable: nothing is lost, and the next flush tries again.
         """
         async with self._flushing:
             self._close_segment()
             for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
-                    await self._store(path)
+                    stored = await self._store(path)
+                    self.waiting -= stored
 
     async def start(self) -> None:
         """Enter the spool, store what processes that ended left in it, and begin the background task.
@@ -111,8 +118,8 @@ class Meter:
         self._enter_directory()
         try:
             await self._store_what_was_left()
-        except SQLAlchemyError as error:
-            log.warning("storage takes no usage yet", extra={"event": "usage.deferred", "error": repr(error)})
+        except StorageUnavailable as error:
+            self._defer(error)
         self._task = asyncio.create_task(self._run_in_background(), name="meter")
 
     async def stop(self) -> None:
@@ -158,12 +165,22 @@ class Meter:
             self._due.clear()
         try:
             await self.flush()
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("storage takes no usage", extra={"event": "usage.deferred", "error": repr(error)})
+        except (StorageUnavailable, OSError) as error:
+            self._defer(error)
             return RETRY_S
+        if self._deferred:
+            log.info("usage that waited is stored", extra={"event": "usage.caught_up"})
+            self._deferred = False
         return FLUSH_EVERY_S
 
-    async def _store(self, path: Path) -> None:
+    def _defer(self, error: Exception) -> None:
+        """Say it once an outage, not each time that is tried."""
+        if not self._deferred:
+            log.warning("storage takes no usage", extra={"event": "usage.deferred", "error": str(error)})
+            self._deferred = True
+
+    async def _store(self, path: Path) -> int:
+        """Move a file into storage; returns how many records were in it."""
         records, damaged = await asyncio.to_thread(_read_segment, path)
         for start in range(0, len(records), FLUSH_AT_RECORDS):
             damaged = not await self._add(records[start : start + FLUSH_AT_RECORDS]) or damaged
@@ -172,17 +189,16 @@ class Meter:
             await asyncio.to_thread(path.rename, path.with_suffix(_DAMAGED_SUFFIX))  # for a person to look at
         else:
             await asyncio.to_thread(path.unlink)
+        return len(records)
 
     async def _add(self, records: Sequence[UsageRecord]) -> bool:
         """Store a batch; what is refused for its content goes in row by row. Says whether all went in.
 
         Raises:
-            SQLAlchemyError, OSError: storage does not answer: none of it is anybody's fault.
+            StorageUnavailable: it does not answer: none of it is anybody's fault.
         """
         try:
             await self._storage.usage.add(records)
-        except (OperationalError, InterfaceError, OSError):
-            raise
         except (SQLAlchemyError, ArithmeticError, ValueError, TypeError):
             if len(records) == 1:
                 return False
@@ -226,6 +242,16 @@ class Meter:
         if self._segment is not None:
             os.close(self._segment)
         self._segment, self._segment_path = None, None
+
+
+def is_in_use(spool_dir: Path) -> bool:
+    """Whether a living process has its records here."""
+    for path in spool_dir.glob(f"*{_LOCK_SUFFIX}"):
+        lock = _locked(path)
+        if lock is None:
+            return True
+        os.close(lock)
+    return False
 
 
 def _locked(path: Path) -> int | None:

@@ -33,6 +33,7 @@ from hub.last_seen import LastSeen
 from hub.listening import listen
 from hub.operations import read_catalog
 from hub.sources import StoredNodes
+from hub.storage.engine import ANSWER_S
 from hub.storage.repositories import Storage
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
@@ -85,7 +86,7 @@ def run(config: HubConfig) -> int:
     Returns:
         The process's exit code.
     """
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, config.log_format)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what people asked
     allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -144,9 +145,11 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     async with AsyncExitStack() as stack:
         api_listener = stack.enter_context(listen(config.host, config.port))
         tunnel_listener = stack.enter_context(listen(config.tunnel_host, config.tunnel_port))
-        storage = await stack.enter_async_context(await Storage.open(config.database))
-        await storage.migrate()
+        async with await Storage.open(config.database) as patient:  # a migration takes the time that it takes
+            await patient.migrate()
+        storage = await stack.enter_async_context(await Storage.open(config.database, answer_s=ANSWER_S))
         hub, source = await compose(config, catalog, storage, key, clock)
+        stack.push_async_callback(asyncio.to_thread, hub.tracing.close)
         await stack.enter_async_context(hub.meter)
         stack.push_async_callback(hub.registry.close)
         await hub.registry.facts.load()
@@ -154,7 +157,12 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         seen = LastSeen(source, hub.registry.snapshot, clock)
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
-        watch = RevisionWatch(source.revision, Copies(hub))
+        watch = RevisionWatch(
+            source.revision,
+            Copies(hub),
+            believed_s=config.database_outage_grace_s,
+            told=hub.metrics.database_answers,
+        )
         for work in (watch.run(), seen.run(), watch_lag(hub.metrics.tunnel.on_lag)):
             stack.callback(tasks.create_task(work).cancel)
         yield await stack.enter_async_context(_api(hub, api_listener, tunnels, tasks))

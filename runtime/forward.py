@@ -1,12 +1,12 @@
 """One request from its model's lease to the last byte of the engine's answer, whoever asked.
 
 Owns the order of things: body, lease, engine, head, pieces, end. The tunnel's relay and the local API both
-drive it and differ only in the `Sink` they pass in. Must not know the tunnel, tickets or a web framework.
+drive it and differ only in the `Sink` they pass in. Must not know sessions, tickets or a web framework.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
 from runtime.text_lists import LISTS, longest, merge, split
 from runtime.usage import BodyEnds, TokenUsage, find_usage
+from tunnel.tracing import NO_SPAN, Span
 
 CAPABILITIES = {
     "/v1/chat/completions": "chat",
@@ -52,6 +53,7 @@ class Job:
     """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together.
 
     `share` names the organisation that asks: slots go round between them. Empty is the machine's own.
+    Its steps are traced within `span`.
     """
 
     request_id: str
@@ -63,6 +65,7 @@ class Job:
     content_length: int | None
     budget_s: float = DEFAULT_WARMUP_S
     share: str = ""
+    span: Span = NO_SPAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,14 @@ class Forwarder:
         self._clients.clear()
 
     async def _attempt(self, job: Job, body: Body, sink: Sink, budget_s: float) -> tuple[bytes, Outcome]:
-        async with self._leases.lease(job.model, budget_s=budget_s, share=job.share) as lease:
+        async with AsyncExitStack() as held:
+            with job.span.child("porten.lease", model=job.model):
+                lease = await held.enter_async_context(
+                    self._leases.lease(job.model, budget_s=budget_s, share=job.share)
+                )
             try:
-                return await self._ask(job, lease, body, sink)
+                with job.span.child("porten.engine", replica_id=lease.replica_id):
+                    return await self._ask(job, lease, body, sink)
             except (EngineUnreachable, EngineConnectionLost):
                 await self._leases.examine(lease.replica_id)
                 raise

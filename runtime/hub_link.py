@@ -21,6 +21,7 @@ from runtime.status import to_status
 from runtime.yield_gate import YieldGate
 from tunnel.client import TunnelClient
 from tunnel.messages import Command, Event, Status, Welcome
+from tunnel.tracing import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class HubLink:
         forwarder: Forwarder,
         metrics: NodeMetrics,
         stopping: Callable[[], bool],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.identity = identity
         self.state = "connecting"
@@ -59,6 +61,7 @@ class HubLink:
             verifier=lambda: self._verifier,
             generations=self._generations,
             metrics=metrics,
+            tracing=tracing,
         )
         self._commands = Commands(supervisor, self._send_event)
         urls = identity.hub.tunnel_urls

@@ -22,6 +22,7 @@ from hub.admission import Admitted, check_model
 from hub.api import openai_errors
 from hub.api.edge import set_error_code
 from hub.api.request import Headers, Peek, peek, read_body, wishes
+from hub.api.tracing import span_of
 from hub.composition import Hub
 from hub.dispatch import Call, Dispatch
 from hub.errors import RequestFailed, SpoolUnavailable
@@ -94,7 +95,7 @@ class Inference:
             if not self._hub.meter.has_room():
                 raise _unaccountable()
             with self._hub.metrics.active_streams.track_inprogress():
-                dispatch = self._hub.dispatcher.begin(call)
+                dispatch = self._hub.dispatcher.begin(call, span_of(scope))
                 await _carry(
                     dispatch,
                     answer,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, InvalidInput, NotFound
@@ -101,7 +102,7 @@ class Nodes:
             )
             .returning(*nodes.c)
         )
-        async with self._database.note() as connection:
+        async with self._database.note(durable=False) as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
         return codec.node(row) if row is not None else None
 
@@ -169,7 +170,7 @@ class Nodes:
 
     async def mark_seen(self, node_ids: Iterable[str], *, now: float) -> None:
         """Note that these nodes are connected at ``now``."""
-        async with self._database.note() as connection:
+        async with self._database.note(durable=False) as connection:
             await connection.execute(
                 update(nodes).where(nodes.c.id.in_(list(node_ids))).values(last_seen_at=now)
             )
@@ -209,13 +210,16 @@ class Regions:
             AlreadyExists: the code is there.
             InvalidInput: the parent is not.
         """
-        async with self._database.change() as connection:
-            known = set(await connection.scalars(select(regions.c.code)))
-            if code in known:
-                raise AlreadyExists("region", code)
-            if parent is not None and parent not in known:
-                raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
-            await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
+        try:
+            async with self._database.change() as connection:
+                known = set(await connection.scalars(select(regions.c.code)))
+                if code in known:
+                    raise AlreadyExists("region", code)
+                if parent is not None and parent not in known:
+                    raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
+                await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
+        except IntegrityError:  # somebody else added it at the same moment
+            raise AlreadyExists("region", code) from None
         return Region(code=code, parent=parent, name=name)
 
     async def list(self) -> list[Region]:

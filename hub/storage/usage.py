@@ -98,7 +98,7 @@ async def _note_key_use(connection: AsyncConnection, records: Sequence[UsageReco
     for record in records:
         latest[record.key_id] = max(record.created_at, latest.get(record.key_id, 0.0))
     last_used = api_keys.c.last_used_at
-    for key_id, used_at in latest.items():
+    for key_id, used_at in sorted(latest.items()):  # in one order, so that two Hubs never wait for each other
         earlier = or_(last_used.is_(None), last_used < used_at)
         await connection.execute(
             update(api_keys).where(api_keys.c.id == key_id, earlier).values(last_used_at=used_at)
