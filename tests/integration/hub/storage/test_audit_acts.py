@@ -217,13 +217,13 @@ async def test_an_act_has_exactly_its_event(scene, name, monkeypatch):
 
     marks: list[None] = []
     sequences: list[int] = []
-    tell = scene.storage._database.tell
+    tell = scene.storage.database.tell
 
     async def counted(connection, action, subject, **more):
         sequences.append(len(marks))
         await tell(connection, action, subject, **more)
 
-    monkeypatch.setattr(scene.storage._database, "tell", counted)
+    monkeypatch.setattr(scene.storage.database, "tell", counted)
     monkeypatch.setattr(scene, "mark", mark)
     subject = await getattr(Acts(), name)(scene)
     written = await since(scene.storage, start)
