@@ -11,9 +11,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hub.acting import act_as
 from hub.config import HubConfig
 from hub.errors import BackupInvalid, HubHasData, HubRuns
 from hub.identity import load_hub_key, parse_hub_key, pem_of, write_hub_key
+from hub.operations import command_actor
 from hub.spool import is_in_use
 from hub.storage import archive, backup
 from hub.storage.archive import Contents
@@ -63,6 +65,7 @@ async def bring_back(
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if is_in_use(config.spool_dir):
         raise HubRuns("a Hub serves here: stop it first, and start it again after the restore")
+    act_as(command_actor())
     async with await Storage.open(config.database) as storage:
         if contents.head.key is not None:
             _bring_back_key(config.key_file, parse_hub_key(contents.head.key.encode()))

@@ -16,9 +16,11 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hub.acting import act_as
 from hub.backups import back_up, bring_back
 from hub.config import HubConfig
 from hub.identity import load_hub_key
+from hub.operations import command_actor
 from hub.storage import migrate as schema
 from hub.storage.archive import Contents
 from hub.storage.backup import Told
@@ -108,6 +110,7 @@ def migrate(
 
 async def _migrate(config: HubConfig, *, check: bool) -> tuple[str | None, str]:
     load_hub_key(config.key_file, config.database_file)
+    act_as(command_actor())
     async with await Storage.open(config.database) as storage:
         before = await schema.revision_of(storage.database)
         if not check:

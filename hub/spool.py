@@ -146,7 +146,8 @@ class Spool(Generic[Record]):
             marked = mark()
             for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
-                    self.waiting -= await self._store(path)
+                    stored = await self._store(path)  # others record meanwhile: so not in one line
+                    self.waiting -= stored
             yield marked
 
     async def start(self) -> None:

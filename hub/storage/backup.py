@@ -33,8 +33,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.errors import BackupExists, BackupInvalid, HubHasData, StorageUnavailable
 from hub.storage import archive, migrate
 from hub.storage.archive import ArchiveWriter, Contents, Head, Row, TableSum
+from hub.storage.chain import lock_head
 from hub.storage.engine import REVISION, Database, answered
-from hub.storage.tables import settings
+from hub.storage.tables import audit_head, settings
 
 Told = Callable[[str, int, int], None]
 """Told how far it is: the table, rows done, rows in all."""
@@ -79,6 +80,9 @@ async def restore(database: Database, path: Path, *, overwrite: bool, told: Told
         overwrite: also where the Hub has data.
         told: told how far it is.
 
+    The audit log is the backup's from then on, and goes on with an event that says so, and how far the log
+    went that was here.
+
     Raises:
         BackupInvalid: it is none, damaged, or what arrived is not what it holds.
         HubHasData: there is a Hub with data, and nobody said to overwrite it.
@@ -86,7 +90,7 @@ async def restore(database: Database, path: Path, *, overwrite: bool, told: Told
     """
     contents = archive.verify(path)
     async with database.note() as connection:
-        before = await _clear(connection, overwrite=overwrite)
+        before, replaced = await _clear(connection, overwrite=overwrite)
         await migrate.upgrade_within(connection, contents.head.schema)
         tables = await _tables(connection)
         await _insert(connection, tables, path, contents, told)
@@ -94,6 +98,9 @@ async def restore(database: Database, path: Path, *, overwrite: bool, told: Told
         await _continue_numbering(connection, tables)
         await _raise_revision(connection, before)
         await migrate.upgrade_within(connection)
+        head = contents.head
+        made: dict[str, Any] = {"made_at": head.made_at, "program": head.program, "schema": head.schema}
+        await database.tell(connection, "hub.restored", head.hub_id, **made, **replaced)
     return contents
 
 
@@ -207,12 +214,16 @@ async def _tables(connection: AsyncConnection) -> list[Table]:
 # --- in
 
 
-async def _clear(connection: AsyncConnection, *, overwrite: bool) -> int:
-    """Remove a Hub's tables, if that may be; returns its revision counter, 0 where there was no Hub."""
+async def _clear(connection: AsyncConnection, *, overwrite: bool) -> tuple[int, dict[str, Any]]:
+    """Remove a Hub's tables, if that may be.
+
+    Returns:
+        Its revision counter, 0 where there was no Hub; and what is told of its audit log, where it had one.
+    """
     await migrate.lock(connection)
     tables = await _tables(connection)
     if not tables:
-        return 0
+        return 0, {}
     if not migrate.is_known(await migrate.revision_within(connection)):
         raise StorageUnavailable(
             "the database holds tables that are not a Hub's, or a newer Hub's: name another"
@@ -221,10 +232,14 @@ async def _clear(connection: AsyncConnection, *, overwrite: bool) -> int:
     if not overwrite and await connection.scalar(select(by_name["organisations"].c.id).limit(1)) is not None:
         raise HubHasData("there is a Hub with data: say --overwrite to put the backup in its place")
     counter = await connection.scalar(select(settings.c.value).where(settings.c.name == REVISION))
+    replaced: dict[str, Any] = {}
+    if audit_head.name in by_name:
+        sequence, digest = await lock_head(connection)
+        replaced = {"replaced_events": sequence, "replaced_hash": digest}
     for table in reversed(tables):
         await connection.execute(text(f'DROP TABLE "{table.name}"'))
     await connection.execute(text(f"DROP TABLE {_ALEMBICS}"))
-    return int(counter or 0)
+    return int(counter or 0), replaced
 
 
 async def _insert(

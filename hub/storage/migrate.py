@@ -51,7 +51,7 @@ async def upgrade_within(
     Raises:
         StorageUnavailable: there is no such revision, or the database is beyond it.
     """
-    await lock(connection)
+    await lock(connection)  # before anything is read; Alembic itself keeps what it works on in globals
     before = await revision_within(connection)
     await connection.run_sync(_upgrade, revision)
     return before, await revision_within(connection)

@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
+from hub.acting import Actor, acting_as
+from hub.audit import ChainCheck
 from hub.errors import BackupExists, BackupInvalid, HubHasData, StorageUnavailable
+from hub.keys import issue_key
 from hub.storage import archive, backup, migrate
+from hub.storage.chain import HEAD
 from hub.storage.repositories import Storage
 from hub.storage.tables import metadata, organisations, usage_records
 from tests.integration.hub.storage.filling import ROWS, everything, fill_every_table
@@ -67,8 +71,12 @@ def backups(tmp_path) -> Backups:
 
 
 async def all_of(storage):
+    """All that a restore brings back, without what it tells of itself: the last event, and so the head."""
     async with storage.database.read() as connection:
-        return await everything(connection)
+        found = await everything(connection)
+    found["audit_events"] = [each for each in found["audit_events"] if each["action"] != "hub.restored"]
+    found["audit_head"] = [each for each in found["audit_head"] if each["id"] != HEAD]
+    return found
 
 
 async def restored(url, path, **changes):
@@ -95,7 +103,7 @@ async def test_the_same_contents_are_the_same_file_whatever_keeps_them(filled, b
         again = archive.verify(await backups.of(other, "again.porten"))
     before = archive.verify(path)
     apart = {name for name in before.sums if before.sums[name] != again.sums[name]}
-    assert apart == {"settings"}, "the revision counter alone has moved"
+    assert apart == {"settings", "audit_events", "audit_head"}, "the revision counter, and what tells of it"
 
 
 async def test_a_backup_says_what_it_is_and_is_its_owners_alone(filled, backups):
@@ -177,6 +185,46 @@ async def test_a_hub_with_data_is_overwritten_only_when_that_is_said(filled, bac
     found, after = await restored(other_url, path, overwrite=True)
     assert found == await all_of(filled)
     assert after > max(revision, await filled.settings.revision())
+
+
+async def check_log(storage):
+    """The log's events, of which nothing is found to be wrong."""
+    check, events = ChainCheck((), await storage.audit.head()), [each async for each in storage.audit.chain()]
+    for event in events:
+        check.take(event)
+    assert check.finish((await storage.audit.head())[0]) == []
+    return events
+
+
+async def test_the_audit_log_comes_back_whole_and_goes_on_with_the_restore(database_url, backups, other_url):
+    with acting_as(Actor("cli", user="root")):
+        async with await Storage.open(database_url) as storage:
+            await storage.migrate()
+            organisation = await storage.organisations.create("Ours", now=NOW)
+            await issue_key(storage, organisation.id, name="app", now=NOW)
+            hub_id, written = await storage.settings.hub_id(), await check_log(storage)
+            path = await backups.of(storage, program="1.2.3")
+    async with await Storage.open(other_url) as other:
+        await other.migrate()
+        await other.organisations.create("Theirs", now=NOW)
+        sequence, digest = await other.audit.head()
+    with acting_as(Actor("cli", user="root")):
+        await restored(other_url, path, overwrite=True)
+    async with await Storage.open(other_url) as other:
+        *before, last = await check_log(other)
+        assert before == written
+        assert (last.action, last.actor, last.subject) == ("hub.restored", "cli", hub_id)
+        told = last.facts()
+        assert await other.audit.names([told.pop("user")]) == {written[0].facts()["user"]: "root"}
+        assert told == {
+            "made_at": NOW,
+            "program": "1.2.3",
+            "schema": migrate.latest_revision(),
+            "replaced_events": sequence,
+            "replaced_hash": digest,
+        }
+        await other.organisations.create("Later", now=NOW)
+        assert len(await check_log(other)) == len(written) + 2
 
 
 async def test_a_database_of_somebody_elses_is_left_alone(filled, backups, other_url):

@@ -1,16 +1,20 @@
 """Several processes' worth of connections at once: no lost count, no half-seen change, no deadlock."""
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from hub.errors import AlreadyExists, StorageUnavailable
-from hub.keys import issue_key
+from hub.acting import Actor, acting_as, current_actor
+from hub.audit import ChainCheck
+from hub.errors import AlreadyExists, NotAllowed, StorageUnavailable
+from hub.keys import hash_secret, issue_key
 from hub.storage import engine
-from hub.storage.records import UsageRecord
+from hub.storage.chain import Act
+from hub.storage.records import Role, UsageRecord
 from hub.storage.repositories import Storage
 
 NOW = 1_700_000_000.0
@@ -79,20 +83,70 @@ async def test_of_many_that_add_one_name_one_succeeds_and_the_others_are_told(hu
 
 async def test_usage_of_the_same_keys_from_many_hubs_waits_for_nobody_for_ever(hubs, organisation):
     """Each Hub stores the keys' records in another order: rows locked crosswise would be a deadlock."""
-    keys = [(await issue_key(hubs[0], organisation.id, name=f"k{n}", now=NOW)).key.id for n in range(6)]
+    keys = [await issue_key(hubs[0], organisation.id, name=f"k{n}", now=NOW) for n in range(6)]
 
     async def store(place, storage):
         order = keys if place % 2 else keys[::-1]
         for round_ in range(15):
             base = (place * 15 + round_) * len(keys)
-            await storage.usage.add([used(base + n, key) for n, key in enumerate(order)])
+            await storage.usage.add([used(base + n, each.key.id) for n, each in enumerate(order)])
+            await storage.keys.mark_used({hash_secret(each.secret): NOW + base for each in order})
 
     await asyncio.gather(*(store(place, each) for place, each in enumerate(hubs)))
-    stored = await hubs[0].usage.list(limit=10_000)
-    assert len(stored) == HUBS * 15 * len(keys)
-    assert {key.last_used_at for key in await hubs[0].keys.list()} == {
-        max(each.created_at for each in stored if each.key_id == key) for key in keys
-    }
+    count = HUBS * 15 * len(keys)
+    assert len(await hubs[0].usage.list(limit=10_000)) == count
+    (total,) = await hubs[0].usage.sums("org_1", since=0, until=NOW + 2 * count)
+    assert total.requests == count
+    assert {key.last_used_at for key in await hubs[0].keys.list()} == {NOW + count - len(keys)}
+
+
+async def test_acts_of_many_hubs_are_one_chain_while_people_are_erased(hubs, organisation):
+    """Everybody comes from one of a few addresses, which are forgotten again and again under their feet."""
+    people = [
+        await hubs[0].accounts.create(
+            organisation.id, email=f"p{n}@ours.example", password_hash="-", role=Role.MEMBER, now=NOW
+        )
+        for n in range(6)
+    ]
+
+    async def act(place, storage):
+        for round_ in range(8):
+            with acting_as(Actor(people[place].id, organisation.id, address=f"192.0.2.{round_ % 2}")):
+                await issue_key(storage, organisation.id, name=f"{place}-{round_}", now=NOW)
+                acts = [
+                    Act(action="request.refused", actor=current_actor(), subject=f"key_{each}", at=NOW)
+                    for each in range(3)
+                ]
+                await storage.audit.add(f"batch-{round_ // 2}", acts)
+
+    async def erase(storage):
+        for each in people:
+            await storage.erasure.account(each)
+            await storage.erasure.address("192.0.2.1")
+
+    await asyncio.gather(*(act(place, each) for place, each in enumerate(hubs)), erase(hubs[0]))
+    check, actions = ChainCheck((), await hubs[0].audit.head()), Counter()
+    async for event in hubs[1].audit.chain():
+        check.take(event)
+        actions[event.action] += 1
+    assert check.finish((await hubs[0].audit.head())[0]) == []
+    assert (actions["key.created"], actions["account.erased"]) == (8 * HUBS, len(people))
+    assert actions["request.refused"] == 4 * 3, "a batch that several give counts once"
+
+
+async def test_operators_who_erase_each_other_at_once_leave_one(hubs, organisation):
+    operators = [
+        await hubs[0].accounts.create(
+            organisation.id, email=f"{n}@ours.example", password_hash="-", role=Role.OPERATOR, now=NOW
+        )
+        for n in range(HUBS)
+    ]
+    results = await asyncio.gather(
+        *(storage.erasure.account(each) for storage, each in zip(hubs, operators, strict=True)),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results if result is not None] == [NotAllowed]
+    assert len(await hubs[0].accounts.list()) == 1
 
 
 async def test_the_same_records_from_many_hubs_count_once(hubs):
