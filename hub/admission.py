@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hub import refusals
 from hub.changes import Change, KeyChanged
-from hub.errors import RequestFailed
+from hub.errors import RequestFailed, StorageUnavailable
 from hub.keys import hash_secret, looks_valid
 from hub.policy import Policy
 from hub.receipts import policy_hash
@@ -72,7 +73,8 @@ class Admission:
         """Find the caller behind an ``Authorization`` header.
 
         Raises:
-            RequestFailed: ``invalid_api_key``, the same for every reason.
+            RequestFailed: ``invalid_api_key``, the same for every reason; ``database_unavailable``: the key
+                is not known here, and nobody can be asked.
         """
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
@@ -105,7 +107,10 @@ class Admission:
         """Read until nothing changed meanwhile: an answer from before a change must not outlive it."""
         while True:
             epoch = self._epoch
-            key = await self._keys.by_hash(key_hash)
+            try:
+                key = await self._keys.by_hash(key_hash)
+            except StorageUnavailable:
+                raise refusals.database_unavailable() from None
             if epoch == self._epoch:
                 break
         if key is None:

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hub.api import discovery, enroll, health, inference, install, models
 from hub.api.cors import Cors
-from hub.api.edge import Edge, on_http_exception, on_request_failed
+from hub.api.edge import Edge, on_http_exception, on_request_failed, on_storage_unavailable
+from hub.api.tracing import Traced
 from hub.composition import Hub
-from hub.errors import RequestFailed
+from hub.errors import RequestFailed, StorageUnavailable
 from hub.portal import views
 
 __all__ = ["Hub", "create_app"]
@@ -50,7 +51,11 @@ def create_app(hub: Hub) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,  # a redirect would carry a key to wherever the Host header says
-        exception_handlers={HTTPException: on_http_exception, RequestFailed: on_request_failed},
+        exception_handlers={
+            HTTPException: on_http_exception,
+            RequestFailed: on_request_failed,
+            StorageUnavailable: on_storage_unavailable,
+        },
     )
     app.state.hub = hub
     for group in (inference, models, discovery, enroll, health, install):
@@ -58,10 +63,14 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(views.router)
     app.add_middleware(Edge, answered=hub.metrics.answered, endpoints=_COUNTED)
     app.straight = {
-        path: Edge(endpoint, answered=hub.metrics.answered, endpoints=_COUNTED)
+        path: Edge(_traced(endpoint, hub), answered=hub.metrics.answered, endpoints=_COUNTED)
         for path, endpoint in inference.endpoints(hub).items()
     }
     if origins := hub.config.cors_origins:
         app.add_middleware(Cors, origins=origins)
         app.straight = {path: Cors(each, origins=origins) for path, each in app.straight.items()}
     return app
+
+
+def _traced(endpoint: ASGIApp, hub: Hub) -> ASGIApp:
+    return Traced(endpoint, hub.tracing) if hub.tracing.enabled else endpoint

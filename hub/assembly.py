@@ -22,6 +22,7 @@ from hub.config import HubConfig
 from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
+from hub.errors import ConfigInvalid
 from hub.jobs import Jobs
 from hub.journal import Journal
 from hub.key_use import KeyUse
@@ -34,6 +35,8 @@ from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
 from tunnel.identity import encode_public_key
+from tunnel.tracing import Tracing, open_tracing
+from tunnel.version import __version__
 
 
 class Copies:
@@ -51,6 +54,10 @@ class Copies:
     async def reload(self) -> None:
         """Read all of it anew."""
         self._hub.admission.forget()
+        await self._hub.registry.facts.load()
+
+    async def complete(self) -> None:
+        """Read what could not be read; keys that are known stay known."""
         await self._hub.registry.facts.load()
 
     def forget(self) -> None:
@@ -74,8 +81,12 @@ async def compose(
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))
     key_use = KeyUse(source)
     admission = Admission(source, clock, key_use.used)
-    metrics = Metrics(models=[spec.id for spec in catalog], sessions=lambda: len(registry.connected_ids()))
     meter = Meter(storage, config.spool_dir)
+    metrics = Metrics(
+        models=[spec.id for spec in catalog],
+        sessions=lambda: len(registry.connected_ids()),
+        waiting=lambda: meter.waiting,
+    )
     journal = Journal(storage, config.journal_dir, clock)
     budgets = Budgets(StoredUsage(storage, meter), clock)
 
@@ -124,10 +135,21 @@ async def compose(
             demand=Demand(config.spread_after_s),
         ),
         metrics=metrics,
+        tracing=_tracing(config),
         addresses=Addresses(),
         clock=clock,
     )
     return hub, source
+
+
+def _tracing(config: HubConfig) -> Tracing:
+    try:
+        return open_tracing(
+            config.otlp_endpoint, service="porten-hub", version=__version__, ratio=config.trace_ratio
+        )
+    except ImportError:
+        words = "otlp_endpoint: OpenTelemetry is not installed: pip install 'porten[telemetry]', or unset it"
+        raise ConfigInvalid([words]) from None
 
 
 def _slots(catalog: Catalog, model: str) -> int:

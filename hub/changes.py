@@ -7,9 +7,11 @@ state from storage. Other processes are reached by the revision counter in the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+
+from hub.errors import StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,20 @@ class Changes:
         """Call ``subscriber`` for every change from now on; returns what ends it."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
+
+    @contextmanager
+    def announcing(self, change: Change) -> Iterator[None]:
+        """Publish a change once it is stored, and where nobody knows whether it was.
+
+        A database that falls silent may have stored what it did not acknowledge. So the copies go in that
+        case too: a revocation of which nobody knows whether it was stored is obeyed here all the same.
+        """
+        try:
+            yield
+        except StorageUnavailable:
+            self.publish(change)
+            raise
+        self.publish(change)
 
     def publish(self, change: Change) -> None:
         """Tell everyone. One that raises stops none of the others; its error reaches the publisher after."""

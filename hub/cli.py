@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.engine import make_url
 
 from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, nodes_app, regions_app
+from hub.cli_data import backup, migrate, restore
 from hub.cli_erase import erase_app
 from hub.cli_evidence import audit_app, receipts_app
 from hub.cli_explain import explain_key
@@ -28,6 +28,7 @@ from hub.config import load_config
 from hub.errors import InvalidInput
 from hub.identifiers import checked_name
 from hub.operations import Initialised, initialise, read_region
+from hub.storage.engine import shown_url
 from hub.terminal import (
     ask,
     ask_password,
@@ -176,6 +177,10 @@ def show_config(context: typer.Context) -> None:
     show_table(("setting", "value", "from"), rows, empty="There are no settings.")
 
 
+for command in (backup, restore, migrate):
+    app.command()(command)
+
+
 def main() -> None:
     """Entry of the console script."""
     app()
@@ -215,7 +220,7 @@ def _shown(name: str, value: object) -> str:
     if value is None:
         return "-"
     if name == "database_url":
-        return make_url(str(value)).render_as_string(hide_password=True)
+        return shown_url(str(value))
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "-"
     return str(value)

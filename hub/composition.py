@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.metrics import Metrics
     from hub.registry import Registry
     from hub.storage.repositories import Storage
+    from tunnel.tracing import Tracing
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,5 +57,6 @@ class Hub:
     limits: Limits
     dispatcher: Dispatcher
     metrics: Metrics
+    tracing: Tracing
     addresses: Addresses
     clock: Callable[[], float]

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from hub.errors import ConfigInvalid
 from hub.policy import RegionAuthority
@@ -91,7 +93,18 @@ class HubConfig(BaseSettings):
         description="Where the key, the database and the usage spool live; `$XDG_DATA_HOME/porten-hub`.",
     )
     database_url: str | None = Field(
-        None, min_length=1, description="SQLAlchemy URL of the database; SQLite in `data_dir` where unset."
+        None,
+        min_length=1,
+        description="`postgresql://user@host/name` or `sqlite:////path/hub.db`; "
+        "SQLite in `data_dir` where unset.",
+    )
+    database_password_file: AbsolutePath | None = Field(
+        None, description="File with the database's password, which the URL then leaves out."
+    )
+    database_outage_grace_s: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds that known keys and nodes are believed while the database does not answer.",
     )
     name: str = Field(
         "Porten",
@@ -163,6 +176,17 @@ class HubConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line for programs."
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="URL that traces are sent to, by OTLP over HTTP "
+        "(`http://collector:4318/v1/traces`); none where unset.",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of requests that are traced, where the caller does not decide it."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -179,8 +203,15 @@ class HubConfig(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL, with its default filled in."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.database_file}"
+        """The database's URL, with its default filled in, and its password where a file holds it.
+
+        Raises:
+            ConfigInvalid: that file cannot be read, or the URL is none.
+        """
+        url = self.database_url or f"sqlite+aiosqlite:///{self.database_file}"
+        return (
+            url if self.database_password_file is None else _with_password(url, self.database_password_file)
+        )
 
     @property
     def database_file(self) -> Path:
@@ -244,6 +275,16 @@ def load_config(
         return LoadedConfig(HubConfig(**values), origins, file)
     except ValidationError as error:
         raise ConfigInvalid(list(_problems(error, origins))) from None
+
+
+def _with_password(url: str, file: Path) -> str:
+    try:
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+        return make_url(url).set(password=password).render_as_string(hide_password=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid([f"database_password_file: {file} cannot be read: {error}"]) from None
+    except (ArgumentError, ValueError):
+        raise ConfigInvalid(["database_url: it is no URL such as postgresql://user@host/name"]) from None
 
 
 def variable(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +34,7 @@ from tunnel.identity import Ticket, TicketIssuer
 from tunnel.messages import Head, Open
 from tunnel.receipts import RECEIPT_HEADER
 from tunnel.session import OutboundStream
+from tunnel.tracing import NO_SPAN, TRACEPARENT, Span
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +109,8 @@ class Dispatcher:
             on_refused=on_refused,
         )
 
-    def begin(self, call: Call) -> Dispatch:
-        """Take a request on.
+    def begin(self, call: Call, span: Span = NO_SPAN) -> Dispatch:
+        """Take a request on; its steps are traced within ``span``.
 
         Raises:
             RequestFailed: ``unsupported_parameter``: the model cannot do what is asked.
@@ -116,16 +118,19 @@ class Dispatcher:
         spec = self.catalog.get(call.model)
         if spec is not None:
             check_capabilities(call, spec.capabilities)
-        return Dispatch(self, call)
+        return Dispatch(self, call, span)
 
 
 class Dispatch:
     """One request. `connect`, then read `stream` until it is finished, then `finish`; `close` in any case."""
 
-    def __init__(self, dispatcher: Dispatcher, call: Call) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Call, span: Span = NO_SPAN) -> None:
         self._parts = dispatcher
         self._call = call
         self._finder = Finder(dispatcher.places, call)
+        self._span = span
+        self._steps = ExitStack()
+        self._exchange = NO_SPAN
         self._failure: RequestFailed | None = None
         self._began = asyncio.get_running_loop().time()
         self._first_byte_at: float | None = None
@@ -194,17 +199,21 @@ class Dispatch:
     async def _open(self) -> OutboundStream:
         """Choose a node and open a stream to it. A node that has just gone is passed over."""
         while True:
-            admitted, facts = await self._finder.choose(self._failure)
+            with self._span.child("porten.route"):
+                admitted, facts = await self._finder.choose(self._failure)
             session = self._parts.registry.session(facts.node_id)
             if session is None:
                 raise RuntimeError("the registry offered a node without a session")
             self._finder.tried.add(facts.node_id)
             self.facts, self.head, self._features = facts, None, session.features
+            self._exchange = self._steps.enter_context(
+                self._span.child("porten.tunnel", node_id=facts.node_id, model=self._call.model)
+            )
             try:
                 self.stream = await session.open(self._request(admitted, facts, session.generation))
             except (SessionClosed, TooManyStreams) as error:
                 self._failure = refusals.from_opening(error)
-                self._finder.release()
+                self._release()
                 if self.pinned:
                     raise self._failure from error
                 continue
@@ -237,6 +246,7 @@ class Dispatch:
             headers=(
                 ("content-type", "application/json"),
                 ("x-porten-warmup-budget", f"{call.warmup_budget_s:g}"),
+                *((TRACEPARENT, joined) for joined in (self._exchange.traceparent,) if joined),
             ),
             deadline=call.deadline,
             ticket=self._parts.tickets.issue(ticket),
@@ -292,6 +302,11 @@ class Dispatch:
         if self.stream is not None and not self.stream.finished:
             self.stream.reset(code)
         self.stream = None
+        self._release()
+
+    def _release(self) -> None:
+        """Give back the place on the node, where the step on it ends."""
+        self._steps.close()
         self._finder.release()
 
     def _record(self, outcome: str) -> None:
@@ -302,6 +317,11 @@ class Dispatch:
         self.used = record.prompt_tokens + record.completion_tokens
         self._parts.places.demand.answered(record.model, record.completion_tokens)
         self._parts.usage.record(record)
+        self._exchange.set(
+            outcome=outcome,
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+        )
         self._parts.on_record(record)
 
     def _usage(self, facts: NodeFacts, outcome: str) -> UsageRecord:

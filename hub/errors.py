@@ -22,6 +22,10 @@
     ├── AddressUnavailable      a port that is to be listened on cannot be had
     ├── StorageUnavailable      the database cannot be opened or is not ours
     ├── SpoolUnavailable        a spool (usage, audit) cannot be written or belongs to another process
+    ├── BackupInvalid           a backup cannot be read or written, or is damaged
+    ├── BackupExists            a backup is not to be written over another file
+    ├── HubHasData              a restore would overwrite a Hub, and nobody said that it may
+    ├── HubRuns                 a restore under a Hub that serves
     └── RequestFailed           a request of the API that gets no answer; carries its code of the error table
 
 Answers of the inference API have their own mapping, in ``hub/api/openai_errors.py``; nothing here knows HTTP.
@@ -178,6 +182,22 @@ class StorageUnavailable(HubError):
 
 class SpoolUnavailable(HubError):
     """A spool, of usage or of the audit log, cannot be written, or another process holds it."""
+
+
+class BackupInvalid(HubError):
+    """A backup cannot be read or written, is damaged, or is none."""
+
+
+class BackupExists(HubError):
+    """There is a file where a backup was to be written."""
+
+
+class HubHasData(HubError):
+    """A restore would overwrite what a Hub holds, and nobody said that it may."""
+
+
+class HubRuns(HubError):
+    """What was asked for cannot be done under a Hub that serves."""
 
 
 class RequestFailed(HubError):

@@ -24,25 +24,38 @@ from hub.errors import HubKeyLost, NotInitialised
 def create_hub_key(path: Path) -> Ed25519PrivateKey:
     """Make the key and its file.
 
+    Raises:
+        FileExistsError: there is a key already.
+    """
+    key = Ed25519PrivateKey.generate()
+    write_hub_key(path, key)
+    return key
+
+
+def pem_of(key: Ed25519PrivateKey) -> bytes:
+    """The key as its file holds it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def write_hub_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write the key's file.
+
     The file is written under another name and linked into place, so that a crash leaves no half of a key and
     two commands at the same moment leave one.
 
     Raises:
         FileExistsError: there is a key already.
     """
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+            file.write(pem_of(key))
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
     finally:
         draft.unlink()
-    return key
 
 
 def load_hub_key(path: Path, database: Path | None = None) -> Ed25519PrivateKey:
@@ -61,11 +74,7 @@ def load_hub_key(path: Path, database: Path | None = None) -> Ed25519PrivateKey:
         raise NotInitialised(f"there is no Hub in {path.parent}: run `porten-hub init` first") from error
     if mode & 0o077:
         raise NotInitialised(f"{path} can be read by others: run `chmod 600 {path}`")
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except ValueError as error:
-        raise NotInitialised(f"{path} holds no key") from error
-    if not isinstance(key, Ed25519PrivateKey):
+    if (key := parse_hub_key(pem)) is None:
         raise NotInitialised(f"{path} holds no Ed25519 key")
     return key
 
@@ -74,3 +83,12 @@ def derived_secret(key: Ed25519PrivateKey, purpose: str) -> bytes:
     """32 bytes that only holders of the Hub's key can know, others for each purpose (HKDF, RFC 5869)."""
     derive = HKDF(SHA256(), length=32, salt=None, info=f"porten {purpose}".encode())
     return derive.derive(key.private_bytes_raw())
+
+
+def parse_hub_key(pem: bytes) -> Ed25519PrivateKey | None:
+    """Read what :func:`pem_of` wrote; None for anything else."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except ValueError:
+        return None
+    return key if isinstance(key, Ed25519PrivateKey) else None

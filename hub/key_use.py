@@ -34,6 +34,7 @@ class KeyUse:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._used: dict[str, float] = {}
+        self._failing = False
 
     def used(self, secret_hash: str, at: float) -> None:
         """A secret opened a key at ``at``, UTC seconds since the epoch."""
@@ -47,7 +48,11 @@ class KeyUse:
                 await self._book.mark_used(used)
         except StorageUnavailable:
             self._used = used | self._used
-            log.warning("uses of keys were not noted", extra={"event": "key_use.failed"})
+            if not self._failing:  # once an outage, not each time that is tried
+                log.warning("uses of keys were not noted", extra={"event": "key_use.failed"})
+            self._failing = True
+        else:
+            self._failing = False
 
     async def run(self) -> None:
         """Note until cancelled."""

@@ -37,12 +37,19 @@ class _Counts:
 class Metrics:
     """Counters of one Hub process, in a registry of their own."""
 
-    def __init__(self, *, models: Collection[str], sessions: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        models: Collection[str],
+        sessions: Callable[[], int],
+        waiting: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Begin at zero.
 
         Args:
             models: the catalog's names; any other model counts as ``other``.
             sessions: the number of connected nodes now.
+            waiting: the number of usage records that are not stored yet.
 
         Attributes:
             tunnel: the tunnels' own numbers.
@@ -80,11 +87,24 @@ class Metrics:
         self.active_streams = Gauge(
             "porten_hub_active_streams", "Requests on their way to or from a node.", registry=self._registry
         )
+        self._database = Gauge(
+            "porten_hub_database_up", "1 while the database answers, else 0.", registry=self._registry
+        )
+        self._database.set(1)
+        Gauge(
+            "porten_hub_usage_waiting",
+            "Usage records of this process that the database does not have yet.",
+            registry=self._registry,
+        ).set_function(waiting)
         self.tunnel = TunnelMetrics("porten_hub", self._registry)
         Gauge("porten_hub_sessions", "Connected nodes.", registry=self._registry).set_function(sessions)
 
     def _counts_of(self, model: str) -> _Counts:
         return _Counts(self._ttft.labels(model), *(self._tokens.labels(model, kind) for kind in _KINDS))
+
+    def database_answers(self, answers: bool) -> None:  # noqa: FBT001 - it is what is told
+        """Note whether the database answered the last time that it was looked at."""
+        self._database.set(1 if answers else 0)
 
     def answered(self, endpoint: str, status: int, code: str) -> None:
         """Count an answered request; ``code`` is one of the error table, or ``ok``."""

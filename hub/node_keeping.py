@@ -121,15 +121,16 @@ class NodeKeeper:
             if node is None or node.revoked_at is not None or not _is_manager_of(account, node):
                 raise NotFound("node", node_id)
             decided = await self._decided(account, asked, node)
-            placed = await self._storage.nodes.replace_placement(
-                node,
-                name=decided.name,
-                region=decided.region,
-                region_confirmed=decided.region_confirmed,
-                trust=decided.trust,
-                sharing=decided.sharing,
-            )
-        self._announce("node.placed", placed)
+            with self._changes.announcing(NodeChanged(node.id)):
+                placed = await self._storage.nodes.replace_placement(
+                    node,
+                    name=decided.name,
+                    region=decided.region,
+                    region_confirmed=decided.region_confirmed,
+                    trust=decided.trust,
+                    sharing=decided.sharing,
+                )
+        _note("node.placed", placed)
         return placed
 
     async def revoke(self, node_id: str) -> None:
@@ -138,8 +139,8 @@ class NodeKeeper:
         Raises:
             NotFound: there is no such node.
         """
-        await self._storage.nodes.revoke(node_id, now=self._clock())
-        self._changes.publish(NodeRevoked(node_id))
+        with self._changes.announcing(NodeRevoked(node_id)):
+            await self._storage.nodes.revoke(node_id, now=self._clock())
         log.info("node revoked", extra={"event": "node.revoked", "node_id": node_id})
 
     def credential_for(self, node: Node) -> str:
@@ -169,11 +170,15 @@ class NodeKeeper:
 
     def _announce(self, event: str, node: Node) -> None:
         self._changes.publish(NodeChanged(node.id))
-        log.info(
-            "node %s",
-            event.partition(".")[2],
-            extra={"event": event, "node_id": node.id, "organisation_id": node.organisation_id},
-        )
+        _note(event, node)
+
+
+def _note(event: str, node: Node) -> None:
+    log.info(
+        "node %s",
+        event.partition(".")[2],
+        extra={"event": event, "node_id": node.id, "organisation_id": node.organisation_id},
+    )
 
 
 def _is_manager_of(account: Account, node: Node) -> bool:

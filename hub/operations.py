@@ -132,7 +132,7 @@ async def initialise(
         StorageUnavailable: the database cannot be opened.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    act_as(_command())
+    act_as(command_actor())
     async with await Storage.open(config.database, clock) as storage:
         await storage.migrate()
         await storage.settings.hub_id()
@@ -161,7 +161,7 @@ async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncItera
         StorageUnavailable: the database cannot be opened.
     """
     key = load_hub_key(config.key_file, config.database_file)
-    act_as(_command())
+    act_as(command_actor())
     async with await Storage.open(config.database, clock) as storage:
         await storage.migrate()
         hub_id = await storage.settings.hub_id()
@@ -329,7 +329,7 @@ def read_catalog(config: HubConfig) -> Catalog:
         raise ConfigInvalid([str(error)]) from error
 
 
-def _command() -> Actor:
+def command_actor() -> Actor:
     """Whoever runs a command on the Hub's machine."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name

@@ -29,7 +29,16 @@ _RESETS = {
     ResetCode.ENGINE_ERROR: ("engine_error", "The engine on the node failed."),
 }
 _NODE_LOST = ("node_lost", "The node that was answering was lost.")
-_RETRY_AFTER_S = {"no_available_node": 5.0, "overloaded": 2.0, "model_warming": 5.0}
+_DATABASE = (
+    "database_unavailable",
+    "The Hub's database does not answer, and what was asked needs it, such as a key not used lately.",
+)
+_RETRY_AFTER_S = {
+    "no_available_node": 5.0,
+    "overloaded": 2.0,
+    "model_warming": 5.0,
+    "database_unavailable": 5.0,
+}
 
 _REASONS = {
     Reason.OFFLINE: "offline",
@@ -58,6 +67,11 @@ def from_opening(error: SessionClosed | TooManyStreams) -> RequestFailed:
 def overloaded() -> RequestFailed:
     """Permitted nodes exist, all are full, and the queue's time is up."""
     return _failure(*_RESETS[ResetCode.OVERLOADED])
+
+
+def database_unavailable() -> RequestFailed:
+    """What is asked needs the database, which does not answer."""
+    return _failure(*_DATABASE)
 
 
 def deadline_exceeded() -> RequestFailed:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.config import HubConfig
+from hub.errors import StorageUnavailable
 from hub.sealing import Sealer
 from hub.storage.repositories import Storage
 
@@ -44,7 +45,7 @@ class Retention:
         while True:
             try:
                 await self.look()
-            except (SQLAlchemyError, OSError) as error:
+            except (StorageUnavailable, SQLAlchemyError) as error:
                 log.warning("stored things were not tidied up", extra=_fields(error))
             await asyncio.sleep(LOOK_S)
 

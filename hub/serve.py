@@ -37,6 +37,7 @@ from hub.retention import Retention
 from hub.sealing import Sealer
 from hub.sources import StoredNodes
 from hub.spreading import Spreader
+from hub.storage.engine import ANSWER_S
 from hub.storage.repositories import Storage
 from tunnel.lag import watch_lag
 from tunnel.server import TunnelServer
@@ -92,7 +93,7 @@ def run(config: HubConfig) -> int:
     Returns:
         The process's exit code.
     """
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, config.log_format)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what people asked
     allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -159,9 +160,13 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     async with AsyncExitStack() as stack:
         api_listener = stack.enter_context(listen(config.host, config.port))
         tunnel_listener = stack.enter_context(listen(config.tunnel_host, config.tunnel_port))
-        storage = await stack.enter_async_context(await Storage.open(config.database, clock))
-        await storage.migrate()
+        async with await Storage.open(config.database, clock) as patient:  # a migration takes what it takes
+            await patient.migrate()
+        storage = await stack.enter_async_context(
+            await Storage.open(config.database, clock, answer_s=ANSWER_S)
+        )
         hub, source = await compose(config, catalog, storage, key, clock)
+        stack.push_async_callback(asyncio.to_thread, hub.tracing.close)
         await stack.enter_async_context(hub.meter)
         await stack.enter_async_context(hub.journal)
         await hub.budgets.refresh()
@@ -172,7 +177,12 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         seen = LastSeen(source, hub.registry.connected_ids, clock)
         stack.push_async_callback(seen.note)  # whom the end of the tunnels has sent away
         tunnels = await stack.enter_async_context(_tunnels(hub, tunnel_listener, seen))
-        watch = RevisionWatch(source.revision, Copies(hub))
+        watch = RevisionWatch(
+            source.revision,
+            Copies(hub),
+            believed_s=config.database_outage_grace_s,
+            told=hub.metrics.database_answers,
+        )
         keeping = Retention(storage, Sealer(key, hub.hub_id, clock), config, clock)
         spreader = Spreader(hub.dispatcher.places.demand, hub.registry, hub.jobs, clock)
         works = (watch.run(), seen.run(), keeping.run(), hub.key_use.run(), hub.budgets.run(), spreader.run())

@@ -1,23 +1,25 @@
 """What the live parts ask of storage: keys, facts, usage, the revision, and who may open a tunnel.
 
-Owns the translation between storage's records and what those parts judge, and between a database that fails
-and `StorageUnavailable`. Must not know HTTP or sessions.
+Owns the translation between storage's records and what those parts judge. A database that cannot be asked is
+`StorageUnavailable` in all of it. Must not know HTTP or sessions.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy.exc import SQLAlchemyError
 
 from hub.budgets import Tokens
 from hub.clones import CloneWatch
+from hub.cluster.local import ANSWER_S
 from hub.errors import StorageUnavailable
 from hub.metering import Meter
 from hub.policy import NodeFacts, RegionAuthority, RegionTree
+from hub.storage.engine import answered
 from hub.storage.records import ApiKey, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid, HandshakeRefused
@@ -26,14 +28,6 @@ from tunnel.handshake import QUARANTINED_STATUS
 from tunnel.identity import decode_public_key, encode_public_key
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
-        raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
 
 
 class StoredFacts:
@@ -45,39 +39,33 @@ class StoredFacts:
 
     async def by_hash(self, key_hash: str) -> ApiKey | None:
         """The key stored under this hash."""
-        with _translated():
-            return await self._storage.keys.by_hash(key_hash)
+        return await self._storage.keys.by_hash(key_hash)
 
     async def node(self, node_id: str) -> NodeFacts | None:
         """One node, ``None`` where there is no such node."""
-        with _translated():
-            node = await self._storage.nodes.get(node_id)
+        node = await self._storage.nodes.get(node_id)
         return None if node is None else node.facts(self._authority)
 
     async def nodes(self) -> Sequence[NodeFacts]:
         """Every node that was not revoked."""
-        with _translated():
-            return [node.facts(self._authority) for node in await self._storage.nodes.list()]
+        return [node.facts(self._authority) for node in await self._storage.nodes.list()]
 
     async def regions(self) -> RegionTree:
         """The operator's regions."""
-        with _translated():
-            return await self._storage.regions.tree()
+        return await self._storage.regions.tree()
 
     async def revision(self) -> int:
-        """The number that grows with every change."""
-        with _translated():
+        """The number that grows with every change; asked each second, so it must not take long to fail."""
+        async with answered(ANSWER_S):
             return await self._storage.settings.revision()
 
     async def mark_seen(self, node_ids: Sequence[str], *, now: float) -> None:
         """Note that these nodes are connected at ``now``."""
-        with _translated():
-            await self._storage.nodes.mark_seen(node_ids, now=now)
+        await self._storage.nodes.mark_seen(node_ids, now=now)
 
     async def mark_used(self, used_at: Mapping[str, float]) -> None:
         """Note when keys were last used, by the hashes of their secrets."""
-        with _translated():
-            await self._storage.keys.mark_used(used_at)
+        await self._storage.keys.mark_used(used_at)
 
 
 class StoredUsage:
@@ -91,10 +79,12 @@ class StoredUsage:
         self, mark: Callable[[], Tokens], *, since: float, until: float
     ) -> tuple[Tokens, Mapping[str, int]]:
         """Prompt and completion tokens by the id of each key and organisation; see `hub.budgets`."""
-        with _translated():
+        try:
             await self._meter.adopt()
             async with self._meter.settled(mark) as marked:
                 return marked, await self._storage.usage.tokens_by_holder(since=since, until=until)
+        except OSError as error:
+            raise StorageUnavailable(f"the usage spool cannot be read: {error.strerror}") from error
 
 
 class StoredNodes:
@@ -131,8 +121,12 @@ class StoredNodes:
         self._clock = clock
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
-        """The node's keys, two while it changes them; none for a node that is unknown or revoked."""
-        with _translated():
+        """The node's keys, two while it changes them; none for a node that is unknown or revoked.
+
+        Raises:
+            HandshakeRefused: the database cannot be asked; the node is to come back.
+        """
+        async with _refusing():
             node = await self._storage.nodes.get(node_id)
         if node is None:
             return ()
@@ -145,18 +139,31 @@ class StoredNodes:
 
         Raises:
             HandshakeRefused: while it shook hands the node was revoked or got another key, or two machines
-                use its credential.
+                use its credential; or the database cannot be asked, which alone gives out generations.
         """
         if not self._clones.admits(node_id, instance_id, self._clock()):
             log.error("two machines use one credential", extra={"event": "node.cloned", "node_id": node_id})
             self._quarantine(node_id)
             raise HandshakeRefused(QUARANTINED_STATUS, reason="quarantined")
-        with _translated():
+        async with _refusing():
             node = await self._storage.nodes.begin_session(node_id, encode_public_key(key), now=self._clock())
         if node is None:
             raise HandshakeRefused(401, reason="revoked")
         self._signed(node.generation, node.facts(self._authority))
         return Grant(generation=node.generation, credential=self._credential_for(node))
+
+
+@asynccontextmanager
+async def _refusing() -> AsyncIterator[None]:
+    """Without the database no node is let in: it draws the number that fences a session off from others.
+
+    A handshake has 5 seconds, so that one which is to be refused must be so in fewer.
+    """
+    try:
+        async with answered(ANSWER_S):
+            yield
+    except StorageUnavailable as error:
+        raise HandshakeRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason="database") from error
 
 
 def _readable(keys: Iterable[str]) -> Iterator[Ed25519PublicKey]:

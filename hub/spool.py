@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import msgspec
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from hub.errors import SpoolUnavailable
+from hub.errors import SpoolUnavailable, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,11 @@ class Pace:
 
 
 class Spool(Generic[Record]):
-    """Keeps records of one type. An async context manager: entering stores what an earlier process left."""
+    """Keeps records of one type. An async context manager: entering stores what an earlier process left.
+
+    Attributes:
+        waiting: records of this process that are not in storage yet.
+    """
 
     def __init__(
         self, directory: Path, kind: type[Record], store: Store[Record], *, name: str, pace: Pace
@@ -71,7 +75,7 @@ class Spool(Generic[Record]):
         Args:
             directory: where they wait; made if need be.
             kind: their type, which msgspec can write and read.
-            store: takes them; raises what SQLAlchemy raises.
+            store: takes them; raises what SQLAlchemy raises for what it refuses, and `StorageUnavailable`.
             name: what log lines call them.
             pace: when they go.
         """
@@ -84,10 +88,12 @@ class Spool(Generic[Record]):
         self._segment: int | None = None
         self._segment_path: Path | None = None
         self._in_segment = 0
+        self.waiting = 0
         self._sequence = 0
         self._run = secrets.token_hex(4)
         self._due = asyncio.Event()
         self._stopping = False
+        self._deferred = False
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -107,6 +113,7 @@ class Spool(Generic[Record]):
         if written != len(line):
             self._close_segment()  # the torn line stays the last of its file
             raise SpoolUnavailable(f"the {self._name} spool's disk is full")
+        self.waiting += 1
         if self._in_segment >= self._pace.full:
             self._due.set()
 
@@ -122,7 +129,7 @@ class Spool(Generic[Record]):
         """Move everything recorded so far into storage.
 
         Raises:
-            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+            StorageUnavailable: nothing is lost, and the next flush tries again.
         """
         async with self.settled(lambda: None):
             pass
@@ -132,14 +139,15 @@ class Spool(Generic[Record]):
         """Store what is recorded by the moment at which ``mark`` is called, and nothing more inside.
 
         Raises:
-            SQLAlchemyError: storage failed; nothing is lost, and the next flush tries again.
+            StorageUnavailable: nothing is lost, and the next flush tries again.
         """
         async with self._flushing:
             self._close_segment()
             marked = mark()
             for path in self._segments_of(self._run):
                 if path != self._segment_path:  # one begun by a record while we wait for storage
-                    await self._store(path)
+                    stored = await self._store(path)  # others record meanwhile: so not in one line
+                    self.waiting -= stored
             yield marked
 
     async def start(self) -> None:
@@ -151,8 +159,8 @@ class Spool(Generic[Record]):
         self._enter_directory()
         try:
             await self.adopt()
-        except SQLAlchemyError as error:
-            self._defer("storage takes nothing yet", error)
+        except StorageUnavailable as error:
+            self._defer(error)
         self._task = asyncio.create_task(self._run_in_background(), name=f"{self._name} spool")
 
     async def stop(self) -> None:
@@ -198,16 +206,23 @@ class Spool(Generic[Record]):
             self._due.clear()
         try:
             await self.flush()
-        except (SQLAlchemyError, OSError) as error:
-            self._defer("storage takes nothing", error)
+        except (StorageUnavailable, OSError) as error:
+            self._defer(error)
             return RETRY_S
+        if self._deferred:
+            log.info("%s that waited is stored", self._name, extra={"event": f"{self._name}.caught_up"})
+            self._deferred = False
         return self._pace.every_s
 
-    def _defer(self, words: str, error: Exception) -> None:
-        fields = {"event": f"{self._name}.deferred", "error": repr(error)}
-        log.warning("%s of %s", words, self._name, extra=fields)
+    def _defer(self, error: Exception) -> None:
+        """Say it once an outage, not each time that is tried."""
+        if not self._deferred:
+            fields = {"event": f"{self._name}.deferred", "error": str(error)}
+            log.warning("storage takes no %s", self._name, extra=fields)
+            self._deferred = True
 
-    async def _store(self, path: Path) -> None:
+    async def _store(self, path: Path) -> int:
+        """Move a file into storage; returns how many records were in it."""
         records, damaged = await asyncio.to_thread(self._read_segment, path)
         for start in range(0, len(records), self._pace.at_once):
             batch = records[start : start + self._pace.at_once]
@@ -218,17 +233,16 @@ class Spool(Generic[Record]):
             await asyncio.to_thread(path.rename, path.with_suffix(_DAMAGED_SUFFIX))  # for a person to look at
         else:
             await asyncio.to_thread(path.unlink)
+        return len(records)
 
     async def _add(self, name: str, records: Sequence[Record]) -> bool:
         """Store a batch; what is refused for its content goes in row by row. Says whether all went in.
 
         Raises:
-            SQLAlchemyError, OSError: storage does not answer: none of it is anybody's fault.
+            StorageUnavailable: it does not answer: none of it is anybody's fault.
         """
         try:
             await self._store_batch(name, records)
-        except (OperationalError, InterfaceError, OSError):
-            raise
         except (SQLAlchemyError, ArithmeticError, ValueError, TypeError):
             if len(records) == 1:
                 return False
@@ -261,7 +275,7 @@ class Spool(Generic[Record]):
         """Store the files of every run whose lock nobody holds any more: of processes that are dead.
 
         Raises:
-            SQLAlchemyError: storage failed; nothing is lost, and the next call tries again.
+            StorageUnavailable: nothing is lost, and the next call tries again.
         """
         for run in sorted({path.name.partition("-")[0] for path in self._segments_of("*")} - {self._run}):
             lock = _locked(self._lock_path(run))
@@ -291,6 +305,16 @@ class Spool(Generic[Record]):
         if self._segment is not None:
             os.close(self._segment)
         self._segment, self._segment_path = None, None
+
+
+def is_in_use(directory: Path) -> bool:
+    """Whether a living process has its records here."""
+    for path in directory.glob(f"*{_LOCK_SUFFIX}"):
+        lock = _locked(path)
+        if lock is None:
+            return True
+        os.close(lock)
+    return False
 
 
 def _locked(path: Path) -> int | None:

@@ -1,7 +1,7 @@
 """The node's parts made from its settings: catalog, store, backends, supervisor.
 
-Owns which setting goes where; the daemon and the command line build the same parts with it. Must not know the
-tunnel.
+Owns which setting goes where; the daemon and the command line build the same parts with it. Must not know
+sessions.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,6 +22,8 @@ from runtime.engines import EngineEnvironment
 from runtime.errors import ConfigInvalid
 from runtime.external import OwnersEndpoint
 from runtime.supervisor import Supervisor, SupervisorSettings
+from tunnel.tracing import Tracing, open_tracing
+from tunnel.version import __version__
 
 ENGINES = ("llama_server", "llama_cpp", "llama_cpp_python", "vllm")
 """Engines by the name that settings and commands use, best first: a `llama-server` is there for a reason."""
@@ -128,6 +130,20 @@ def make_supervisor(config: NodeConfig, catalog: Catalog, on_change: Callable[[]
         ),
         on_change=on_change,
     )
+
+
+def make_tracing(config: NodeConfig) -> Tracing:
+    """Where the steps of the Hub's requests are traced to.
+
+    Raises:
+        ConfigInvalid: it is asked for, and OpenTelemetry is not installed.
+    """
+    try:
+        return open_tracing(config.otlp_endpoint, service="porten-node", version=__version__)
+    except ImportError:
+        raise ConfigInvalid(
+            "otlp_endpoint: OpenTelemetry is not installed: pip install 'porten[telemetry]', or unset it"
+        ) from None
 
 
 def _mebibytes(count: int | None) -> int | None:

@@ -292,6 +292,11 @@ class NodeConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line shown."
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="URL that traces of the Hub's requests are sent to, by OTLP over HTTP; none where unset.",
+    )
 
     @model_validator(mode="after")
     def _is_of_one_mind(self) -> Self:

@@ -1,12 +1,12 @@
 """One request from its model's lease to the last byte of the engine's answer, whoever asked.
 
 Owns the order of things: body, lease, engine, head, pieces, end. The tunnel's relay and the local API both
-drive it and differ only in the `Sink` they pass in. Must not know the tunnel, tickets or a web framework.
+drive it and differ only in the `Sink` they pass in. Must not know sessions, tickets or a web framework.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from runtime.progress import LoadProgress
 from runtime.supervisor import Lease
 from runtime.text_lists import LISTS, Parts, check, longest, split
 from runtime.usage import BodyEnds, TokenUsage, find_usage
+from tunnel.tracing import NO_SPAN, Span
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 HELD_BODY_BYTES = 1024 * 1024
@@ -48,7 +49,7 @@ class Job:
     """One request. `pieces` gives its body; `budget_s` is what it may wait for load and slot together.
 
     `share` names the organisation that asks: slots go round between them. Empty is the machine's own.
-    `shape`: how it is told of an error.
+    `shape`: how it is told of an error. Its steps are traced within `span`.
     """
 
     request_id: str
@@ -61,6 +62,7 @@ class Job:
     budget_s: float = DEFAULT_WARMUP_S
     share: str = ""
     shape: ErrorShape = OPENAI
+    span: Span = NO_SPAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,15 @@ class Forwarder:
         self._clients.clear()
 
     async def _attempt(self, job: Job, body: Body, sink: Sink, budget_s: float) -> tuple[bytes, Outcome]:
-        async with self._leases.lease(job.model, budget_s=budget_s, share=job.share) as lease:
+        async with AsyncExitStack() as held:
+            with job.span.child("porten.lease", model=job.model):
+                lease = await held.enter_async_context(
+                    self._leases.lease(job.model, budget_s=budget_s, share=job.share)
+                )
             _check_protocol(job.path, lease.endpoint)
             try:
-                return await self._ask(job, lease, body, sink)
+                with job.span.child("porten.engine", replica_id=lease.replica_id):
+                    return await self._ask(job, lease, body, sink)
             except (EngineUnreachable, EngineConnectionLost):
                 await self._leases.examine(lease.replica_id)
                 raise

@@ -22,6 +22,7 @@ from runtime.yield_gate import YieldGate
 from tunnel.client import TunnelClient
 from tunnel.messages import Command, Event, Status, Welcome
 from tunnel.receipts import FEATURE
+from tunnel.tracing import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class HubLink:
         forwarder: Forwarder,
         metrics: NodeMetrics,
         stopping: Callable[[], bool],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.identity = identity
         self.state = "connecting"
@@ -62,6 +64,7 @@ class HubLink:
             signer=lambda: self._signer,
             generations=self._generations,
             metrics=metrics,
+            tracing=tracing,
         )
         self._commands = Commands(supervisor, self._send_event)
         urls = identity.hub.tunnel_urls

@@ -55,6 +55,7 @@ class Node:
         self._owner = OwnerWatch.configured(config, self._supervisor, self._gate, self._changed)
         self._metrics = NodeMetrics(self._gate.snapshot)
         self._forwarder = Forwarder(self._gate)
+        self._tracing = assembly.make_tracing(config)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.local_url = ""
 
@@ -123,6 +124,7 @@ class Node:
             forwarder=self._forwarder,
             metrics=self._metrics,
             stopping=self._stop.is_set,
+            tracing=self._tracing,
         )
 
     async def _serve(self) -> None:
@@ -174,6 +176,7 @@ class Node:
                 logger.error(
                     "the %s failed", name, exc_info=result, extra={"event": "part_failed", "part": name}
                 )
+        await asyncio.to_thread(self._tracing.close)
         logger.info("node stopped", extra={"event": "node_stopped"})
 
     async def _drain(self) -> None:

@@ -30,6 +30,7 @@ from tunnel.identity import Ticket, TicketVerifier
 from tunnel.messages import MAX_TOKENS, Head, Trailers, Usage
 from tunnel.receipts import RECEIPT_HEADER, Receipt, ReceiptSigner
 from tunnel.session import InboundStream
+from tunnel.tracing import NO_TRACING, TRACEPARENT, Span, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Relay:
         generations: the generations of the sessions that live now.
         metrics: counts.
         now: unix seconds.
+        tracing: where the node's steps are traced, within the Hub's.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Relay:
         generations: Container[int],
         metrics: NodeMetrics,
         now: Callable[[], float] = time.time,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._forwarder = forwarder
         self._verifier = verifier
@@ -67,18 +70,25 @@ class Relay:
         self._generations = generations
         self._metrics = metrics
         self._now = now
+        self._tracing = tracing
         self.refusing = False
         """While True, every new stream is refused before it is started: the node is shutting down."""
 
     async def __call__(self, stream: InboundStream) -> None:
         """Answer one stream, or reset it with the code that tells the Hub what may be tried elsewhere."""
+        opened = stream.open
+        with self._tracing.span("porten.node", _parent(opened.headers), request_id=opened.uid) as span:
+            outcome = await self._serve(stream, span)
+            span.set(outcome=outcome.outcome)
+
+    async def _serve(self, stream: InboundStream, span: Span) -> Outcome:
         started = time.monotonic()
         model, outcome = "", Outcome("cancelled")
         try:
             with self._metrics.active(SOURCE):
                 ticket = self._admit(stream)
                 model = ticket.model
-                outcome = await self._answer(stream, ticket, self._sink(stream, ticket))
+                outcome = await self._answer(stream, ticket, self._sink(stream, ticket), span)
         except TicketRefused as refused:
             outcome = _reset(stream, ResetCode.TICKET_REFUSED, refused.gate)
         except _Refused as refused:
@@ -87,6 +97,7 @@ class Relay:
             pass  # whoever asked has gone; nobody is left to be told
         finally:
             self._ended(stream, model, outcome, time.monotonic() - started)
+        return outcome
 
     def _admit(self, stream: InboundStream) -> Ticket:
         """The ticket, verified against this node's own credential.
@@ -108,18 +119,20 @@ class Relay:
         """Where the answer goes. Its receipt is under the credential that the ticket was checked against."""
         return _StreamSink(stream, _ReceiptWriter(self._signer(), ticket, self._now))
 
-    async def _answer(self, stream: InboundStream, ticket: Ticket, sink: "_StreamSink") -> Outcome:
+    async def _answer(
+        self, stream: InboundStream, ticket: Ticket, sink: "_StreamSink", span: Span
+    ) -> Outcome:
         remaining_s = stream.open.deadline - self._now()
         try:
             async with asyncio.timeout(max(0.0, remaining_s)) as limit:
-                return await self._forward(stream, ticket, sink, remaining_s)
+                return await self._forward(stream, ticket, sink, remaining_s, span)
         except TimeoutError:
             if not limit.expired():
                 raise
             return _reset(stream, ResetCode.DEADLINE, "the request's deadline passed")
 
     async def _forward(
-        self, stream: InboundStream, ticket: Ticket, sink: "_StreamSink", remaining_s: float
+        self, stream: InboundStream, ticket: Ticket, sink: "_StreamSink", remaining_s: float, span: Span
     ) -> Outcome:
         opened = stream.open
         if opened.method != "POST" or opened.path not in PATHS:
@@ -134,6 +147,7 @@ class Relay:
             content_length=opened.content_length,
             budget_s=min(warmup_budget_s(opened.headers), remaining_s),
             share=ticket.organisation_id,
+            span=span,
         )
         try:
             return await self._forwarder.forward(job, sink)
@@ -246,6 +260,11 @@ def reset_code(fault: RuntimeFault) -> ResetCode:
     if isinstance(fault, BodyTooLarge):
         return ResetCode.NODE_ERROR
     return ResetCode.REFUSED  # nothing was started here: unknown, does not fit, no engine, stopping
+
+
+def _parent(headers: Headers) -> str | None:
+    """The span of the Hub's that this request belongs to, where it is traced."""
+    return next((value for name, value in headers if name.lower() == TRACEPARENT), None)
 
 
 def warmup_budget_s(headers: Headers) -> float:

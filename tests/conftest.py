@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.postgres import PostgresServer
+
 ROOT = Path(__file__).parent.parent
 MODEL_ID = "smollm2-135m-instruct"
 
@@ -55,6 +57,28 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip("no Chromium: on Debian, apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL for tests that leave it running; made when the first one asks."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL that one test may stop and start as it likes."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,11 @@ class NodeAuthenticator(Protocol):
     """What the tunnel asks of the Hub about nodes."""
 
     async def public_keys(self, node_id: str) -> tuple[Ed25519PublicKey, ...]:
-        """Give the node's active keys; none means unknown or revoked."""
+        """Give the node's active keys; none means unknown or revoked.
+
+        Raises:
+            HandshakeRefused: nobody can say now; the node comes back.
+        """
         ...
 
     async def admit(self, node_id: str, instance_id: str, key: Ed25519PublicKey) -> Grant:
@@ -120,7 +124,12 @@ class Gate:
             self._stats.handshakes["too_many"] += 1
             return self._later(connection, HTTPStatus.TOO_MANY_REQUESTS)
         node_id = named(request)
-        if not node_id or not await self.authenticator.public_keys(node_id):
+        try:
+            known = bool(node_id) and bool(await self.authenticator.public_keys(node_id))
+        except HandshakeRefused:
+            self._stats.handshakes["refused"] += 1
+            return self._later(connection, HTTPStatus.SERVICE_UNAVAILABLE)
+        if not known:
             self._stats.handshakes["unknown"] += 1
             return connection.respond(HTTPStatus.UNAUTHORIZED, "unknown node\n")
         # Asked last, so that strangers use up nothing of what nodes need to come back.

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hub import refusals
 from hub.api import openai_errors
 from hub.api.protocols import protocol_of
-from hub.errors import RequestFailed
+from hub.errors import RequestFailed, StorageUnavailable
 from hub.identifiers import new_id
 from hub.portal.pages import not_found_page, with_page_headers
 
@@ -65,6 +66,8 @@ class Edge:
         identifier = new_id("req")
         state = scope.setdefault("state", {})
         state["request_id"] = identifier
+        if "\0" in scope["path"]:  # no name holds one, and PostgreSQL does not even look for it
+            scope["path"] = scope["path"].replace("\0", "%00")
         status = 0
 
         async def send_identified(message: Message) -> None:
@@ -115,6 +118,13 @@ async def on_request_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestFailed)
     set_error_code(request.scope, error.code)
     return failure_response(error, request_id(request))
+
+
+async def on_storage_unavailable(request: Request, error: Exception) -> Response:
+    """Exception handler for a database that does not answer, wherever nobody has better words for it."""
+    assert isinstance(error, StorageUnavailable)
+    log.warning("%s", error, extra={"event": "api.database_away", "request_id": request_id(request)})
+    return await on_request_failed(request, refusals.database_unavailable())
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -31,6 +31,7 @@ from hub.errors import (
     JoinTokenInvalid,
     RequestFailed,
     SignatureRefused,
+    StorageUnavailable,
     TooManyAttempts,
 )
 
@@ -207,6 +208,16 @@ class Enrollment:
         )
 
 
+_EXPLAINED = (
+    InvalidInput,
+    JoinTokenInvalid,
+    RequestFailed,
+    SignatureRefused,
+    StorageUnavailable,
+    TooManyAttempts,
+)
+
+
 def _answering(handle: Handler) -> Handler:
     """Turn refusals into OAuth's error bodies; nobody caches what is said here."""
 
@@ -214,7 +225,7 @@ def _answering(handle: Handler) -> Handler:
         act_as(Actor("machine", address=site(_address(request))))
         try:
             response = await handle(request)
-        except (InvalidInput, JoinTokenInvalid, RequestFailed, SignatureRefused, TooManyAttempts) as error:
+        except _EXPLAINED as error:
             response = _refusal(error).response()
         except ClientDisconnect:
             response = Refusal("invalid_request", "the body did not arrive whole").response()
@@ -228,14 +239,15 @@ def _refusal(error: HubError) -> Refusal:
     match error:
         case TooManyAttempts():
             return Refusal("slow_down", str(error), 429, error.retry_after)
+        case StorageUnavailable():
+            return Refusal("temporarily_unavailable", "the Hub's database does not answer", 503, 5.0)
         case JoinTokenInvalid():
             return Refusal("invalid_grant", str(error), 401)
         case SignatureRefused():
             return Refusal("invalid_client", str(error), 401)
-        case RequestFailed(code="request_too_large"):
-            return Refusal("invalid_request", error.message, 413)
         case RequestFailed():
-            return Refusal("invalid_request", error.message)
+            too_large = error.code == "request_too_large"
+            return Refusal("invalid_request", error.message, 413 if too_large else 400)
     return Refusal("invalid_request", str(error))
 
 

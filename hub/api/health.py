@@ -14,6 +14,9 @@ from hub.composition import Hub
 from hub.errors import StorageUnavailable
 from hub.metrics import CONTENT_TYPE
 
+CHECK_S = 2.0
+"""Seconds that the database has for a sign of life: who asks for readiness does not wait for long."""
+
 
 async def readiness(hub: Hub) -> dict[str, bool]:
     """Each condition of readiness by its name."""
@@ -27,7 +30,7 @@ async def readiness(hub: Hub) -> dict[str, bool]:
 
 async def _database_answers(hub: Hub) -> bool:
     try:
-        await hub.storage.check()
+        await hub.storage.check(within_s=CHECK_S)
     except StorageUnavailable:
         return False
     return True

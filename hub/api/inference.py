@@ -26,6 +26,7 @@ from hub.api.pictures import has_pictures
 from hub.api.protocols import Protocol, protocol_of
 from hub.api.rate_headers import rate_headers
 from hub.api.request import Headers, Peek, Wishes, read_body, wishes
+from hub.api.tracing import span_of
 from hub.calls import Call
 from hub.composition import Hub
 from hub.dispatch import Dispatch
@@ -108,7 +109,7 @@ class Inference:
                 raise _unaccountable()
             hold.reserve(self._estimate(asked, len(call.body)))
             with self._hub.metrics.active_streams.track_inprogress():
-                dispatch = self._hub.dispatcher.begin(call)
+                dispatch = self._hub.dispatcher.begin(call, span_of(scope))
                 try:
                     await _carry(
                         dispatch,

@@ -47,6 +47,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "no_available_node": ErrorKind(503, _UNAVAILABLE),
         "model_warming": ErrorKind(503, _UNAVAILABLE),
         "overloaded": ErrorKind(503, _UNAVAILABLE),
+        "database_unavailable": ErrorKind(503, _UNAVAILABLE),
         "node_lost": ErrorKind(502, "upstream_error"),
         "engine_error": ErrorKind(502, "upstream_error"),
         "deadline_exceeded": ErrorKind(504, "timeout_error"),

@@ -51,6 +51,7 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "region.added": "Region added",
         "hub.created": "Hub created",
         "hub.key_changed": "The Hub's key is another",
+        "hub.restored": "A backup put in the place of the Hub's data",
         "schema.migrated": "Database brought up to date",
         "audit.pruned": "Old events deleted",
     },
@@ -67,7 +68,7 @@ _ACTORS = {
 _OF_THE_PERSON = frozenset({"address", "user"})
 _EMPTY = {"models": "all", "regions": "anywhere", "expires_at": "never", "region": "none", "model": "unknown"}
 """What it means that one of these says nothing; any other that says nothing is left out."""
-_TIMES = frozenset({"expires_at", "last_at", "previous_expires_at"})
+_TIMES = frozenset({"expires_at", "last_at", "made_at", "previous_expires_at"})
 _HASH_SHOWN = 16
 _MAX_SHOWN = 160  # characters of one detail
 

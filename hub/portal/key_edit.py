@@ -46,21 +46,21 @@ async def change(request: Request, visitor: MayChange, form: Posted, key_id: str
     if asked is None:
         return await _edit_page(request, visitor, key, KeyForm.of(form), errors)
     try:
-        await change_key(
-            hub.storage,
-            key,
-            name=asked.name,
-            now=hub.clock(),
-            fleet=asked.fleet,
-            regions=asked.regions,
-            minimum_trust=asked.minimum_trust,
-            models=asked.models,
-            expires_at=asked.expires_at,
-            limits=asked.limits,
-        )
+        with hub.changes.announcing(KeyChanged(key.id)):
+            await change_key(
+                hub.storage,
+                key,
+                name=asked.name,
+                now=hub.clock(),
+                fleet=asked.fleet,
+                regions=asked.regions,
+                minimum_trust=asked.minimum_trust,
+                models=asked.models,
+                expires_at=asked.expires_at,
+                limits=asked.limits,
+            )
     except InvalidInput as error:
         return await _edit_page(request, visitor, key, KeyForm.of(form), field_problem(error))
-    hub.changes.publish(KeyChanged(key.id))
     return see_other(f"/keys?saved={key.id}")
 
 
@@ -80,10 +80,10 @@ async def rotate(request: Request, visitor: MayChange, form: Posted, key_id: str
     if overlap_s is None:
         return _rotate_page(request, visitor, key, {"overlap": "Choose how long from the list."})
     try:
-        issued = await rotate_key(hub.storage, key, now=now, overlap_s=overlap_s)
+        with hub.changes.announcing(KeyChanged(key.id)):
+            issued = await rotate_key(hub.storage, key, now=now, overlap_s=overlap_s)
     except InvalidInput as error:
         return _rotate_page(request, visitor, key, {"overlap": f"The key {error.message}."})
-    hub.changes.publish(KeyChanged(key.id))
     ends = f"ends {until_text(issued.key.previous_expires_at, now)}" if overlap_s else "has ended"
     note = f"The secret before, {issued.key.previous_prefix}…, {ends}. Rules, limits and usage stay."
     return await secret_page(request, visitor, issued, known, note)

@@ -223,8 +223,8 @@ async def revoke(request: Request, visitor: MayChange, _form: Posted, key_id: st
     """End a key."""
     hub = hub_of(request)
     key = await own_key(request, visitor, key_id)
-    await hub.storage.keys.revoke(key.id, now=hub.clock())
-    hub.changes.publish(KeyChanged(key.id))
+    with hub.changes.announcing(KeyChanged(key.id)):
+        await hub.storage.keys.revoke(key.id, now=hub.clock())
     return see_other(f"/keys?revoked={key.id}")
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hub.api.address_limits import site
 from hub.composition import Hub
-from hub.errors import InvalidInput, NotFound, TooManyAttempts
+from hub.errors import InvalidInput, NotFound, StorageUnavailable, TooManyAttempts
 from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
@@ -34,6 +34,9 @@ from hub.portal.errors import (
 from hub.portal.security import PAGE_HEADERS
 
 logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
+"""Seconds after which a page that the database kept back is worth another try."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -123,7 +126,7 @@ class PortalRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except (PortalError, NotFound, RoleTooLow, TooManyAttempts) as error:
+            except (PortalError, NotFound, RoleTooLow, StorageUnavailable, TooManyAttempts) as error:
                 response = refusal_page(request, error)
             return with_page_headers(response)
 
@@ -143,6 +146,8 @@ def refusal_page(request: Request, error: Exception) -> Response:
         return see_other(f"/login?next={quote(_way_back(request), safe='/')}")
     if isinstance(error, TooManyAttempts):
         return _too_many(error)
+    if isinstance(error, StorageUnavailable):
+        return _database_away()
     portal_error = _as_portal_error(error)
     logger.info(
         "page refused",
@@ -176,6 +181,18 @@ def _as_portal_error(error: Exception) -> PortalError:
     if isinstance(error, NotFound):
         return PageNotFound(f"There is no such {error.kind}, or it belongs to another organisation.")
     return NotAllowed(f"{error}. Ask an owner or administrator of your organisation.")
+
+
+def _database_away() -> Response:
+    response = page(
+        "error.html",
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        heading="The database does not answer",
+        words="Nothing can be shown or changed until it does. Apps whose keys were used lately go on. "
+        "Reload this page in a moment; if it lasts, tell the Hub's operator.",
+    )
+    response.headers["retry-after"] = str(RETRY_AFTER_S)
+    return response
 
 
 def _too_many(error: TooManyAttempts) -> Response:

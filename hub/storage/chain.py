@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import Actor, Personal
@@ -54,9 +56,11 @@ async def lock_head(connection: AsyncConnection) -> tuple[int, str]:
 async def append(connection: AsyncConnection, acts: Iterable[Act], *, batch: str | None = None) -> None:
     """Write events at the end of the chain, in this order."""
     sequence, previous = await lock_head(connection)
+    acts = list(acts)
+    stands_for = await _pseudonyms(connection, acts)
     events: list[Event] = []
     for act in acts:
-        event = await _event(connection, act, sequence + 1, previous, batch)
+        event = _event(act, stands_for, sequence + 1, previous, batch)
         sequence, previous = event.sequence, event.hash
         events.append(event)
     if not events:
@@ -66,10 +70,13 @@ async def append(connection: AsyncConnection, acts: Iterable[Act], *, batch: str
     await connection.execute(head.values(sequence=sequence, hash=previous))
 
 
-async def _event(
-    connection: AsyncConnection, act: Act, sequence: int, previous: str, batch: str | None
+def _event(
+    act: Act, stands_for: Mapping[Personal, str], sequence: int, previous: str, batch: str | None
 ) -> Event:
-    details = dict(act.details) | act.actor.traits
+    details = {
+        name: stands_for[value] if isinstance(value, Personal) else value
+        for name, value in _details(act).items()
+    }
     event = Event(
         sequence=sequence,
         time_ms=round(act.at * 1000),
@@ -77,29 +84,38 @@ async def _event(
         actor=act.actor.id,
         action=act.action,
         subject=act.subject,
-        details=canonical(await _impersonal(connection, details, act.at)),
+        details=canonical(details),
         batch=batch,
         previous_hash=previous,
     )
     return replace(event, hash=event_hash(event))
 
 
-async def _impersonal(connection: AsyncConnection, details: Mapping[str, Any], now: float) -> dict[str, Any]:
-    return {
-        name: await _pseudonym(connection, value, now) if isinstance(value, Personal) else value
-        for name, value in details.items()
-    }
+def _details(act: Act) -> dict[str, Any]:
+    return dict(act.details) | act.actor.traits
 
 
-async def _pseudonym(connection: AsyncConnection, personal: Personal, now: float) -> str:
-    """What stands for it in the log: the same for the same value, drawn by chance, until it is erased."""
-    value = personal.value[:_MAX_PERSONAL]
-    found = (pseudonyms.c.kind == personal.kind) & (pseudonyms.c.value == value)
-    used = update(pseudonyms).where(found).values(used_at=now).returning(pseudonyms.c.id)
-    if (known := await connection.scalar(used)) is not None:
-        return str(known)
-    drawn = new_id("psd")
-    await connection.execute(
-        insert(pseudonyms).values(id=drawn, kind=personal.kind, value=value, used_at=now)
-    )
-    return drawn
+async def _pseudonyms(connection: AsyncConnection, acts: Iterable[Act]) -> dict[Personal, str]:
+    """What stands for each personal thing: the same for the same value, drawn by chance, until it is erased.
+
+    All in one statement: a batch may name as many addresses as a flood comes from, and others wait for it.
+    """
+    used: dict[tuple[str, str], float] = {}
+    named: dict[Personal, tuple[str, str]] = {}
+    for act in acts:
+        for value in _details(act).values():
+            if isinstance(value, Personal):
+                named[value] = (value.kind, value.value[:_MAX_PERSONAL])
+                used[named[value]] = act.at
+    if not used:
+        return {}
+    put = (postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert)(pseudonyms)
+    statement = put.on_conflict_do_update(
+        index_elements=["kind", "value"], set_={"used_at": put.excluded.used_at}
+    ).returning(pseudonyms.c.kind, pseudonyms.c.value, pseudonyms.c.id)
+    rows = [
+        {"id": new_id("psd"), "kind": kind, "value": value, "used_at": at}
+        for (kind, value), at in used.items()
+    ]
+    known = {(kind, value): str(found) for kind, value, found in await connection.execute(statement, rows)}
+    return {personal: known[key] for personal, key in named.items()}

@@ -133,7 +133,7 @@ class Enrollments:
 
     async def note_poll(self, enrollment_id: str, *, interval: float, now: float) -> None:
         """Note when a device polled, and the interval it must keep from now on, in seconds."""
-        async with self._database.note() as connection:
+        async with self._database.note(durable=False) as connection:
             await connection.execute(
                 update(enrollments)
                 .where(enrollments.c.id == enrollment_id)

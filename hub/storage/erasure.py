@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import NotAllowed, NotFound
 from hub.storage import codec
+from hub.storage.chain import lock_head
 from hub.storage.engine import Database
 from hub.storage.records import Account, Node, Organisation, Role
 from hub.storage.tables import (
@@ -107,17 +108,16 @@ class Erasure:
         """
         mine = organisation.id
         async with self._database.change() as connection:
+            await _hold_organisation(connection, mine)
             people = await _members(connection, accounts, mine)
             machines = await _members(connection, nodes, mine)
             await _require_no_operator(connection, mine)
             await connection.execute(
                 delete(device_enrollments).where(device_enrollments.c.node_id.in_(machines))
             )
-            await _forget_traits(connection, [*people, *machines])
             gone = await _delete_all_of(connection, mine)
-            found = await connection.execute(delete(organisations).where(organisations.c.id == mine))
-            if not found.rowcount:
-                raise NotFound("organisation", mine)
+            await connection.execute(delete(organisations).where(organisations.c.id == mine))
+            await _forget_traits(connection, [*people, *machines])
             await self._database.tell(connection, "organisation.erased", mine, of=mine, **gone)
         return gone
 
@@ -137,10 +137,22 @@ class Erasure:
         """Forget which pseudonym stands for a network address; whether there was one."""
         named = (pseudonyms.c.kind == "address") & (pseudonyms.c.value == address)
         async with self._database.note() as connection:
+            await lock_head(connection)
             erased = await connection.scalar(delete(pseudonyms).where(named).returning(pseudonyms.c.id))
             if erased is not None:
                 await self._database.tell(connection, "address.erased", str(erased))
         return erased is not None
+
+
+async def _hold_organisation(connection: AsyncConnection, organisation_id: str) -> None:
+    """Let nobody add anything that is an organisation's until this transaction ends.
+
+    Raises:
+        NotFound: it is gone already.
+    """
+    query = select(organisations.c.id).where(organisations.c.id == organisation_id).with_for_update()
+    if await connection.scalar(query) is None:
+        raise NotFound("organisation", organisation_id)
 
 
 async def _members(connection: AsyncConnection, table: Table, organisation_id: str) -> list[str]:
@@ -159,7 +171,11 @@ async def _delete_all_of(connection: AsyncConnection, organisation_id: str) -> d
 
 
 async def _forget_traits(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Forget what stands behind every pseudonym in the events that these did, or that were done to them."""
+    """Forget what stands behind every pseudonym in the events that these did, or that were done to them.
+
+    Of the whole log: whoever writes meanwhile waits, with the lock that every writer takes first.
+    """
+    await lock_head(connection)
     theirs = audit_events.c.actor.in_(list(ids)) | audit_events.c.subject.in_(list(ids))
     query = select(audit_events.c.details).where(theirs)
     named = {
@@ -173,8 +189,9 @@ async def _forget_traits(connection: AsyncConnection, ids: Collection[str]) -> N
 
 
 async def _require_other_operator(connection: AsyncConnection, account_id: str) -> None:
-    others = (accounts.c.role == Role.OPERATOR.value) & (accounts.c.id != account_id)
-    if not await connection.scalar(select(func.count()).select_from(accounts).where(others)):
+    """Of two operators that erase each other at once, the second finds itself alone."""
+    operators = select(accounts.c.id).where(accounts.c.role == Role.OPERATOR.value).order_by(accounts.c.id)
+    if not set(await connection.scalars(operators.with_for_update())) - {account_id}:
         raise NotAllowed(
             "this is the Hub's only operator: make another one first, with "
             "`porten-hub accounts create EMAIL --role operator`"

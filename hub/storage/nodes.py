@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import acting_as, proved_as
@@ -118,8 +119,8 @@ class Nodes:
     async def begin_session(self, node_id: str, public_key: str, *, now: float) -> Node | None:
         """Raise the fencing number of a node that has proved itself with a key, and note that it was seen.
 
-        If that is its next key, it is the only one from now on. Each is one statement: no two sessions share
-        a number, and once a session has begun under the next key none begins under the old one.
+        If that is its next key, it is the only one from now on. The number is raised by one statement: no two
+        sessions share one, and once a session has begun under the next key none begins under the old one.
 
         Returns:
             The node as it is now; ``None`` where there is none, it was revoked, or the key is not active.
@@ -130,12 +131,18 @@ class Nodes:
             .values(generation=nodes.c.generation + 1, last_seen_at=now)
             .returning(*nodes.c)
         )
+        as_before = begun.where(nodes.c.public_key == public_key)
+        async with self._database.note(durable=False) as connection:
+            row = (await connection.execute(as_before)).mappings().one_or_none()
+        if row is not None:
+            return codec.node(row)
         announced = (nodes.c.next_public_key == public_key) & (nodes.c.next_key_expires_at > now)
         taken_up = begun.where(announced).values(
             public_key=public_key, next_public_key=None, next_key_expires_at=None
         )
         async with self._database.note() as connection:
-            as_before = begun.where(nodes.c.public_key == public_key)
+            # Of two sessions that take a key up at once, the second finds it taken up.
+            await connection.execute(select(nodes.c.id).where(nodes.c.id == node_id).with_for_update())
             row = (await connection.execute(as_before)).mappings().one_or_none()
             if row is not None:
                 return codec.node(row)
@@ -233,7 +240,7 @@ class Nodes:
 
     async def mark_seen(self, node_ids: Iterable[str], *, now: float) -> None:
         """Note that these nodes are connected at ``now``."""
-        async with self._database.note() as connection:
+        async with self._database.note(durable=False) as connection:
             await connection.execute(
                 update(nodes).where(nodes.c.id.in_(list(node_ids))).values(last_seen_at=now)
             )
@@ -289,14 +296,17 @@ class Regions:
             AlreadyExists: the code is there.
             InvalidInput: the parent is not.
         """
-        async with self._database.change() as connection:
-            known = set(await connection.scalars(select(regions.c.code)))
-            if code in known:
-                raise AlreadyExists("region", code)
-            if parent is not None and parent not in known:
-                raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
-            await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
-            await self._database.tell(connection, "region.added", code, parent=parent, name=name)
+        try:
+            async with self._database.change() as connection:
+                known = set(await connection.scalars(select(regions.c.code)))
+                if code in known:
+                    raise AlreadyExists("region", code)
+                if parent is not None and parent not in known:
+                    raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
+                await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
+                await self._database.tell(connection, "region.added", code, parent=parent, name=name)
+        except IntegrityError:  # somebody else added it at the same moment
+            raise AlreadyExists("region", code) from None
         return Region(code=code, parent=parent, name=name)
 
     async def list(self) -> list[Region]:

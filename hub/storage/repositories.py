@@ -15,12 +15,13 @@ from typing import Self
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from hub.errors import StorageUnavailable
+from hub.storage import migrate
 from hub.storage.audit import Audit
 from hub.storage.credentials import ApiKeys, JoinTokens
-from hub.storage.engine import Database, create_engine, translated
+from hub.storage.engine import Database, answered, create_engine
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
-from hub.storage.migrate import upgrade
 from hub.storage.nodes import Nodes, Regions
 from hub.storage.people import Accounts, Organisations, PortalSessions
 from hub.storage.settings import Settings
@@ -34,10 +35,11 @@ class Storage:
     :meth:`Settings.revision` in its own transaction.
     """
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, engine: AsyncEngine, clock: Callable[[], float] = time.time, *, answer_s: float | None = None
+    ) -> None:
         self._engine = engine
-        database = Database(engine, clock)
-        self._database = database
+        self.database = database = Database(engine, clock, answer_s=answer_s)
         self.organisations = Organisations(database)
         self.accounts = Accounts(database)
         self.sessions = PortalSessions(database)
@@ -52,30 +54,40 @@ class Storage:
         self.erasure = Erasure(database)
 
     @classmethod
-    async def open(cls, url: str, clock: Callable[[], float] = time.time) -> Self:
+    async def open(
+        cls, url: str, clock: Callable[[], float] = time.time, *, answer_s: float | None = None
+    ) -> Self:
         """Connect to the database at ``url``, such as ``sqlite+aiosqlite:///…/hub.db``.
 
-        The schema is not touched: :meth:`migrate` brings it up to date. ``clock`` gives the audit log's
-        times, UTC seconds since the epoch.
+        The schema is not touched: :meth:`migrate` brings it up to date.
+
+        Args:
+            url: of SQLite or PostgreSQL.
+            clock: UTC seconds since the epoch: the audit log's times.
+            answer_s: seconds after which a transaction that PostgreSQL does not answer is given up. A serving
+                Hub sets it; commands, whose transactions may be long ones, wait as long as somebody does.
 
         Raises:
             StorageUnavailable: it cannot be reached.
         """
-        storage = cls(create_engine(url), clock)
+        storage = cls(create_engine(url, answer_s=answer_s), clock, answer_s=answer_s)
         try:
             await storage.check()
+        except TypeError:  # asyncpg takes the URL's options for arguments
+            await storage.close()
+            raise StorageUnavailable("the database URL has an option that asyncpg does not know") from None
         except BaseException:
             await storage.close()
             raise
         return storage
 
-    async def check(self) -> None:
+    async def check(self, within_s: float | None = None) -> None:
         """Ask the database for a sign of life.
 
         Raises:
-            StorageUnavailable: it gives none.
+            StorageUnavailable: it gives none, or none within ``within_s`` seconds.
         """
-        async with translated(), self._engine.connect() as connection:
+        async with answered(within_s), self.database.read() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def migrate(self) -> None:
@@ -84,8 +96,7 @@ class Storage:
         Raises:
             StorageUnavailable: the schema is newer than this Hub, or the migration failed and was undone.
         """
-        async with translated():
-            await upgrade(self._database)
+        await migrate.upgrade(self.database)
 
     async def close(self) -> None:
         """Give back every connection."""

@@ -61,7 +61,10 @@ class Settings:
                 if known is None:
                     await connection.execute(insert(settings).values(name=_HUB_KEY, value=public_key))
                 else:
-                    await connection.execute(update(settings).where(mine).values(value=public_key))
+                    as_seen = mine & (settings.c.value == known)
+                    noted = await connection.execute(update(settings).where(as_seen).values(value=public_key))
+                    if not noted.rowcount:
+                        return  # as below
                 await self._database.tell(connection, "hub.key_changed", public_key, before=known)
         except IntegrityError:
             pass  # another process noted it at the same moment

@@ -30,7 +30,6 @@ from hub.api import inference
 from hub.api.request import Headers, wishes
 from hub.audit import Checkpoint, Problem
 from hub.cli import app
-from hub.cluster import local
 from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
@@ -39,6 +38,7 @@ from hub.portal import audit, forms, node_list, security, sessions, usage, views
 from hub.portal.sessions import Visitor
 from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
+from hub.storage import engine
 from hub.storage.records import Account, Organisation, Role, UsageRecord
 from tunnel import identity
 from tunnel.errors import TicketRefused
@@ -353,11 +353,12 @@ NUMBERS = {
         f"({dispatch.MAX_TRIES} tries in all)",
         f"good for {dispatch.TICKET_LIFETIME_S} seconds",
         f"may differ by {identity.CLOCK_SKEW_S:g} seconds",
-        f"more than {local.BELIEVED_S:g} seconds",
+        f"({HubConfig.model_fields['database_outage_grace_s'].default:g} seconds)",
         f"within {registry.REPLACED_DRAIN_S / 60:g} minutes",
     ],
     "hub": [
         f"({accounts.MINIMUM_PASSWORD} characters or more)",
+        f"{engine.CONNECT_S:g} seconds for a connection, {engine.ANSWER_S:g} for a transaction",
         f"spread over {DEFAULT_LIMITS.least_smear_s:g} seconds",
         f"than {inference.KEEP_ALIVE_S:g} seconds before",
         f"and every {last_seen.SEEN_EVERY_S:g} seconds",

@@ -23,6 +23,7 @@ ACCOUNTS = "of a node that was chosen: what it said of the model, and the count 
 REASONS = {
     "hub.assembly.Copies.incomplete": KEEPS_ORDER,
     "hub.assembly.Copies.reload": KEEPS_ORDER,
+    "hub.assembly.Copies.complete": KEEPS_ORDER,
     "hub.assembly.Copies.forget": KEEPS_ORDER,
     "hub.assembly.compose": KEEPS_ORDER,
     "hub.serve.running": KEEPS_ORDER,

@@ -1,15 +1,19 @@
-"""A real database on disk, an organisation in it, and a clock that tests set."""
+"""A real database of either kind, an organisation in it, and a clock that tests set."""
 
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
 
 from hub.changes import Change, Changes
 from hub.enrollment import EnrollmentService
 from hub.policy import PRIVATE, TrustClass
 from hub.storage.records import Role
 from hub.storage.repositories import Storage
+from hub.storage.tables import metadata
 from tunnel.identity import encode_public_key
 
 NOW = 1_700_000_000.0
@@ -30,9 +34,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def database_url(tmp_path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/hub.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request, tmp_path) -> Iterator[str]:
+    """An empty database of each kind; what is tested here holds on both."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/hub.db"
+        return
+    postgres = request.getfixturevalue("postgres")
+    name = f"hub_{secrets.token_hex(6)}"
+    yield postgres.create(name)
+    postgres.drop(name)
 
 
 @pytest.fixture
@@ -42,6 +53,22 @@ async def storage(database_url):
         await opened.regions.add("eu", None, "Europe")
         await opened.regions.add("eu-de", "eu", "Germany")
         yield opened
+
+
+@pytest.fixture
+def all_that_is_stored(storage, tmp_path):
+    """Gives every byte that the database holds: its files, or of a server each row of each table."""
+
+    async def collect() -> bytes:
+        async with storage.database.read() as connection:
+            rows = [
+                str(row)
+                for table in metadata.tables.values()
+                for row in await connection.execute(select(table))
+            ]
+        return b"".join(file.read_bytes() for file in tmp_path.glob("hub.db*")) + "\n".join(rows).encode()
+
+    return collect
 
 
 @pytest.fixture

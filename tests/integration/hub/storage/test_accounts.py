@@ -42,11 +42,11 @@ async def test_everything_wrong_gets_one_answer(accounts, email, password):
     assert str(refused.value) == "the e-mail address or the password is wrong"
 
 
-async def test_the_password_is_stored_as_argon2id_and_shown_nowhere(accounts, storage, tmp_path):
+async def test_the_password_is_stored_as_argon2id_and_shown_nowhere(accounts, storage, all_that_is_stored):
     account = await storage.accounts.by_email("ada@ours.example")
     assert account.password_hash.startswith("$argon2id$")
     assert account.password_hash not in repr(account)
-    assert PASSWORD.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert PASSWORD.encode() not in await all_that_is_stored()
 
 
 async def test_guessing_is_limited_for_an_account_from_an_address(accounts, clock):

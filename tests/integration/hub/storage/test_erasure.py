@@ -13,6 +13,7 @@ from hub.retention import DAY_S, Retention
 from hub.sealing import Sealer
 from hub.storage.records import Role, UsageRecord
 from hub.storage.repositories import Storage
+from tests.integration.hub.storage.filling import everything
 
 NOW = 1_700_000_000.0
 SECRET = ("anna@ours.example", "192.0.2.77", "annas-laptop", "key of anna")
@@ -32,9 +33,11 @@ async def whole(storage):
 
 
 async def kept(storage, tmp_path):
-    """Everything that is in the database's files, what SQLite has only marked as free among it."""
+    """Every row of every table, and all of SQLite's files, what is only marked as free there among it."""
     await storage.erasure.purge()
-    return "".join(path.read_bytes().decode("latin-1") for path in tmp_path.glob("hub.db*"))
+    async with storage.database.read() as connection:
+        rows = repr(await everything(connection))
+    return rows + "".join(path.read_bytes().decode("latin-1") for path in tmp_path.glob("hub.db*"))
 
 
 @pytest.fixture

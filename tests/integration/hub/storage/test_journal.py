@@ -8,10 +8,9 @@ import sys
 import textwrap
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from hub.acting import Actor, acting_as
-from hub.errors import SpoolUnavailable
+from hub.errors import SpoolUnavailable, StorageUnavailable
 from hub.journal import Journal
 from hub.keys import issue_key
 from hub.storage.records import Role
@@ -157,13 +156,13 @@ async def test_sigkill_in_a_flood_loses_no_refusal_and_counts_none_twice(
 
 async def test_while_storage_is_away_refusals_wait(storage, journal, key, monkeypatch):
     async def away(*_):
-        raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+        raise StorageUnavailable("disk I/O error")
 
     async with journal:
         with monkeypatch.context() as broken:
             broken.setattr(storage.audit, "add", away)
             journal.refused("req_1", key, "tiny", "model_not_allowed", {})
-            with pytest.raises(OperationalError):
+            with pytest.raises(StorageUnavailable):
                 await journal.flush()
         await journal.flush()
         assert len(await noted(storage, "request.refused")) == 1

@@ -11,9 +11,8 @@ from dataclasses import asdict
 
 import msgspec
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from hub.errors import SpoolUnavailable
+from hub.errors import SpoolUnavailable, StorageUnavailable
 from hub.metering import FLUSH_AT_RECORDS, Meter
 from hub.storage.records import UsageRecord
 
@@ -174,14 +173,14 @@ async def test_while_storage_fails_records_wait_and_nothing_is_lost(storage, spo
 
     async def failing(records):
         if fails:
-            raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+            raise StorageUnavailable("disk I/O error")
         await add(records)
 
     monkeypatch.setattr(storage.usage, "add", failing)
     async with Meter(storage, spool) as meter:
         for number in range(5):
             meter.record(record(f"req_{number}"))
-            with pytest.raises(OperationalError):
+            with pytest.raises(StorageUnavailable):
                 await meter.flush()
         assert len(segments(spool)) == 5
         fails = False
@@ -192,7 +191,7 @@ async def test_while_storage_fails_records_wait_and_nothing_is_lost(storage, spo
 
 async def test_what_storage_does_not_take_at_the_end_is_there_at_the_next_start(storage, spool, monkeypatch):
     async def failing(records):
-        raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+        raise StorageUnavailable("disk I/O error")
 
     with monkeypatch.context() as broken:
         broken.setattr(storage.usage, "add", failing)

@@ -93,7 +93,7 @@ async def test_an_older_database_gets_room_for_the_key_and_keeps_its_nodes(datab
             await connection.execute(text("INSERT INTO organisations VALUES ('org_a', 'Ours', 1)"))
             await connection.execute(
                 text(
-                    "INSERT INTO nodes VALUES ('node_a', 'org_a', 'box', 'old', NULL, 0, 'community', "
+                    "INSERT INTO nodes VALUES ('node_a', 'org_a', 'box', 'old', NULL, FALSE, 'community', "
                     "'private', '[]', '{}', 7, 1, NULL, NULL)"
                 )
             )

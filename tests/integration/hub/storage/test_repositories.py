@@ -1,4 +1,4 @@
-"""The repositories on a real SQLite file."""
+"""The repositories on a real SQLite file and on a real PostgreSQL."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from hub.errors import AlreadyExists, InvalidInput, NotFound, StorageUnavailable
-from hub.keys import issue_key, parse
+from hub.keys import hash_secret, issue_key
 from hub.policy import Fleet, Policy, Sharing, SharingKind, TrustClass, permits
 from hub.storage.records import Role, UsageRecord
 from hub.storage.repositories import Storage
@@ -20,13 +20,32 @@ async def execute(storage, statement, **values):
         await connection.execute(text(statement), values)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_sqlite_is_set_up_as_promised(storage):
     async with storage._engine.connect() as connection:
         pragmas = {
             name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
-            for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+            for name in ("journal_mode", "foreign_keys", "busy_timeout", "journal_size_limit")
         }
-    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 1, "busy_timeout": 10_000}
+    assert pragmas == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": 10_000,
+        "journal_size_limit": 64 * 2**20,
+    }
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_is_administered_is_on_the_disk_before_it_is_told_and_liveness_is_not(storage):
+    async def synchronous(transaction):
+        async with transaction as connection:
+            return (await connection.exec_driver_sql("PRAGMA synchronous")).scalar()
+
+    database, normal, full = storage.database, 1, 2
+    for _ in range(3):  # whatever the connection was used for before
+        assert await synchronous(database.change()) == full
+        assert await synchronous(database.note(durable=False)) == normal
+        assert await synchronous(database.note()) == full
 
 
 async def test_a_url_that_is_none_and_a_path_that_cannot_be_are_our_own_error():
@@ -107,7 +126,7 @@ async def test_a_key_is_found_by_its_hash_with_its_policy(storage, organisation)
         models=["tiny"],
         expires_at=NOW + 10,
     )
-    found = await storage.keys.by_hash(parse(issued.secret))
+    found = await storage.keys.by_hash(hash_secret(issued.secret))
     assert found == issued.key
     expected = Policy(organisation.id, Fleet.SHARED, frozenset({"eu"}), TrustClass.VERIFIED)
     assert found.policy == expected
@@ -133,9 +152,9 @@ async def test_a_key_that_makes_no_sense_is_not_made(storage, organisation, fiel
     assert await storage.keys.list() == []
 
 
-async def test_the_secret_is_nowhere_in_the_database_files(storage, organisation, tmp_path):
+async def test_the_secret_is_nowhere_in_the_database(storage, organisation, all_that_is_stored):
     issued = await issue_key(storage, organisation.id, name="app", now=NOW)
-    found = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    found = await all_that_is_stored()
     assert issued.secret.encode() not in found
     assert issued.key.hash.encode() in found
 

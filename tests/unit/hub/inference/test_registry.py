@@ -7,7 +7,7 @@ import pytest
 
 from hub import registry
 from hub.changes import NodeChanged, NodeRevoked, RegionsChanged
-from hub.cluster.local import BELIEVED_S, RevisionWatch
+from hub.cluster.local import RevisionWatch
 from hub.errors import StorageUnavailable
 from tunnel.messages import Status
 
@@ -247,7 +247,13 @@ class Copies:
         self.error = None
 
     async def reload(self):
-        self.did.append("reload")
+        self._do("reload")
+
+    async def complete(self):
+        self._do("complete")
+
+    def _do(self, what):
+        self.did.append(what)
         if self.error:
             raise self.error
 
@@ -255,41 +261,92 @@ class Copies:
         self.did.append("forget")
 
 
-async def test_the_revision_watch_reloads_on_change_and_stops_believing_in_silence():
-    copies, answers = Copies(), [1, 1, 2, StorageUnavailable("down"), StorageUnavailable("down"), 2, 2]
+class Watched:
+    """A watch on a counter that a test sets; an exception in its place is a database that is away."""
 
-    async def revision():
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def __init__(self, *, believed_s):
+        self.copies, self.revision, self.told = Copies(), 1, []
+        self.watch = RevisionWatch(self.ask, self.copies, believed_s=believed_s, told=self.told.append)
 
-    watch = RevisionWatch(revision, copies)
-    for now in (0, 1, 2):
-        await watch.look(now)
-    assert copies.did == ["reload", "reload"]
-    await watch.look(3)
-    assert copies.did == ["reload", "reload"], "one missed look changes nothing"
-    await watch.look(3 + BELIEVED_S)
-    assert copies.did[-1] == "forget"
-    await watch.look(40)
-    assert copies.did[-1] == "reload"
-    copies.incomplete = True
-    await watch.look(41)
-    assert copies.did[-2:] == ["reload", "reload"]
+    async def ask(self):
+        if isinstance(self.revision, Exception):
+            raise self.revision
+        return self.revision
+
+    async def look(self, now, revision=None):
+        if revision is not None:
+            self.revision = revision
+        before = len(self.copies.did)
+        await self.watch.look(now)
+        return self.copies.did[before:]
+
+
+DOWN = StorageUnavailable("down")
+
+
+async def test_the_revision_watch_reads_again_what_changed():
+    watched = Watched(believed_s=30)
+    assert await watched.look(0) == ["reload"]
+    assert await watched.look(1) == []
+    assert await watched.look(2, 2) == ["reload"]
+
+
+async def test_copies_are_believed_for_as_long_as_was_set_and_no_longer():
+    watched = Watched(believed_s=30)
+    await watched.look(0)
+    assert await watched.look(1, DOWN) == []
+    assert await watched.look(30) == []
+    assert await watched.look(31) == ["forget"]
+    assert await watched.look(40, 1) == ["reload"], "though nothing changed: nothing is left of it"
+    assert watched.told == [True, False, False, False, True]
+
+
+async def test_each_outage_has_the_whole_time_for_itself():
+    watched = Watched(believed_s=30)
+    await watched.look(0)
+    await watched.look(20, DOWN)
+    await watched.look(25, 1)
+    assert await watched.look(54, DOWN) == []
+    assert await watched.look(56) == ["forget"]
+
+
+async def test_without_a_first_answer_nothing_is_believed():
+    watched = Watched(believed_s=30)
+    assert await watched.look(0, DOWN) == ["forget"]
+
+
+async def test_no_time_of_grace_is_none():
+    watched = Watched(believed_s=0)
+    await watched.look(0)
+    assert await watched.look(1, DOWN) == ["forget"]
+
+
+async def test_what_is_missing_is_read_and_the_rest_stays_believed():
+    watched = Watched(believed_s=30)
+    await watched.look(0)
+    watched.copies.incomplete = True
+    assert await watched.look(1) == ["complete"]
+    watched.copies.error = DOWN
+    assert await watched.look(2) == ["complete"], "a read that failed is an answer that did not come"
+    assert await watched.look(31) == ["complete"]
+    assert await watched.look(32) == ["complete", "forget"]
 
 
 async def test_a_change_that_cannot_be_read_is_believed_to_be_the_worst():
-    copies = Copies()
-    copies.error = StorageUnavailable("down")
+    watched = Watched(believed_s=30)
+    await watched.look(0)
+    watched.copies.error = DOWN
+    assert await watched.look(1, 7) == ["reload", "forget"], "it was seen that something changed"
+    watched.copies.error = None
+    assert await watched.look(2) == ["reload"]
+    assert await watched.look(3) == []
 
-    async def revision():
-        return 7
 
-    watch = RevisionWatch(revision, copies)
-    await watch.look(0)
-    assert copies.did == ["reload", "forget"]
-    copies.error = None
-    await watch.look(1)
-    await watch.look(2)
-    assert copies.did == ["reload", "forget", "reload"]
+async def test_an_outage_is_said_once_and_so_is_its_end(caplog):
+    watched = Watched(believed_s=5)
+    await watched.look(0)
+    for now in range(1, 9):
+        await watched.look(now, DOWN)
+    await watched.look(9, 1)
+    events = [record.event for record in caplog.records if record.name == "hub.cluster.local"]
+    assert events == ["database.away", "revision.unknown", "database.back"]
