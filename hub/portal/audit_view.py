@@ -12,7 +12,10 @@ from hub.portal.presenting import moment_text
 from hub.storage.records import Account
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
-    "Requests": {"request.refused": "Request refused"},
+    "Requests": {
+        "request.refused": "Request refused",
+        "playground.asked": "Asked in the playground",
+    },
     "Keys": {
         "key.created": "API key created",
         "key.changed": "API key changed",

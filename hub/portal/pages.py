@@ -31,6 +31,7 @@ from hub.portal.errors import (
     SignInRequired,
     TooMuch,
 )
+from hub.portal.navigation import navigation
 from hub.portal.security import PAGE_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def _environment() -> Environment:
         moment=presenting.moment_text,
         moment_iso=presenting.moment_iso,
     )
-    environment.globals.update(asset_url=asset_url, counted=presenting.counted, here=None)
+    environment.globals.update(
+        asset_url=asset_url, counted=presenting.counted, here=None, navigation=navigation
+    )
     environment.globals["parts"] = environment.get_template("_parts.html").module
     return environment
 

@@ -34,6 +34,11 @@ class Visitor:
         """Whether they may change nodes and keys; members and auditors look."""
         return self.account.role.may_manage
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether they may ask models in the playground, under the organisation's keys."""
+        return self.account.role.may_ask
+
 
 def session_cookie(request: Request) -> str:
     """Return the session cookie's name; over TLS with the prefix that lets no other host set it."""
@@ -93,6 +98,33 @@ async def may_change(visitor: SignedIn) -> Visitor:
     return visitor
 
 
+async def may_ask(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if their role may ask models.
+
+    Raises:
+        NotAllowed: they may only look.
+    """
+    if not visitor.may_ask:
+        raise NotAllowed("Auditors look at everything here and use nothing. Ask a member to try it.")
+    return visitor
+
+
+async def sent_by_script(request: Request, _visitor: SignedIn) -> None:
+    """Let on only what a script of our own pages sends: a header that no form and no foreign page can send.
+
+    Raises:
+        FormRefused: it carries no token of this session, or is no JSON.
+    """
+    cookie = request.cookies.get(session_cookie(request), "")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if (
+        not cookie
+        or kind != "application/json"
+        or not csrf_matches(cookie, request.headers.get("x-csrf-token", ""))
+    ):
+        raise FormRefused("The page was open for too long, or cookies are off. Reload it and send it again.")
+
+
 async def posted(request: Request, _visitor: SignedIn) -> Form:
     """Return the posted form of somebody signed in, once it is known to come from one of our pages.
 
@@ -119,6 +151,8 @@ async def _checked_form(request: Request, cookie: str) -> Form:
 
 
 MayChange = Annotated[Visitor, Depends(may_change)]
+MayAsk = Annotated[Visitor, Depends(may_ask)]
+SentByScript = Annotated[None, Depends(sent_by_script)]
 Posted = Annotated[Form, Depends(posted)]
 PostedBeforeSignIn = Annotated[Form, Depends(posted_before_sign_in)]
 

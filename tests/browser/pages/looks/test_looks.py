@@ -197,6 +197,64 @@ async def key_rotated(scene: Any) -> pw.Page:
 
 
 @state
+async def playground_empty(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/playground", Role.MEMBER)
+
+
+@state
+async def playground(scene: Any) -> pw.Page:
+    """Several turns, the last of which no node may answer."""
+    page = await scene.acme.visit(f"/playground?key={scene.keys['app'].id}")
+    await (
+        page.get_by_role("combobox", name="Model")
+        .locator("option", has_text="(ready)")
+        .wait_for(state="attached")
+    )
+    for number, words in enumerate(
+        ("Good morning. Who are you?", "Say that again, at greater length. " * 12)
+    ):
+        await page.get_by_label("Your message").fill(words)
+        await page.get_by_role("button", name="Send").click()
+        await page.locator(".turn-facts").nth(number).wait_for()
+    await page.get_by_label("Region").select_option("us")
+    await (
+        page.get_by_role("combobox", name="Model")
+        .locator("option", has_text="on no node")
+        .wait_for(state="attached")
+    )
+    await page.get_by_label("Your message").fill("And over there?")
+    await page.get_by_role("button", name="Send").click()
+    await page.locator(".turn-failed").wait_for()
+    return page
+
+
+@state
+async def playground_waiting(scene: Any) -> pw.Page:
+    """A model that downloads, for as long as the picture takes: the request is held up in the browser."""
+    page = await scene.acme.visit(f"/playground?key={scene.keys['app'].id}")
+    told = {"phase": "downloading", "bytes_done": 31e8, "bytes_total": 18e9, "percent": 17.2, "eta_s": 214}
+    await page.route("**/warming?*", lambda route: route.fulfill(json=told))
+    await page.route("**/chat", lambda _route: None)
+    await (
+        page.get_by_role("combobox", name="Model")
+        .locator("option", has_text="(ready)")
+        .wait_for(state="attached")
+    )
+    await page.get_by_label("Your message").fill("Good morning. Who are you?")
+    await page.get_by_role("button", name="Send").click()
+    await page.get_by_text("17.2 %").wait_for()
+    return page
+
+
+@state
+async def more_on_a_phone(scene: Any) -> pw.Page:
+    page = await scene.acme.visit("/usage", Role.OPERATOR, viewport=PHONE)
+    await page.get_by_role("button", name="More").click()
+    await page.get_by_role("link", name="Audit").wait_for()
+    return page
+
+
+@state
 async def usage_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/usage")
 

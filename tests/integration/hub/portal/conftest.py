@@ -270,13 +270,13 @@ async def connect(portal) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     async def refuse(_stream: object) -> None:
         raise AssertionError("no request was made")
 
-    async def connect(node: Node, **report: Any) -> None:
+    async def connect(node: Node, handler: Any = refuse, **report: Any) -> None:
         wish = {"agent": "porten/1", "accepting": True, "devices": (), "replicas": (), "models": ()}
         client = TunnelClient(
             urls=(portal.hub.addresses.tunnel_local,),
             identity=NodeIdentity(node.id, portal.keys[node.id]),
             instance_id="instance",
-            handler=refuse,
+            handler=handler,
             status=lambda: Status(**wish | report),
             on_welcome=lambda _welcome: None,
             on_state=lambda _state: None,
