@@ -131,7 +131,7 @@ async def models(request: Request, visitor: MayAsk, key_id: str) -> Response:
     offered = list(hub.registry.chooser.offered(policy, _narrowing(request)))
     now = [
         _choice(hub, each.model, state_of(each.tally))
-        for each in offered
+        for each in sorted(offered, key=lambda each: _STATES.index(state_of(each.tally)))
         if key.allows_model(each.model) and _chats(hub, each.model, each.node_ids)
     ]
     there = {each.model for each in offered}
@@ -148,10 +148,12 @@ async def models(request: Request, visitor: MayAsk, key_id: str) -> Response:
     )
 
 
+_STATES = ("ready", "full", "warming", "cold", "unable")
+
+
 def state_of(tally: Tally) -> str:
     """The best that any of the nodes has to give."""
-    ways = (("ready", tally.ready), ("full", tally.full), ("warming", tally.warming), ("cold", tally.cold))
-    return next((name for name, count in ways if count), "unable")
+    return next((state for state in _STATES if getattr(tally, state)), "unable")
 
 
 def _choice(hub: Hub, model: str, state: str) -> dict[str, str]:

@@ -176,10 +176,10 @@ function answerInto(waiting, began) {
 }
 
 function fact(list, name, value) {
-  list.append(element("dt", name));
-  const shown = element("dd");
+  const pair = element("div"), shown = element("dd");
   shown.append(value);
-  list.append(shown);
+  pair.append(element("dt", name), shown);
+  list.append(pair);
   return shown;
 }
 
@@ -189,7 +189,7 @@ function speedOf(answer) {
 }
 
 function factsOf(answer, response) {
-  const list = element("dl", "", "facts turn-facts");
+  const list = element("dl", "", "turn-facts");
   const node = response.headers.get("x-porten-node"), region = response.headers.get("x-porten-region");
   const where = { node: fact(list, "Node", node ?? "not told"), region: fact(list, "Region", region ?? "none") };
   if (answer.usage) {
