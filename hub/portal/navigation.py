@@ -46,6 +46,7 @@ class Entry:
 ENTRIES = (
     Entry("/", "Overview", "home", at_hand=True),
     Entry("/playground", "Playground", "playground", lambda visitor: visitor.may_ask, at_hand=True),
+    Entry("/models", "Models", "models", at_hand=True),
     Entry("/nodes", "Nodes", "nodes", at_hand=True),
     Entry("/keys", "Keys", "keys"),
     Entry("/usage", "Usage", "usage"),

@@ -197,6 +197,31 @@ async def key_rotated(scene: Any) -> pw.Page:
 
 
 @state
+async def models_empty(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/models")
+
+
+@state
+async def models(scene: Any) -> pw.Page:
+    return await scene.acme.visit("/models")
+
+
+@state
+async def models_none_like_that(scene: Any) -> pw.Page:
+    return await scene.acme.visit("/models?find=nothing&can=vision")
+
+
+@state
+async def model_of_nodes(scene: Any) -> pw.Page:
+    return await scene.acme.visit("/models/bge-m3")
+
+
+@state
+async def model_on_no_node(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/models/smollm2-135m-instruct")
+
+
+@state
 async def playground_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/playground", Role.MEMBER)
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -259,6 +260,20 @@ def routes() -> set[tuple[str, str]]:
     ]
     routers = [module.router for module in modules if hasattr(module, "router") and module is not views]
     return {(method, route.path) for router in routers for route in router.routes for method in route.methods}
+
+
+@pytest.fixture
+async def filled(portal) -> Callable[[str], str]:
+    """Puts what exists into the path of a route."""
+    node, key = await portal.node(), (await portal.key()).key
+    ids = {
+        "node_id": node.id,
+        "key_id": key.id,
+        "organisation_id": key.organisation_id,
+        "code": "eu-de",
+        "model": "smollm2-135m-instruct",
+    }
+    return lambda path: re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: ids[match[1]], path)
 
 
 @pytest.fixture

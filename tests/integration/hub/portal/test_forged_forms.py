@@ -14,10 +14,9 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture
-async def targets(portal, routes, ask):
-    """Every address that takes a form, with ids that exist put in; each of them changes something."""
-    node, key = await portal.node(), (await portal.key()).key
-    return sorted(path.format(node_id=node.id, key_id=key.id) for method, path in routes if method == "POST")
+async def targets(routes, filled, ask):
+    """Every address that takes a form, with ids that exist put in."""
+    return sorted(filled(path) for method, path in routes if method == "POST")
 
 
 async def state(portal):
