@@ -49,9 +49,12 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "The Hub": {
         "organisation.created": "Organisation created",
+        "organisation.renamed": "Organisation renamed",
         "organisation.limits_changed": "Organisation's limits changed",
         "organisation.erased": "Organisation erased",
         "region.added": "Region added",
+        "region.changed": "Region changed",
+        "region.removed": "Region removed",
         "hub.created": "Hub created",
         "hub.key_changed": "The Hub's key is another",
         "schema.migrated": "Database brought up to date",

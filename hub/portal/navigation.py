@@ -52,6 +52,9 @@ ENTRIES = (
     Entry("/usage", "Usage", "usage"),
     Entry("/audit", "Audit", "audit", lambda visitor: visitor.account.role.may_audit),
     Entry("/device", "Add node", "device", lambda visitor: visitor.may_change),
+    Entry("/organisations", "Organisations", "organisations", _operators, of_the_hub=True),
+    Entry("/regions", "Regions", "regions", _operators, of_the_hub=True),
+    Entry("/trust", "Trust", "trust", _operators, of_the_hub=True),
 )
 
 

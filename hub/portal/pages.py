@@ -23,6 +23,7 @@ from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
 from hub.portal.errors import (
+    NO_SUCH_PAGE,
     FormRefused,
     JobRefused,
     NotAllowed,
@@ -64,6 +65,7 @@ def _environment() -> Environment:
     environment.globals.update(
         asset_url=asset_url, counted=presenting.counted, here=None, navigation=navigation
     )
+    environment.globals.update(fields=None, tone="button-danger", keep="Keep it")  # of a question
     environment.globals["parts"] = environment.get_template("_parts.html").module
     return environment
 
@@ -161,7 +163,7 @@ def refusal_page(request: Request, error: Exception) -> Response:
 
 def not_found_page(request: Request) -> Response:
     """Return the page for an address nobody answers; the application calls it outside its APIs."""
-    error = PageNotFound("The address is mistyped, or what it led to is gone.")
+    error = PageNotFound(NO_SUCH_PAGE)
     return with_page_headers(refusal_page(request, error))
 
 

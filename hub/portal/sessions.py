@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from hub.acting import Actor, act_as
-from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
+from hub.portal.errors import NO_SUCH_PAGE, FormRefused, NotAllowed, PageNotFound, SignInRequired
 from hub.portal.forms import Form, read_form
 from hub.portal.pages import client_address, hub_of, is_secure
 from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
@@ -98,6 +98,17 @@ async def may_change(visitor: SignedIn) -> Visitor:
     return visitor
 
 
+async def operates(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if they are an operator. For everybody else there is no such page.
+
+    Raises:
+        PageNotFound: they are not.
+    """
+    if not visitor.account.is_operator:
+        raise PageNotFound(NO_SUCH_PAGE)
+    return visitor
+
+
 async def may_ask(visitor: SignedIn) -> Visitor:
     """Return who is signed in, if their role may ask models.
 
@@ -151,6 +162,7 @@ async def _checked_form(request: Request, cookie: str) -> Form:
 
 
 MayChange = Annotated[Visitor, Depends(may_change)]
+Operator = Annotated[Visitor, Depends(operates)]
 MayAsk = Annotated[Visitor, Depends(may_ask)]
 SentByScript = Annotated[None, Depends(sent_by_script)]
 Posted = Annotated[Form, Depends(posted)]

@@ -14,10 +14,13 @@ from hub.portal import (
     models,
     node_models,
     nodes,
+    organisations,
     overview,
     playground,
+    region_pages,
     sign_in,
     static_files,
+    trust,
     usage,
 )
 from hub.portal.pages import not_found_page
@@ -38,6 +41,9 @@ for group in (
     playground,
     usage,
     audit,
+    organisations,
+    region_pages,
+    trust,
     static_files,
 ):
     router.include_router(group.router)

@@ -21,8 +21,9 @@ from hub.storage.engine import Database, create_engine, translated
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
 from hub.storage.migrate import upgrade
-from hub.storage.nodes import Nodes, Regions
+from hub.storage.nodes import Nodes
 from hub.storage.people import Accounts, Organisations, PortalSessions
+from hub.storage.regions import Regions
 from hub.storage.settings import Settings
 from hub.storage.usage import Usage
 

@@ -43,6 +43,8 @@ REASONS = {
     "hub.portal.keys.key_preview_of": "which of its own nodes are online; who matches is permits' word",
     "hub.portal.models._reports": "of nodes that the chooser was permitted: what they said of the model",
     "hub.portal.models._rows": SHOWS_OWN,
+    "hub.portal.region_pages._waiting": SHOWS_OWN,
+    "hub.portal.region_pages.confirm_place": SHOWS_OWN,
     "hub.portal.playground._chats": "of nodes that the chooser was permitted: what they said of the model",
     "hub.portal.node_models.give_job": "whether a node offers a model; the job is judged by Jobs.give",
 }

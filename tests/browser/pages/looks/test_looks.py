@@ -197,6 +197,73 @@ async def key_rotated(scene: Any) -> pw.Page:
 
 
 @state
+async def organisations(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/organisations", Role.OPERATOR)
+
+
+@state
+async def organisation_edit_error(scene: Any) -> pw.Page:
+    page = await scene.nobody.visit(f"/organisations/{scene.acme.organisation.id}", Role.OPERATOR)
+    await page.get_by_label("Tokens a minute").fill("plenty")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def regions(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/regions?saved=eu-de", Role.OPERATOR)
+
+
+@state
+async def regions_error(scene: Any) -> pw.Page:
+    page = await scene.nobody.visit("/regions", Role.OPERATOR)
+    await page.get_by_label("Code").fill("Berlin!")
+    await page.get_by_role("button", name="Add the region").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def region_edit(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/regions/us-central", Role.OPERATOR)
+
+
+@state
+async def region_move(scene: Any) -> pw.Page:
+    page = await scene.nobody.visit("/regions/eu-de", Role.OPERATOR)
+    await page.get_by_label("Lies in").select_option("")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("button", name="Move the region").wait_for()
+    return page
+
+
+@state
+async def region_remove(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/regions/jp/remove", Role.OPERATOR)
+
+
+@state
+async def region_confirm(scene: Any) -> pw.Page:
+    return await scene.nobody.visit(f"/nodes/{scene.machines['far'].node_id}/region", Role.OPERATOR)
+
+
+@state
+async def trust(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/trust", Role.OPERATOR)
+
+
+@state
+async def trust_edit_error(scene: Any) -> pw.Page:
+    page = await scene.nobody.visit(f"/trust/{scene.machines['idle'].node_id}", Role.OPERATOR)
+    await page.get_by_label("Confidential").check()
+    await page.get_by_label("Why").fill(" ")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
 async def models_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/models")
 
