@@ -87,6 +87,21 @@ class Admission:
         self._on_use(key_hash, self._clock())
         return admitted
 
+    async def admit(self, key: ApiKey) -> Admitted:
+        """Find the caller that somebody is who may ask under a key without its secret.
+
+        Who that is, is not judged here: the portal lets people of the key's organisation ask. From here on it
+        is as with the secret: the key is read as requests read it, and refused as they are. It does not count
+        as a use of the secret.
+
+        Args:
+            key: its record; only which one it is counts.
+
+        Raises:
+            RequestFailed: ``invalid_api_key``: it was revoked, has expired, or got another secret just now.
+        """
+        return await self._admit(key.hash)
+
     async def confirm(self, admitted: Admitted) -> Admitted:
         """The caller as of now: after any wait, before a node is chosen.
 

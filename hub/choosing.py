@@ -36,6 +36,7 @@ from hub.router import (
     why_not,
 )
 from hub.shelves import Leaf, full_places, graded, least_grade, pending_places
+from hub.tallies import Offered, readiest, tally
 
 FEW = 4
 """Nodes of one grade that are all compared."""
@@ -145,6 +146,31 @@ class Chooser:
         pools = [places for leaf in self._leaves(asked) if (places := leaf.grades.get(COLD))]
         drawn = dict.fromkeys(self._index.node_ids(_draw(pools, _salt(asked), count, count)))
         return [one for node_id in drawn if (one := self._able(asked, node_id)) is not None]
+
+    def offered(
+        self, policy: Policy | None, narrowing: Narrowing = NO_NARROWING, *, model: str = "", most: int = 1
+    ) -> Iterator[Offered]:
+        """What a key may use now, model by model: for people to look at; no request goes by it.
+
+        Args:
+            policy: the key's rules; ``None`` may use nothing.
+            narrowing: what would be asked for on top.
+            model: only this one.
+            most: so many of each model's nodes are named, the readiest.
+        """
+        if policy is None:
+            return
+        for name, leaves in self._index.by_model(policy, self._nodes.regions, narrowing, model):
+            places = islice(readiest(leaves), 2 * most)  # a node may stand there twice
+            node_ids = dict.fromkeys(self._index.node_ids(places))
+            permitted = (one for one in node_ids if self._is_permitted(policy, narrowing, one, name))
+            yield Offered(name, tally(leaves), tuple(islice(permitted, most)))
+
+    def _is_permitted(self, policy: Policy, narrowing: Narrowing, node_id: str, model: str) -> bool:
+        candidate = self._nodes.candidate(node_id, model)
+        return candidate is not None and bool(
+            permits(policy, candidate.facts, self._nodes.regions, narrowing)
+        )
 
     def is_passing(self, asked: Asked) -> bool:
         """Whether a permitted node is full, or about to say what it offers, or nodes are being read again.

@@ -69,7 +69,7 @@ def add(
     parent: Annotated[str | None, typer.Option(help="The region it lies in; a root where unset.")] = None,
     name: Annotated[str | None, typer.Option(help="What people call it; its code where unset.")] = None,
 ) -> None:
-    """Add a region. Regions are never removed: keys and credentials name them.
+    """Add a region. The portal renames, moves and removes them: it says first what that means for keys.
 
     [bold]Example[/bold]
 

@@ -7,16 +7,17 @@ Must not know HTTP or sessions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.acting import acting_as, proved_as
 from hub.changes import Changes, NodeChanged, NodeRevoked
-from hub.errors import NotFound, SignatureRefused
+from hub.errors import InvalidInput, NotFound, SignatureRefused
 from hub.machines import checked_public_key
-from hub.placement import Placement, decide, require_manager
+from hub.placement import Placement, decide, placement_of, require_manager, require_operator
 from hub.policy import PRIVATE, Sharing, TrustClass
 from hub.signed_requests import Asked, claimed_node, verify
 from hub.storage.records import Account, Node
@@ -115,12 +116,59 @@ class NodeKeeper:
         """
         require_manager(account)
         asked = Placement(name, region, region_confirmed=False, trust=trust, sharing=sharing)
+        return await self._replace(node_id, account, lambda node: self._decided(account, asked, node))
+
+    async def set_trust(self, node_id: str, account: Account, trust: TrustClass, *, reason: str) -> Node:
+        """Raise or lower a node's trust class, and nothing else; the audit log keeps why.
+
+        Raises:
+            NotAllowed: the account is no operator's.
+            NotFound: there is no such node, or it was revoked.
+            InvalidInput: what is stored of it cannot be read.
+        """
+        require_operator(account)
+
+        async def decided(node: Node) -> Placement:
+            return replace(placement_of(node), trust=trust)
+
+        return await self._replace(node_id, account, decided, reason=reason)
+
+    async def confirm_region(self, node_id: str, account: Account, region: str) -> Node:
+        """Confirm that a node stands where its owner says, and change nothing else.
+
+        Args:
+            node_id: the node.
+            account: an operator's.
+            region: the one that the operator was shown.
+
+        Raises:
+            NotAllowed: the account is no operator's.
+            NotFound: there is no such node, or it was revoked.
+            InvalidInput: its region is another by now, or what is stored of it cannot be read.
+        """
+        require_operator(account)
+
+        async def decided(node: Node) -> Placement:
+            if node.region != region:
+                raise InvalidInput("region", "was changed meanwhile: look at it again")
+            return replace(placement_of(node), region_confirmed=True)
+
+        return await self._replace(node_id, account, decided)
+
+    async def _replace(
+        self,
+        node_id: str,
+        account: Account,
+        decide: Callable[[Node], Awaitable[Placement]],
+        *,
+        reason: str = "",
+    ) -> Node:
         placed = None
         while placed is None:  # again whenever somebody else changed the node between our look and our write
             node = await self._storage.nodes.get(node_id)
             if node is None or node.revoked_at is not None or not _is_manager_of(account, node):
                 raise NotFound("node", node_id)
-            decided = await self._decided(account, asked, node)
+            decided = await decide(node)
             with self._changes.announcing(NodeChanged(node.id)):
                 placed = await self._storage.nodes.replace_placement(
                     node,
@@ -129,6 +177,7 @@ class NodeKeeper:
                     region_confirmed=decided.region_confirmed,
                     trust=decided.trust,
                     sharing=decided.sharing,
+                    reason=reason,
                 )
         _note("node.placed", placed)
         return placed

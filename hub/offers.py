@@ -186,6 +186,23 @@ class OfferIndex:
                 found += shelf.permitted(scope, partial(_allows, policy, regions, narrowing))
         return found
 
+    def by_model(
+        self, policy: Policy, regions: RegionTree, narrowing: Narrowing = NO_NARROWING, model: str = ""
+    ) -> Iterator[tuple[str, list[Leaf]]]:
+        """What a key may use, model by model, by their names; of one model alone where one is named.
+
+        For lists: no pools are made for it.
+        """
+        if not _is_readable(policy):
+            return
+        scope = self._scope(policy, regions, narrowing)
+        allows = partial(_allows, policy, regions, narrowing)
+        for name in sorted(self._models.keys() - {_EVERY_MODEL}) if not model else [model]:
+            shelves = self._models.get(name, {})
+            reached = (shelf for reach in _reaches(policy) if (shelf := shelves.get(reach)) is not None)
+            if found := [leaf for shelf in reached for leaf in shelf.allowed(scope, allows)]:
+                yield name, found
+
     def pending(self, policy: Policy, regions: RegionTree, narrowing: Narrowing = NO_NARROWING) -> list[Leaf]:
         """What a key may use of the nodes that have yet to say what they offer."""
         return self.leaves(policy, _EVERY_MODEL, regions, narrowing)

@@ -36,6 +36,27 @@ def require_manager(account: Account) -> None:
         raise NotAllowed("only operators, owners and administrators may approve and change nodes")
 
 
+def require_operator(account: Account) -> None:
+    """Let only those on whose word counts for the whole Hub.
+
+    Raises:
+        NotAllowed: the account's role does not reach this far.
+    """
+    if not account.is_operator:
+        raise NotAllowed("only operators of this Hub may decide that")
+
+
+def placement_of(node: Node) -> Placement:
+    """What the Hub holds about a node now.
+
+    Raises:
+        InvalidInput: its trust class or its sharing rule cannot be read.
+    """
+    if node.trust is None or node.sharing is None:
+        raise InvalidInput("node", "what is stored of it cannot be read: save it on its own page first")
+    return Placement(node.name, node.region, node.region_confirmed, node.trust, node.sharing)
+
+
 def decide(
     account: Account,
     asked: Placement,

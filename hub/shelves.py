@@ -103,16 +103,20 @@ class Shelf:
         """
         if (pool := self.pools.get(scope)) is not None:
             return (pool,)
-        for key in self.leaves:
-            if key not in scope.allows:
-                scope.allows[key] = allows(key)
-        found = [leaf for key, leaf in self.leaves.items() if scope.allows[key]]
+        found = self.allowed(scope, allows)
         if len(self.leaves) <= MANY:
             return found
         if len(self.pools) >= MAX_POOLS:
             del self.pools[next(iter(self.pools))]
         self.pools[scope] = _together(found)
         return (self.pools[scope],)
+
+    def allowed(self, scope: Scope, allows: Callable[[LeafKey], bool]) -> Sequence[Leaf]:
+        """The same leaf by leaf, without a pool: for who looks at all models and not at this one again."""
+        for key in self.leaves:
+            if key not in scope.allows:
+                scope.allows[key] = allows(key)
+        return [leaf for key, leaf in self.leaves.items() if scope.allows[key]]
 
 
 def _together(leaves: Iterable[Leaf]) -> Leaf:

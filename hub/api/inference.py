@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -74,14 +74,30 @@ def endpoints(hub: Hub) -> dict[str, Inference]:
     return {path: Inference(hub, path, capability) for path, capability in ENDPOINTS.items()}
 
 
+Caller = Callable[[Headers], Awaitable[Admitted]]
+"""Says who asks; raises `RequestFailed` where that is nobody who may."""
+
+
 class Inference:
     """One endpoint, as an ASGI application."""
 
-    def __init__(self, hub: Hub, path: str, capability: str) -> None:
+    def __init__(self, hub: Hub, path: str, capability: str, caller: Caller | None = None) -> None:
+        """Answer what is asked at a path.
+
+        Args:
+            hub: the Hub.
+            path: what is asked of the node.
+            capability: what it asks of a model.
+            caller: says who asks; whoever holds the secret that the request brings, where unset.
+        """
         self._hub = hub
         self._path = path
         self._capability = capability
         self._protocol = protocol_of(path)
+        self._caller = caller or self._holder_of_the_secret
+
+    async def _holder_of_the_secret(self, headers: Headers) -> Admitted:
+        return await self._hub.admission.authenticate(self._protocol.authorization(headers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -97,7 +113,7 @@ class Inference:
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope["headers"])
         began = asyncio.get_running_loop().time()
-        admitted = await self._hub.admission.authenticate(self._protocol.authorization(headers))
+        admitted = await self._caller(headers)
         wished = wishes(headers, warmup_budget_s=self._hub.config.warmup_budget_s)
         give_up = began + min(wished.deadline_s, self._hub.config.request_deadline_s)
         answer.standings = lambda: self._hub.limits.standings(admitted.key)

@@ -94,7 +94,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         return JSONResponse(_shown(hub, await _asked_for(hub, request)))
 
     async def warming(request: Request) -> JSONResponse:
-        return JSONResponse(_progress(await _asked_for(hub, request)))
+        return JSONResponse(progress(await _asked_for(hub, request)))
 
     return [
         Route("/v1/models", every, methods=["GET"]),
@@ -139,7 +139,7 @@ def _spoken(offer: Offer) -> set[str]:
     return {word for report in offer.reports for word in report.capabilities if word in _PROTOCOLS}
 
 
-def _progress(offer: Offer) -> dict[str, Any]:
+def progress(offer: Offer) -> dict[str, Any]:
     """How far the readiest node is. The percentage is of bytes while they are counted, else unknown."""
     report = offer.reports[0]
     total = report.total_bytes

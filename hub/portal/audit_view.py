@@ -12,7 +12,10 @@ from hub.portal.presenting import moment_text
 from hub.storage.records import Account
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
-    "Requests": {"request.refused": "Request refused"},
+    "Requests": {
+        "request.refused": "Request refused",
+        "playground.asked": "Asked in the playground",
+    },
     "Keys": {
         "key.created": "API key created",
         "key.changed": "API key changed",
@@ -46,9 +49,12 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "The Hub": {
         "organisation.created": "Organisation created",
+        "organisation.renamed": "Organisation renamed",
         "organisation.limits_changed": "Organisation's limits changed",
         "organisation.erased": "Organisation erased",
         "region.added": "Region added",
+        "region.changed": "Region changed",
+        "region.removed": "Region removed",
         "hub.created": "Hub created",
         "hub.key_changed": "The Hub's key is another",
         "hub.restored": "A backup put in the place of the Hub's data",

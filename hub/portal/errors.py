@@ -11,6 +11,9 @@
 Each is turned into a page in one place, `hub.portal.pages`.
 """
 
+NO_SUCH_PAGE = "The address is mistyped, or what it led to is gone."
+"""What is said of every address that leads nowhere, and of one that exists for others only."""
+
 
 class PortalError(Exception):
     """A page was not shown; `status` is the HTTP status, the message tells the visitor what to do."""

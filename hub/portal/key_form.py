@@ -5,6 +5,7 @@ storage.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hub.errors import InvalidInput
@@ -72,7 +73,6 @@ class KeyForm:
     @classmethod
     def of_key(cls, key: ApiKey) -> "KeyForm":
         """Begin with what a key allows now."""
-        limits = (getattr(key.limits, name) for name, _, _ in LIMITS)
         return cls(
             key.name,
             key.fleet,
@@ -80,7 +80,7 @@ class KeyForm:
             key.minimum_trust,
             "\n".join(sorted(key.models or ())),
             KEEP,
-            *("" if limit is None else f"{limit:,}" for limit in limits),
+            *limit_texts(key.limits),
         )
 
     @property
@@ -119,7 +119,7 @@ def read_key_form(
     trust = _trust(typed.minimum_trust, errors)
     models = _models(typed.models, errors)
     expires_at = _expiry(typed.expires, now, errors, key)
-    limits = _limits(typed, errors)
+    limits = read_limits({name: getattr(typed, name) for name, _, _ in LIMITS}, errors)
     for code in typed.regions:
         if code not in regions:
             errors["regions"] = f"There is no region {code[:40]!r} on this Hub. Choose from the tree."
@@ -167,8 +167,15 @@ def _expiry(text: str, now: float, errors: dict[str, str], key: ApiKey | None) -
     return None if text == NEVER else now + int(text) * DAY_S
 
 
-def _limits(typed: KeyForm, errors: dict[str, str]) -> Allowance:
-    found = {name: _limit(getattr(typed, name), name, label, errors) for name, label, _ in LIMITS}
+def limit_texts(limits: Allowance) -> tuple[str, ...]:
+    """Limits as the form's fields show them, in the order of `LIMITS`."""
+    values = (getattr(limits, name) for name, _, _ in LIMITS)
+    return tuple("" if limit is None else f"{limit:,}" for limit in values)
+
+
+def read_limits(typed: Mapping[str, str], errors: dict[str, str]) -> Allowance:
+    """Read the fields of `LIMITS`; what cannot be accepted is one more sentence in ``errors``."""
+    found = {name: _limit(typed[name], name, label, errors) for name, label, _ in LIMITS}
     try:
         return checked_allowance(Allowance(**found))
     except InvalidInput as error:

@@ -16,6 +16,7 @@ from hub.portal.errors import FormRefused, JobRefused, PageNotFound
 from hub.portal.node_view import NodeView, WarmingView
 from hub.portal.pages import PortalRoute, hub_of, see_other
 from hub.portal.presenting import bytes_text
+from hub.portal.security import safe_next
 from hub.portal.sessions import MayChange, Posted
 from tunnel.messages import ModelStatus
 
@@ -92,4 +93,4 @@ async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: 
         await hub.jobs.give(node.id, action, model, Policy(visitor.organisation.id))
     except (NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
-    return see_other(f"/nodes/{node.id}#models")
+    return see_other(safe_next(form.get("back"), f"/nodes/{node.id}#models"))

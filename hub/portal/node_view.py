@@ -164,10 +164,11 @@ def _warming(model: ModelStatus, live: LiveNode | None) -> WarmingView:
     if fraction is None or model.phase == "loading":
         replicas = live.replicas if live else ()
         fraction = next((replica.progress for replica in replicas if replica.model == model.model), fraction)
-    return WarmingView(model.model, model.phase or "warming", _percent(fraction))
+    return WarmingView(model.model, model.phase or "warming", percent_of(fraction))
 
 
-def _percent(fraction: float | None) -> int | None:
+def percent_of(fraction: float | None) -> int | None:
+    """Return a share in per cent; None where it is not known."""
     # The node says it, and a node may say anything: what is no number is not known.
     if fraction is None or math.isnan(fraction):
         return None

@@ -23,6 +23,7 @@ from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
 from hub.portal.errors import (
+    NO_SUCH_PAGE,
     FormRefused,
     JobRefused,
     NotAllowed,
@@ -31,6 +32,7 @@ from hub.portal.errors import (
     SignInRequired,
     TooMuch,
 )
+from hub.portal.navigation import navigation
 from hub.portal.security import PAGE_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,10 @@ def _environment() -> Environment:
         moment=presenting.moment_text,
         moment_iso=presenting.moment_iso,
     )
-    environment.globals.update(asset_url=asset_url, counted=presenting.counted, here=None)
+    environment.globals.update(
+        asset_url=asset_url, counted=presenting.counted, here=None, navigation=navigation
+    )
+    environment.globals.update(fields=None, tone="button-danger", keep="Keep it")  # of a question
     environment.globals["parts"] = environment.get_template("_parts.html").module
     return environment
 
@@ -163,7 +168,7 @@ def refusal_page(request: Request, error: Exception) -> Response:
 
 def not_found_page(request: Request) -> Response:
     """Return the page for an address nobody answers; the application calls it outside its APIs."""
-    error = PageNotFound("The address is mistyped, or what it led to is gone.")
+    error = PageNotFound(NO_SUCH_PAGE)
     return with_page_headers(refusal_page(request, error))
 
 

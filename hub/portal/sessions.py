@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from hub.acting import Actor, act_as
-from hub.portal.errors import FormRefused, NotAllowed, SignInRequired
+from hub.portal.errors import NO_SUCH_PAGE, FormRefused, NotAllowed, PageNotFound, SignInRequired
 from hub.portal.forms import Form, read_form
 from hub.portal.pages import client_address, hub_of, is_secure
 from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
@@ -33,6 +33,11 @@ class Visitor:
     def may_change(self) -> bool:
         """Whether they may change nodes and keys; members and auditors look."""
         return self.account.role.may_manage
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether they may ask models in the playground, under the organisation's keys."""
+        return self.account.role.may_ask
 
 
 def session_cookie(request: Request) -> str:
@@ -93,6 +98,44 @@ async def may_change(visitor: SignedIn) -> Visitor:
     return visitor
 
 
+async def operates(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if they are an operator. For everybody else there is no such page.
+
+    Raises:
+        PageNotFound: they are not.
+    """
+    if not visitor.account.is_operator:
+        raise PageNotFound(NO_SUCH_PAGE)
+    return visitor
+
+
+async def may_ask(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if their role may ask models.
+
+    Raises:
+        NotAllowed: they may only look.
+    """
+    if not visitor.may_ask:
+        raise NotAllowed("Auditors look at everything here and use nothing. Ask a member to try it.")
+    return visitor
+
+
+async def sent_by_script(request: Request, _visitor: SignedIn) -> None:
+    """Let on only what a script of our own pages sends: a header that no form and no foreign page can send.
+
+    Raises:
+        FormRefused: it carries no token of this session, or is no JSON.
+    """
+    cookie = request.cookies.get(session_cookie(request), "")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if (
+        not cookie
+        or kind != "application/json"
+        or not csrf_matches(cookie, request.headers.get("x-csrf-token", ""))
+    ):
+        raise FormRefused("The page was open for too long, or cookies are off. Reload it and send it again.")
+
+
 async def posted(request: Request, _visitor: SignedIn) -> Form:
     """Return the posted form of somebody signed in, once it is known to come from one of our pages.
 
@@ -119,6 +162,9 @@ async def _checked_form(request: Request, cookie: str) -> Form:
 
 
 MayChange = Annotated[Visitor, Depends(may_change)]
+Operator = Annotated[Visitor, Depends(operates)]
+MayAsk = Annotated[Visitor, Depends(may_ask)]
+SentByScript = Annotated[None, Depends(sent_by_script)]
 Posted = Annotated[Form, Depends(posted)]
 PostedBeforeSignIn = Annotated[Form, Depends(posted_before_sign_in)]
 

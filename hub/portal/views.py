@@ -11,11 +11,16 @@ from hub.portal import (
     key_edit,
     key_explain,
     keys,
+    models,
     node_models,
     nodes,
+    organisations,
     overview,
+    playground,
+    region_pages,
     sign_in,
     static_files,
+    trust,
     usage,
 )
 from hub.portal.pages import not_found_page
@@ -29,11 +34,16 @@ for group in (
     approve,
     nodes,
     node_models,
+    models,
     keys,
     key_explain,
     key_edit,
+    playground,
     usage,
     audit,
+    organisations,
+    region_pages,
+    trust,
     static_files,
 ):
     router.include_router(group.router)

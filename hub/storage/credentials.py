@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, insert, or_, select, update
+from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import NotFound
@@ -92,6 +92,16 @@ class ApiKeys:
         async with self._database.read() as connection:
             rows = await connection.execute(query)
             return [codec.api_key(row) for row in rows.mappings()]
+
+    async def counts(self, now: float) -> dict[str, int]:
+        """How many keys of each organisation are active at ``now``."""
+        lasting = api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > now)
+        query = select(api_keys.c.organisation_id, func.count()).where(
+            api_keys.c.revoked_at.is_(None), lasting
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.group_by(api_keys.c.organisation_id))).all()
+        return dict(tuple(row) for row in rows)
 
     async def replace_rules(
         self,

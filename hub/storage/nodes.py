@@ -1,6 +1,6 @@
-"""Nodes, and the tree of regions they stand in.
+"""Nodes: their queries and the fencing number.
 
-Owns their queries and the fencing number. Must not know sessions, nor who may change what: that is
+Owns both. Must not know sessions, nor who may change what: that is
 :mod:`hub.enrollment`'s to decide before it calls here.
 """
 
@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import acting_as, proved_as
-from hub.errors import AlreadyExists, InvalidInput, NotFound
+from hub.errors import NotFound
 from hub.identifiers import new_id
-from hub.policy import NodeFacts, RegionAuthority, RegionTree, Sharing, TrustClass
+from hub.policy import NodeFacts, RegionAuthority, Sharing, TrustClass
 from hub.storage import codec
 from hub.storage.engine import Database
-from hub.storage.records import Node, Region
-from hub.storage.tables import nodes, regions
+from hub.storage.records import Node
+from hub.storage.tables import nodes
 from tunnel.identity import fingerprint
 
 _FACTS = [
@@ -107,6 +106,33 @@ class Nodes:
             found = {row["id"]: codec.node(row) for row in (await connection.execute(query)).mappings()}
         return [found[node_id] for node_id in node_ids if node_id in found]
 
+    async def counts(self) -> dict[str, int]:
+        """How many nodes each organisation has."""
+        query = select(nodes.c.organisation_id, func.count()).where(nodes.c.revoked_at.is_(None))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.group_by(nodes.c.organisation_id))).all()
+        return dict(tuple(row) for row in rows)
+
+    async def counts_by_region(self) -> dict[str, tuple[int, int]]:
+        """How many nodes stand in each region itself: those confirmed there, and those that are not."""
+        columns = (nodes.c.region, nodes.c.region_confirmed, func.count())
+        here = nodes.c.revoked_at.is_(None) & nodes.c.region.is_not(None)
+        query = select(*columns).where(here).group_by(nodes.c.region, nodes.c.region_confirmed)
+        found: dict[str, tuple[int, int]] = {}
+        async with self._database.read() as connection:
+            for region, confirmed, count in await connection.execute(query):
+                sure, unsure = found.get(region, (0, 0))
+                found[region] = (sure + count, unsure) if confirmed else (sure, unsure + count)
+        return found
+
+    async def unconfirmed(self, *, limit: int) -> Sequence[Node]:
+        """Nodes whose region waits for an operator's word, the oldest first."""
+        waiting = nodes.c.revoked_at.is_(None) & nodes.c.region.is_not(None)
+        query = select(nodes).where(waiting, nodes.c.region_confirmed.is_(False))
+        query = query.order_by(nodes.c.created_at, nodes.c.id).limit(limit)
+        async with self._database.read() as connection:
+            return [codec.node(row) for row in (await connection.execute(query)).mappings()]
+
     async def facts(self, organisation_id: str, authority: RegionAuthority) -> Sequence[NodeFacts]:
         """What the policy judges of an organisation's nodes: far cheaper than to read them whole."""
         query = select(*_FACTS).where(
@@ -184,11 +210,12 @@ class Nodes:
         region_confirmed: bool,
         trust: TrustClass,
         sharing: Sharing,
+        reason: str = "",
     ) -> Node | None:
         """Replace what the Hub holds about a node, if it is still as it was seen.
 
         What was decided may rest on what was seen (a confirmed region stays confirmed), so a change by
-        somebody else in between must win.
+        somebody else in between must win. A ``reason`` that was given goes into the audit log.
 
         Returns:
             The node as it is now; ``None`` where it is no longer as seen, or was revoked.
@@ -220,6 +247,7 @@ class Nodes:
                 renamed=node.name != seen.name,
                 **told(node),
                 **{name: value for name, value in before.items() if name in _COMPARED},
+                **({"reason": reason} if reason else {}),
             )
         return node
 
@@ -281,40 +309,3 @@ async def insert_node(connection: AsyncConnection, node: Node) -> None:
         "machine": codec.write_map(node.machine),
     }
     await connection.execute(insert(nodes).values(values))
-
-
-class Regions:
-    """The operator's tree of regions. Codes are never removed or moved: keys and credentials name them."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def add(self, code: str, parent: str | None, name: str) -> Region:
-        """Add a code under a parent that exists; so the tree can have no cycle.
-
-        Raises:
-            AlreadyExists: the code is there.
-            InvalidInput: the parent is not.
-        """
-        try:
-            async with self._database.change() as connection:
-                known = set(await connection.scalars(select(regions.c.code)))
-                if code in known:
-                    raise AlreadyExists("region", code)
-                if parent is not None and parent not in known:
-                    raise InvalidInput("parent", f"there is no region {parent!r} on this Hub")
-                await connection.execute(insert(regions).values(code=code, parent=parent, name=name))
-                await self._database.tell(connection, "region.added", code, parent=parent, name=name)
-        except IntegrityError:  # somebody else added it at the same moment
-            raise AlreadyExists("region", code) from None
-        return Region(code=code, parent=parent, name=name)
-
-    async def list(self) -> list[Region]:
-        """Every region, by code."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(select(regions).order_by(regions.c.code))
-            return [codec.region(row) for row in rows.mappings()]
-
-    async def tree(self) -> RegionTree:
-        """The regions as the policy takes them."""
-        return RegionTree({region.code: region.parent for region in await self.list()})

@@ -70,6 +70,24 @@ class Organisations:
             rows = (await connection.execute(query)).all()
         return dict(tuple(row) for row in rows)
 
+    async def rename(self, organisation_id: str, name: str) -> None:
+        """Call an organisation something else.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            NotFound: there is no such organisation.
+        """
+        statement = update(organisations).where(organisations.c.id == organisation_id).values(name=name)
+        try:
+            async with self._database.change() as connection:
+                if await connection.scalar(statement.returning(organisations.c.id)) is None:
+                    raise NotFound("organisation", organisation_id)
+                await self._database.tell(
+                    connection, "organisation.renamed", organisation_id, of=organisation_id
+                )
+        except IntegrityError:
+            raise AlreadyExists("organisation", name) from None
+
     async def set_limits(self, organisation_id: str, limits: Allowance) -> None:
         """Set the ceiling over all keys of an organisation.
 

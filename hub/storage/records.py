@@ -34,6 +34,11 @@ class Role(StrEnum):
         """Read the audit log. Members see what is, not who did it."""
         return self is not Role.MEMBER
 
+    @property
+    def may_ask(self) -> bool:
+        """Ask models in the portal, under a key of the organisation. Auditors read, and use nothing."""
+        return self is not Role.AUDITOR
+
 
 @dataclass(frozen=True, slots=True)
 class Organisation:

@@ -22,8 +22,9 @@ from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, answered, create_engine
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
-from hub.storage.nodes import Nodes, Regions
+from hub.storage.nodes import Nodes
 from hub.storage.people import Accounts, Organisations, PortalSessions
+from hub.storage.regions import Regions
 from hub.storage.settings import Settings
 from hub.storage.usage import Usage
 

@@ -162,9 +162,14 @@ class Machine:
         self.client = self.running = None
 
     async def answer(self, stream: InboundStream) -> None:
-        """Answer every request with two words."""
-        while await stream.receive() is not None:
-            pass
+        """Answer every request with two words, in pieces where that is asked for."""
+        asked = b""
+        while (piece := await stream.receive()) is not None:
+            asked += piece
+        usage = Usage(prompt_tokens=1234, cached_tokens=200, completion_tokens=56)
+        if json.loads(asked).get("stream"):
+            await self.stream(stream, usage)
+            return
         message = {"role": "assistant", "content": "Hello there."}
         body = {
             "id": "chatcmpl-1",
@@ -173,9 +178,18 @@ class Machine:
             "model": MODEL,
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         }
-        usage = Usage(prompt_tokens=1234, cached_tokens=200, completion_tokens=56)
         await stream.send_head(Head(status=200, headers=(("content-type", "application/json"),)))
         await stream.send(json.dumps(body).encode(), fin=True, trailers=Trailers(usage=usage))
+
+    async def stream(self, stream: InboundStream, usage: Usage) -> None:
+        """The same two words as events."""
+        await stream.send_head(Head(status=200, headers=(("content-type", "text/event-stream"),)))
+        counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        for word in ("Hello ", "there."):
+            said = {"choices": [{"index": 0, "delta": {"content": word}}]}
+            await stream.send(b"data: " + json.dumps(said).encode() + b"\n\n")
+        last = b"data: " + json.dumps({"choices": [], "usage": counts}).encode() + b"\n\ndata: [DONE]\n\n"
+        await stream.send(last, fin=True, trailers=Trailers(usage=usage))
 
 
 @dataclass

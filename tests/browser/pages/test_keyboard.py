@@ -51,7 +51,17 @@ async def test_tab_reaches_everything_in_order_and_shows_where_it_is(team, viewp
     await page.get_by_role("button", name="Create the key").click()
     await page.get_by_role("heading", name="Support is ready").wait_for()
     node_page = f"/nodes/{node.node_id}"
-    paths = ["/", "/nodes", node_page, f"{node_page}/revoke", "/keys", "/usage", "/device"]
+    paths = [
+        "/",
+        "/playground",
+        "/models",
+        "/nodes",
+        node_page,
+        f"{node_page}/revoke",
+        "/keys",
+        "/usage",
+        "/device",
+    ]
     for path in (None, *paths, f"/device?user_code={code}"):
         if path is not None:
             await page.goto(path)

@@ -305,7 +305,12 @@ def test_every_page_of_the_portal_is_listed() -> None:
     assert sorted(listed) == sorted(path for method, path in served if method == "GET")
     posted = {path for method, path in served if method == "POST"}
     apart = posted - set(listed)
-    assert apart == {"/logout", "/nodes/{node_id}/models"}
+    assert apart == {
+        "/logout",
+        "/nodes/{node_id}/models",
+        "/playground/{key_id}/chat",
+        "/playground/verdict",
+    }
     assert all(f"`{path}`" in PORTAL for path in apart)
 
 
@@ -315,8 +320,9 @@ def test_what_a_role_may_do_is_what_the_portal_allows() -> None:
     people = [Account("acct_a", "org_a", "a@b.example", "", role, 0.0) for role in Role]
     changes = [Visitor(person, Organisation("org_a", "A", 0.0), "").may_change for person in people]
     audits = [person.role.may_audit for person in people]
+    asks = [person.role.may_ask for person in people]
     operates = [person.is_operator for person in people]
-    assert list(may.values()) == [[True] * len(people), audits, *[changes] * 3, *[operates] * 3]
+    assert list(may.values()) == [[True] * len(people), audits, asks, *[changes] * 3, *[operates] * 5]
 
 
 # --- docs/evidence.md

@@ -42,6 +42,11 @@ REASONS = {
     "hub.portal.nodes._node_page": SHOWS_OWN,
     "hub.portal.overview.overview": SHOWS_OWN,
     "hub.portal.keys.key_preview_of": "which of its own nodes are online; who matches is permits' word",
+    "hub.portal.models._reports": "of nodes that the chooser was permitted: what they said of the model",
+    "hub.portal.models._rows": SHOWS_OWN,
+    "hub.portal.region_pages._waiting": SHOWS_OWN,
+    "hub.portal.region_pages.confirm_place": SHOWS_OWN,
+    "hub.portal.playground._chats": "of nodes that the chooser was permitted: what they said of the model",
     "hub.portal.node_models.give_job": "whether a node offers a model; the job is judged by Jobs.give",
 }
 MUST_ASK = {"candidates", "candidates_on", "connected_nodes", "session", "room", "occupy"}
@@ -180,3 +185,21 @@ def test_only_the_dispatcher_and_the_jobs_get_sessions() -> None:
     """A session is what work goes through: of all the Hub's code two places take one, and both ask first."""
     named = {name for name, tree in modules() for _, body in functions(tree, name) if "session" in uses(body)}
     assert named == {"hub.dispatch", "hub.assembly"}, "assembly hands it to Jobs, which asks in `give`"
+
+
+def test_who_asks_without_a_secret_is_let_in_at_one_place() -> None:
+    """Past `authenticate` there is one more way to be a caller: the portal's, for people of the key's own."""
+    named = {
+        function
+        for path in sorted(ROOT.rglob("*.py"))
+        for function, body in functions(ast.parse(path.read_text()), path.stem)
+        if path.stem != "admission" and any(is_admit(node) for node in ast.walk(body))
+    }
+    assert named == {"playground.chat"}
+
+
+def is_admit(node: ast.AST) -> bool:
+    """Whether something is done with `admission.admit`; storage's `admit` of a node is another thing."""
+    owner = node.value if isinstance(node, ast.Attribute) and node.attr == "admit" else None
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return name.lstrip("_") == "admission"

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -262,6 +263,20 @@ def routes() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
+async def filled(portal) -> Callable[[str], str]:
+    """Puts what exists into the path of a route."""
+    node, key = await portal.node(), (await portal.key()).key
+    ids = {
+        "node_id": node.id,
+        "key_id": key.id,
+        "organisation_id": key.organisation_id,
+        "code": "eu-de",
+        "model": "smollm2-135m-instruct",
+    }
+    return lambda path: re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: ids[match[1]], path)
+
+
+@pytest.fixture
 async def connect(portal) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Lets an enrolled node dial in with a report of its own, and waits until the Hub has it."""
     clients: list[TunnelClient] = []
@@ -270,13 +285,13 @@ async def connect(portal) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     async def refuse(_stream: object) -> None:
         raise AssertionError("no request was made")
 
-    async def connect(node: Node, **report: Any) -> None:
+    async def connect(node: Node, handler: Any = refuse, **report: Any) -> None:
         wish = {"agent": "porten/1", "accepting": True, "devices": (), "replicas": (), "models": ()}
         client = TunnelClient(
             urls=(portal.hub.addresses.tunnel_local,),
             identity=NodeIdentity(node.id, portal.keys[node.id]),
             instance_id="instance",
-            handler=refuse,
+            handler=handler,
             status=lambda: Status(**wish | report),
             on_welcome=lambda _welcome: None,
             on_state=lambda _state: None,

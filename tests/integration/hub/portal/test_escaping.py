@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -94,6 +95,8 @@ def furnish(portal, sign_in, connect, ask):
             "keys": "/keys",
             "revoke key": f"/keys/{key.id}/revoke",
             "usage": "/usage",
+            "models": "/models",
+            "playground": f"/playground?model={quote(name)}",
             "approve": f"/device?user_code={code}",
         }
         return House(name, browser, pages)
@@ -153,10 +156,11 @@ async def test_the_sign_in_page_shows_what_was_typed_and_builds_nothing(visit, m
 @pytest.mark.parametrize("nasty", NASTY)
 async def test_an_operator_sees_every_organisations_names_as_words(operator, furnish, markup, nasty):
     house = await furnish(nasty)
-    read = markup((await operator.open("/nodes?of=all")).text)
-    assert nasty in read.said
-    assert {"img", "svg"} & set(read.tags) <= {"svg"}
-    assert not [name for _, name in read.attributes if name.startswith("on")]
+    for path in ("/nodes?of=all", "/organisations", "/trust"):
+        read = markup((await operator.open(path)).text)
+        assert nasty in read.said, path
+        assert {"img", "svg"} & set(read.tags) <= {"svg"}
+        assert not [name for _, name in read.attributes if name.startswith("on")]
     read = markup((await operator.open(house.pages["node"])).text)
     assert read.said.count(nasty) > 5
 

@@ -14,10 +14,9 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture
-async def targets(portal, routes, ask):
-    """Every address that takes a form, with ids that exist put in; each of them changes something."""
-    node, key = await portal.node(), (await portal.key()).key
-    return sorted(path.format(node_id=node.id, key_id=key.id) for method, path in routes if method == "POST")
+async def targets(routes, filled, ask):
+    """Every address that takes a form, with ids that exist put in."""
+    return sorted(filled(path) for method, path in routes if method == "POST")
 
 
 async def state(portal):
@@ -31,7 +30,7 @@ async def state(portal):
 
 
 async def test_a_form_without_this_sessions_token_changes_nothing(
-    portal, owner, sign_in, visit, targets, ask
+    portal, operator, sign_in, visit, targets, ask
 ):
     other = await sign_in(Role.ADMIN)
     code = (await ask())["user_code"]
@@ -45,16 +44,16 @@ async def test_a_form_without_this_sessions_token_changes_nothing(
     }
     before = await state(portal)
     assert len(targets) >= 7
-    foreign = [None, "", "x", owner.session, await other.token(), csrf_token(new_token()), csrf_token("")]
+    foreign = [None, "", "x", operator.session, await other.token(), csrf_token(new_token()), csrf_token("")]
     for path in targets:
         for token in foreign:
             given = {} if token is None else {"csrf_token": token}
-            answer = await owner.http.post(path, data=fields | given)
+            answer = await operator.http.post(path, data=fields | given)
             assert answer.status_code == 400, (path, token)
             assert "That form was not accepted" in answer.text
             assert dict(PAGE_HEADERS).items() <= dict(answer.headers).items()
     assert await state(portal) == before
-    assert (await owner.open("/")).status_code == 200, "a forged sign-out signed nobody out"
+    assert (await operator.open("/")).status_code == 200, "a forged sign-out signed nobody out"
 
 
 async def test_a_sign_in_form_of_another_browser_is_not_taken(portal, visit):
@@ -97,11 +96,11 @@ async def test_a_form_of_somebody_not_signed_in_leads_to_signing_in(visit, targe
         (b"", ""),
     ],
 )
-async def test_what_is_no_form_is_refused_with_the_right_token_too(owner, targets, portal, content, kind):
-    token, before = await owner.token(), await state(portal)
+async def test_what_is_no_form_is_refused_with_the_right_token_too(operator, targets, portal, content, kind):
+    token, before = await operator.token(), await state(portal)
     body = f"csrf_token={token}&".encode() + content if kind.endswith("urlencoded") else content
     for path in targets:
-        answer = await owner.http.post(path, content=body, headers={"content-type": kind})
+        answer = await operator.http.post(path, content=body, headers={"content-type": kind})
         assert answer.status_code == 400, path
         assert "That form was not accepted" in answer.text
     assert await state(portal) == before
@@ -152,6 +151,12 @@ FIELDS = {
     "/login": ("email", "password", "next"),
     "/keys": ("name", "fleet", "regions", "minimum_trust", "models", "expires"),
     "/nodes/{node}": ("name", "region", "trust", "sharing", "organisations"),
+    "/regions": ("code", "name", "parent"),
+    "/regions/eu-de": ("name", "parent", "shown"),
+    "/organisations": ("name",),
+    "/organisations/{organisation}": ("name", "monthly_tokens"),
+    "/trust/{node}": ("trust", "reason"),
+    "/nodes/{node}/region": ("region",),
     "/device": ("name", "region", "trust", "sharing", "organisations", "action", "user_code"),
 }
 GOOD = {"name": "good", "fleet": "own", "sharing": "organisations", "action": "approve"}
@@ -168,7 +173,8 @@ async def test_no_field_takes_what_nobody_should_type(portal, operator, visit, a
         for extreme in (*EXTREMES, "a\0b"):
             code = (await ask())["user_code"] if path == "/device" else ""
             form = good | {"user_code": code} | {name: extreme, "csrf_token": token}
-            answer = await browser.http.post(path.format(node=node.id), data=form)
+            address = path.format(node=node.id, organisation=other.id)
+            answer = await browser.http.post(address, data=form)
             assert answer.status_code in (200, 303, 400, 401, 404, 422, 429), (name, extreme)
             assert ("\0" not in extreme) or answer.status_code == 400
             assert not {"set-cookie"} & set(answer.headers) or path == "/login"

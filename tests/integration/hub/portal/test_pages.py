@@ -14,14 +14,9 @@ OPEN_TO_ALL = {"/login", "/static/{name}"}
 
 
 @pytest.fixture
-async def pages(portal, routes):
+async def pages(routes, filled):
     """Every page that is looked at, with ids that exist put in."""
-    node, key = await portal.node(), (await portal.key()).key
-    return sorted(
-        path.format(node_id=node.id, key_id=key.id)
-        for method, path in routes
-        if method == "GET" and path not in OPEN_TO_ALL
-    )
+    return sorted(filled(path) for method, path in routes if method == "GET" and path not in OPEN_TO_ALL)
 
 
 async def test_every_page_asks_to_sign_in_and_comes_back(portal, visit, pages):

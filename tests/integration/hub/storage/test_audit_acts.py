@@ -162,6 +162,22 @@ class Acts:
         await on.storage.regions.add("us", None, "United States")
         return "us"
 
+    async def region_changed(self, on):
+        await on.storage.regions.add("us", None, "United States")
+        on.mark()
+        await on.storage.regions.change("us", parent=None, name="America")
+        return "us"
+
+    async def region_removed(self, on):
+        await on.storage.regions.add("us", None, "United States")
+        on.mark()
+        await on.storage.regions.remove("us")
+        return "us"
+
+    async def organisation_renamed(self, on):
+        await on.storage.organisations.rename(on.organisation.id, "Other")
+        return on.organisation.id
+
     async def hub_created(self, on):
         return await on.storage.settings.hub_id()
 

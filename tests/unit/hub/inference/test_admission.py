@@ -1,6 +1,7 @@
 """Who may ask: secrets and copies of keys."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -96,3 +97,28 @@ async def test_every_use_of_a_secret_that_opens_a_key_is_told_and_no_other(world
     for each in (dead, mint().secret, "nonsense"):
         await refusal(admission.authenticate(f"Bearer {each}"))
     assert told == [(key.hash, world.clock)]
+
+
+async def test_who_may_ask_without_the_secret_is_the_caller_that_the_secret_makes(world):
+    secret, key = world.add_key()
+    admitted = await world.admission.admit(key)
+    assert admitted is await world.admission.authenticate(f"Bearer {secret}")
+    assert await world.admission.confirm(admitted) is admitted
+
+
+async def test_without_the_secret_too_a_key_counts_as_it_is_now_and_not_as_it_was_seen(world):
+    _, seen = world.add_key()
+    world.keys[seen.hash] = replace(seen, revoked_at=1.0)
+    assert await refusal(world.admission.admit(seen)) == "invalid_api_key"
+    del world.keys[seen.hash]  # as a rotation without an overlap leaves it
+    assert await refusal(world.admission.admit(seen)) == "invalid_api_key"
+
+
+async def test_to_ask_without_the_secret_is_no_use_of_it(world):
+    used = []
+    admission = Admission(world, lambda: world.clock, lambda secret, _at: used.append(secret))
+    secret, key = world.add_key()
+    await admission.admit(key)
+    assert used == []
+    await admission.authenticate(f"Bearer {secret}")
+    assert used == [key.hash]
