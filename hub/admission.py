@@ -125,6 +125,9 @@ class Admission:
             try:
                 key = await self._keys.by_hash(key_hash)
             except StorageUnavailable:
+                known = self._copies.get(key_hash)  # by another request, which asked in time
+                if known is not None:
+                    return known
                 raise refusals.database_unavailable() from None
             if epoch == self._epoch:
                 break

@@ -55,6 +55,34 @@ async def test_records_reach_storage_by_themselves_and_leave_nothing_behind(stor
     assert segments(spool) == []
 
 
+async def test_an_outage_is_said_once_and_so_is_its_end(storage, spool, monkeypatch, caplog):
+    caplog.set_level("INFO", "hub.spool")
+    monkeypatch.setattr("hub.spool.RETRY_S", 0.01)
+    tries, often = [], asyncio.Event()
+
+    async def away(records):
+        tries.append(len(records))
+        if len(tries) == 3:
+            often.set()
+        raise StorageUnavailable("away")
+
+    async def all_there():
+        return meter.waiting == 0
+
+    async with Meter(storage, spool) as meter:
+        with monkeypatch.context() as broken:
+            broken.setattr(storage.usage, "add", away)
+            meter.record(record("req_1"))
+            assert meter.waiting == 1
+            await often.wait()
+            meter.record(record("req_2"))
+            assert meter.waiting == 2
+        await until(all_there)
+    assert await stored(storage) == ["req_1", "req_2"]
+    said = [each.event for each in caplog.records if each.name == "hub.spool"]
+    assert said == ["usage.deferred", "usage.caught_up"]
+
+
 async def test_a_full_segment_is_stored_at_once_and_stopping_stores_the_rest(storage, spool):
     meter = Meter(storage, spool)
     await meter.start()

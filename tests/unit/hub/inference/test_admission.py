@@ -7,7 +7,7 @@ import pytest
 
 from hub.admission import Admission, check_model
 from hub.changes import KeyChanged
-from hub.errors import RequestFailed
+from hub.errors import RequestFailed, StorageUnavailable
 from hub.keys import mint
 
 
@@ -57,6 +57,22 @@ async def test_two_who_read_at_once_share_the_copy_that_a_change_finds(world):
     both = await asyncio.gather(*[world.admission.authenticate(f"Bearer {secret}") for _ in range(2)])
     world.admission.obey(KeyChanged(key.id))
     assert [admitted.current for admitted in both] == [False, False]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_who_asked_too_late_goes_by_what_another_has_learnt_unless_it_changed(world, changed):
+    secret, key = world.add_key()
+    world.turns = 10
+    late = asyncio.create_task(world.admission.authenticate(f"Bearer {secret}"))
+    await asyncio.sleep(0)
+    world.turns = 1
+    early = await world.admission.authenticate(f"Bearer {secret}")
+    world.error = StorageUnavailable("away")
+    if changed:
+        world.admission.obey(KeyChanged(key.id))
+        assert await refusal(late) == "database_unavailable"
+    else:
+        assert await late is early
 
 
 async def test_a_policy_that_cannot_be_read_admits_nobody_anywhere(world):
