@@ -6,6 +6,7 @@ Pure. Owns the counting and no opinion: whether a key reaches a node, or a place
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -34,9 +35,18 @@ class Effect:
         return not self.gain.keys and not self.lose.keys
 
 
-def of_region(keys: Iterable[ApiKey], code: str, regions: RegionTree) -> Reach:
-    """The keys that ask for a place and would take a node that stands in a region."""
-    return _reach(key for key in keys if key.regions and _takes(key.policy, code, regions))
+def of_regions(keys: Iterable[ApiKey], regions: RegionTree) -> dict[str, Reach]:
+    """For each region the keys that ask for a place and would take a node that stands there."""
+    alike: defaultdict[tuple[object, ...], list[ApiKey]] = defaultdict(list)
+    for key in keys:
+        if key.regions:
+            alike[key.fleet, key.regions, key.minimum_trust].append(key)
+    return {
+        code: _reach(
+            key for group in alike.values() if _takes(group[0].policy, code, regions) for key in group
+        )
+        for code in regions.parents
+    }
 
 
 def of_move(keys: Iterable[ApiKey], code: str, before: RegionTree, after: RegionTree) -> Effect:

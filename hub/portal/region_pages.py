@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from hub.changes import RegionsChanged
 from hub.composition import Hub
-from hub.effects import of_move, of_node, of_region
+from hub.effects import of_move, of_node, of_regions
 from hub.errors import AlreadyExists, InvalidInput, NotFound
 from hub.identifiers import checked_name
 from hub.operations import REGION_CODE_LIMIT, add_region
@@ -118,13 +118,13 @@ async def _tree_page(
 
 
 def _rows(known: RegionsView, keys: Sequence[ApiKey], counts: Mapping[str, tuple[int, int]]) -> list[TreeRow]:
-    rows = []
+    rows, reaches = [], of_regions(keys, known.tree)
     for row in known.rows:
         sure, unsure = counts.get(row.code, (0, 0))
         nodes = counted(sure, "node") if sure else "" if unsure else "none"
         parts = [part for part in (nodes, f"{unsure} unconfirmed" if unsure else "") if part]
-        reach = of_region(keys, row.code, known.tree)
-        rows.append(TreeRow(row.code, row.name, row.indent, ", ".join(parts), reach_words(reach)))
+        words = reach_words(reaches[row.code])
+        rows.append(TreeRow(row.code, row.name, row.indent, ", ".join(parts), words))
     return rows
 
 
@@ -268,7 +268,7 @@ async def _edit_page(
         form=form,
         errors=errors,
         parents=[row for row in known.rows if not known.tree.contains(region.code, row.code)],
-        reach=reach_words(of_region(await _active_keys(hub), region.code, known.tree)),
+        reach=reach_words(of_regions(await _active_keys(hub), known.tree)[region.code]),
         uses=named_by(uses),
     )
 

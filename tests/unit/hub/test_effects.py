@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.effects import Effect, Reach, of_move, of_node, of_region
+from hub.effects import Effect, Reach, of_move, of_node, of_regions
 from hub.policy import Fleet, NodeFacts, RegionTree, Sharing, SharingKind, TrustClass, permits
 from hub.portal.effect_words import effect_words, reach_words
 from hub.storage.records import ApiKey
@@ -77,11 +77,14 @@ def test_a_move_touches_just_the_keys_that_a_node_there_shows_it_touches(keys, p
     assert effect == Effect(reach(gain), reach(lose))
 
 
-def test_only_keys_that_ask_for_a_place_match_a_region():
-    keys = [key(0), key(1, regions=frozenset({"eu"})), key(2, "org_b", regions=frozenset({"eu-de-fra"}))]
-    assert of_region(keys, "eu-de", TREE) == Reach(1, 1)
-    assert of_region(keys, "eu-de-fra", TREE) == Reach(2, 2)
-    assert of_region(keys, "us", TREE) == Reach()
+@given(KEYS)
+def test_a_region_is_matched_by_keys_that_ask_for_a_place_and_would_take_a_node_there(keys):
+    found = of_regions(keys, TREE)
+    assert set(found) == set(TREE.parents)
+    for code, each in found.items():
+        here = replace(NODE, region=code, trust=TrustClass.CONFIDENTIAL)
+        takes = [k for k in keys if permits(k.policy, replace(here, owner_id=k.organisation_id), TREE)]
+        assert each == reach([k for k in takes if k.regions])
 
 
 @pytest.mark.parametrize(
