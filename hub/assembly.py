@@ -26,9 +26,11 @@ from hub.jobs import Jobs
 from hub.journal import Journal
 from hub.key_use import KeyUse
 from hub.limits import Limits
+from hub.members import MemberService
 from hub.metering import Meter
 from hub.metrics import Metrics
 from hub.registry import Registry
+from hub.second_step import SecondStepService
 from hub.sources import StoredFacts, StoredUsage
 from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
@@ -78,6 +80,7 @@ async def compose(
     meter = Meter(storage, config.spool_dir)
     journal = Journal(storage, config.journal_dir, clock)
     budgets = Budgets(StoredUsage(storage, meter), clock)
+    accounts = AccountService(storage, clock, on_refused=journal.sign_in_refused)
 
     def recorded(record: UsageRecord) -> None:
         metrics.used(record)
@@ -90,7 +93,9 @@ async def compose(
         hub_id=hub_id,
         key=key,
         storage=storage,
-        accounts=AccountService(storage, clock, on_refused=journal.sign_in_refused),
+        accounts=accounts,
+        members=MemberService(storage, accounts, clock),
+        second_step=SecondStepService(storage, key, config.name, clock),
         changes=changes,
         clones=CloneWatch(),
         catalog=catalog,

@@ -27,9 +27,11 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.journal import Journal
     from hub.key_use import KeyUse
     from hub.limits import Limits
+    from hub.members import MemberService
     from hub.metering import Meter
     from hub.metrics import Metrics
     from hub.registry import Registry
+    from hub.second_step import SecondStepService
     from hub.storage.repositories import Storage
 
 
@@ -42,6 +44,8 @@ class Hub:
     key: Ed25519PrivateKey
     storage: Storage
     accounts: AccountService
+    members: MemberService
+    second_step: SecondStepService
     changes: Changes
     clones: CloneWatch
     catalog: Catalog

@@ -156,6 +156,9 @@ class HubConfig(BaseSettings):
     audit_retention_days: int | None = Field(
         None, ge=1, description="Days that the audit log's events are kept; for ever where unset."
     )
+    require_second_step: bool = Field(
+        default=False, description="Whether everybody who may manage must have a second step at sign-in."
+    )
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
         description="Web pages that may use `/v1`, by origin, as `https://app.example.org`; `*` is any.",
@@ -287,6 +290,8 @@ _WORDS = {
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
     "path_type": "must be a path",

@@ -2,6 +2,7 @@
 
     PortalError
     ├── SignInRequired     nobody is signed in: go to the sign-in page and come back
+    ├── SecondStepRequired somebody is signed in who must set up a second step first: go there
     ├── FormRefused        the form cannot be trusted or read: foreign token, too long, not a form
     ├── JobRefused         the node cannot be given work now
     ├── TooMuch            what was asked for is more than a page gives
@@ -22,6 +23,12 @@ class SignInRequired(PortalError):
     """Nobody is signed in."""
 
     status = 401
+
+
+class SecondStepRequired(PortalError):
+    """The operator asks for a second step at sign-in, and this account has none yet."""
+
+    status = 403
 
 
 class FormRefused(PortalError):

@@ -6,14 +6,19 @@ Owns which page groups exist and in what order they are tried. Knows nothing of 
 from fastapi import APIRouter
 
 from hub.portal import (
+    account,
     approve,
     audit,
+    invitation,
     key_edit,
     key_explain,
     keys,
+    member,
+    members,
     node_models,
     nodes,
     overview,
+    second_step,
     sign_in,
     static_files,
     usage,
@@ -34,6 +39,11 @@ for group in (
     key_edit,
     usage,
     audit,
+    members,
+    member,
+    account,
+    second_step,
+    invitation,
     static_files,
 ):
     router.include_router(group.router)

@@ -20,9 +20,11 @@ from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, create_engine, translated
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
+from hub.storage.members import Members
 from hub.storage.migrate import upgrade
 from hub.storage.nodes import Nodes, Regions
 from hub.storage.people import Accounts, Organisations, PortalSessions
+from hub.storage.second_steps import SecondSteps
 from hub.storage.settings import Settings
 from hub.storage.usage import Usage
 
@@ -41,6 +43,8 @@ class Storage:
         self.organisations = Organisations(database)
         self.accounts = Accounts(database)
         self.sessions = PortalSessions(database)
+        self.members = Members(database)
+        self.second_steps = SecondSteps(database)
         self.keys = ApiKeys(database)
         self.join_tokens = JoinTokens(database)
         self.nodes = Nodes(database)

@@ -262,6 +262,22 @@ def routes() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
+async def ids(portal) -> dict[str, str]:
+    """What stands for each part of a route's path: things that exist, of the organisation everybody is of."""
+    node, key = await portal.node(), (await portal.key()).key
+    owner, member = await portal.account(Role.OWNER), await portal.account(Role.MEMBER)
+    issued = await portal.hub.members.invite(owner.id, name="Ada", role=Role.MEMBER)
+    return {
+        "node_id": node.id,
+        "key_id": key.id,
+        "account_id": member.id,
+        "invitation_id": issued.invitation.id,
+        "token": issued.token,
+        "reference": "0" * 64,
+    }
+
+
+@pytest.fixture
 async def connect(portal) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Lets an enrolled node dial in with a report of its own, and waits until the Hub has it."""
     clients: list[TunnelClient] = []

@@ -10,17 +10,14 @@ from hub.portal.assets import ASSETS
 from hub.portal.security import PAGE_HEADERS
 from hub.storage.records import Role
 
-OPEN_TO_ALL = {"/login", "/static/{name}"}
+OPEN_TO_ALL = {"/login", "/login/code", "/invitation/{token}", "/static/{name}"}
 
 
 @pytest.fixture
-async def pages(portal, routes):
+def pages(ids, routes):
     """Every page that is looked at, with ids that exist put in."""
-    node, key = await portal.node(), (await portal.key()).key
     return sorted(
-        path.format(node_id=node.id, key_id=key.id)
-        for method, path in routes
-        if method == "GET" and path not in OPEN_TO_ALL
+        path.format(**ids) for method, path in routes if method == "GET" and path not in OPEN_TO_ALL
     )
 
 
