@@ -12,6 +12,7 @@ from hub.errors import InvalidInput
 from hub.portal.pages import PortalRoute, hub_of, page, see_other
 from hub.portal.presenting import ago_text
 from hub.portal.proving import WRONG, proves
+from hub.portal.roles import role_words
 from hub.portal.sessions import Posted, SignedIn, Visitor
 from hub.storage.records import PortalSession
 
@@ -62,14 +63,14 @@ async def change_password(request: Request, visitor: SignedIn, form: Posted) -> 
     if not await proves(request, visitor, form):
         errors["present"] = WRONG
     elif form.raw("password") != form.raw("again"):
-        errors["again"] = "Again: it is not the same as the new password."
+        errors["again"] = "The new password typed again is not the same as the new password."
     else:
         try:
             await hub_of(request).accounts.change_password(
                 visitor.account.id, form.raw("password"), keep_session=visitor.session
             )
         except InvalidInput as error:
-            errors["password"] = f"New password: {error.message}."
+            errors["password"] = f"The new password {error.message}."
     if errors:
         return await account_page(request, visitor, errors)
     return see_other("/account?done=password")
@@ -105,6 +106,7 @@ async def account_page(
         visitor=visitor,
         here="/account",
         errors=errors or {},
+        role=role_words(visitor.account.role).lower(),
         done=_DONE.get(request.query_params.get("done", "")),
         sessions=sorted(sessions, key=lambda row: not row.is_this),
         second_step=is_on,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from hub.acting import Actor, act_as
 from hub.errors import AlreadyExists, InvalidInput, InvitationInvalid
 from hub.portal.errors import PageNotFound
-from hub.portal.pages import PortalRoute, client_address, field_problem, hub_of, see_other
+from hub.portal.pages import PortalRoute, client_address, hub_of, see_other
 from hub.portal.roles import role_words
 from hub.portal.sessions import PostedBeforeSignIn, begin
 from hub.portal.sign_in import before_sign_in
@@ -16,6 +16,7 @@ from hub.storage.records import Invitation
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
+_LABELS = {"email": "The e-mail address", "password": "The password"}
 _INVALID = (
     "This invitation was used, withdrawn or is too old, or the link is not whole. "
     "Ask whoever sent it for another one."
@@ -34,15 +35,15 @@ async def accept(request: Request, form: PostedBeforeSignIn, token: str) -> Resp
     hub, found = hub_of(request), await _find(request, token)
     email, password = form.text("email"), form.raw("password")
     if password != form.raw("again"):
-        errors = {"again": "Again: it is not the same as the password."}
+        errors = {"again": "The password typed again is not the same as the password."}
         return await _page(request, found, errors, email)
     act_as(Actor("nobody", found.organisation_id, address=client_address(request)))
     try:
         account = await hub.members.accept(token, email=email, password=password)
     except InvalidInput as error:
-        return await _page(request, found, field_problem(error), email)
+        return await _page(request, found, {error.field: f"{_LABELS[error.field]} {error.message}."}, email)
     except AlreadyExists:
-        errors = {"email": "Email: it has an account already. Take another address, or sign in."}
+        errors = {"email": "The e-mail address has an account already. Take another one, or sign in."}
         return await _page(request, found, errors, email)
     except InvitationInvalid:
         raise PageNotFound(_INVALID) from None

@@ -59,7 +59,7 @@ async def invite(request: Request, visitor: MayChangeMembers, form: Posted) -> R
     """Make an invitation and show its link, this once."""
     role = _role(form.text("role"), visitor)
     if role is None:
-        return await _page(request, visitor, form=form, errors={"role": "Role: choose one of these."})
+        return await _page(request, visitor, form=form, errors={"role": "Choose one of these roles."})
     try:
         with check():
             issued = await hub_of(request).members.invite(
@@ -111,6 +111,7 @@ async def _page(
         chosen=form.text("role") if form is not None else Role.MEMBER.value,
         link=f"{base_url(request)}/invitation/{issued.token}" if issued is not None else None,
         issued=issued.invitation if issued is not None else None,
+        issued_role=role_words(issued.invitation.role) if issued is not None else "",
         done=request.query_params.get("done", ""),
     )
 

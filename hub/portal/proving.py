@@ -10,7 +10,7 @@ from hub.portal.forms import Form
 from hub.portal.pages import client_address, hub_of
 from hub.portal.sessions import Visitor
 
-WRONG = "Password: it is wrong."
+WRONG = "The present password is wrong."
 
 
 async def proves(request: Request, visitor: Visitor, form: Form) -> bool:

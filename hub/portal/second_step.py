@@ -18,8 +18,8 @@ from hub.second_step import Enrolment
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
-_WRONG_CODE = "Code: it is wrong, was used before or is too old. Type the one that the app shows now."
-_BEGIN_ANEW = "Code: it is wrong, or it took too long. Begin anew."
+_WRONG_CODE = "The code is wrong, was used before or is too old. Type the one that the app shows now."
+_BEGIN_ANEW = "The code is wrong, or it took too long. Begin anew."
 
 
 @router.get("/account/second-step")

@@ -1,9 +1,12 @@
 """An organisation with everything in it, and one with nothing, for pictures of every page."""
 
+from base64 import b32decode
 from dataclasses import dataclass
 from typing import Any
 
 import pytest_asyncio
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from hub.keys import issue_key, rotate_key
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass
@@ -24,6 +27,11 @@ class Scene:
     makers: Any
     machines: dict[str, Any]
     keys: dict[str, Any]
+
+    def code_of(self, secret: str) -> str:
+        """What an authenticator app shows now that was told this secret."""
+        key = b32decode(secret.replace(" ", ""))
+        return TOTP(key, 6, SHA1(), 30).generate(self.portal.hub.clock()).decode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -74,11 +74,11 @@ async def test_another_password_ends_every_other_session(portal, owner, elsewher
 @pytest.mark.parametrize(
     ("present", "password", "again", "said"),
     [
-        ("wrong horse battery", NEW, NEW, "Password: it is wrong"),
-        ("", NEW, NEW, "Password: it is wrong"),
+        ("wrong horse battery", NEW, NEW, "The present password is wrong"),
+        ("", NEW, NEW, "The present password is wrong"),
         (None, "short", "short", "must have at least 12 characters"),
         (None, "x" * 1025, "x" * 1025, "must have at most 1024 characters"),
-        (None, NEW, NEW + "x", "not the same as the new password"),
+        (None, NEW, NEW + "x", "is not the same as the new password"),
     ],
 )
 async def test_a_password_that_is_not_changed_ends_nothing(

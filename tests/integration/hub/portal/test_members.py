@@ -70,10 +70,10 @@ async def test_a_link_is_kept_as_a_hash_and_logged_nowhere(portal, owner, link, 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"again": "something else"}, "not the same as the password"),
+        ({"again": "something else"}, "is not the same as the password"),
         ({"password": "short", "again": "short"}, "must have at least 12 characters"),
         ({"email": "nobody"}, "is not an e-mail address"),
-        ({"email": "owner@acme.example"}, "it has an account already"),
+        ({"email": "owner@acme.example"}, "has an account already"),
     ],
 )
 async def test_a_slip_in_the_form_uses_nothing_up(owner, link, join, wrong, said):
