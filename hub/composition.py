@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.metrics import Metrics
     from hub.registry import Registry
     from hub.second_step import SecondStepService
+    from hub.single_sign_on import SingleSignOn
     from hub.storage.repositories import Storage
 
 
@@ -46,6 +47,7 @@ class Hub:
     accounts: AccountService
     members: MemberService
     second_step: SecondStepService
+    single_sign_on: SingleSignOn | None
     changes: Changes
     clones: CloneWatch
     catalog: Catalog

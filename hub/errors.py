@@ -10,6 +10,8 @@
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
     ├── SecondStepRefused       a code at sign-in that is wrong, used or too old: one answer for all
+    ├── IdentityRefused         an identity provider does not vouch for somebody, or no rule lets them in
+    ├── IdentityProviderUnavailable  an identity provider cannot be asked, or answers nonsense
     ├── InvitationInvalid       an invitation that is wrong, used, withdrawn or expired: one answer for all
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
@@ -99,6 +101,14 @@ class SecondStepRefused(HubError):
 
     def __init__(self) -> None:
         super().__init__("the code is wrong, was used before or is too old: take the one shown now")
+
+
+class IdentityRefused(HubError):
+    """Somebody who came from an identity provider is not let in; the message says why, and what to do."""
+
+
+class IdentityProviderUnavailable(HubError):
+    """The identity provider cannot be asked, or does not answer as it should."""
 
 
 class InvitationInvalid(HubError):

@@ -22,6 +22,8 @@ _DONE = {
     "password": ("Password changed.", "Every other session of yours has ended."),
     "session": ("Ended.", "That browser is signed out."),
     "sessions": ("Ended.", "Every other browser is signed out."),
+    "connected": ("Connected.", "From now on single sign-on signs you in too."),
+    "disconnected": ("Disconnected.", "Only your password signs you in now."),
     "second-step-off": ("Switched off.", "From now on the password alone signs you in."),
 }
 
@@ -99,6 +101,7 @@ async def account_page(
     sessions = [
         session_row(each, visitor.session, now) for each in await hub.storage.sessions.list(mine, now=now)
     ]
+    sign_on = hub.single_sign_on
     is_on = await hub.second_step.is_on(mine)
     return page(
         "account.html",
@@ -110,6 +113,8 @@ async def account_page(
         done=_DONE.get(request.query_params.get("done", "")),
         sessions=sorted(sessions, key=lambda row: not row.is_this),
         second_step=is_on,
+        sign_on=sign_on.name if sign_on is not None else None,
+        connected=sign_on is not None and await hub.storage.identities.linked(mine, sign_on.issuer),
         codes_left=await hub.storage.second_steps.codes_left(mine) if is_on else 0,
         must_have=hub.config.require_second_step and visitor.account.role.may_manage,
     )

@@ -52,6 +52,9 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "account.second_step_refused": "Code at sign-in refused",
         "account.recovery_code_used": "Recovery code used",
         "account.recovery_codes_replaced": "New recovery codes made",
+        "account.provisioned": "Account made by single sign-on",
+        "account.identity_linked": "Single sign-on connected",
+        "account.identity_unlinked": "Single sign-on disconnected",
         "account.session_ended": "One of their sessions ended",
         "account.other_sessions_ended": "Their other sessions ended",
         "account.signed_out_everywhere": "Signed out everywhere",
@@ -77,6 +80,7 @@ _ACTORS = {
     "hub": "The Hub",
     "machine": "A machine",
     "nobody": "Somebody not signed in",
+    "provider": "Somebody the identity provider vouches for",
 }
 _OF_THE_PERSON = frozenset({"address", "user"})
 _EMPTY = {"models": "all", "regions": "anywhere", "expires_at": "never", "region": "none", "model": "unknown"}

@@ -30,6 +30,8 @@ from hub.portal.errors import (
     PortalError,
     SecondStepRequired,
     SignInRequired,
+    SignOnFailed,
+    SignOnUnavailable,
     TooMuch,
 )
 from hub.portal.security import PAGE_HEADERS
@@ -43,6 +45,8 @@ _HEADINGS: dict[type[PortalError], str] = {
     JobRefused: "The node takes no work now",
     NotAllowed: "Your role does not reach this far",
     PageNotFound: "There is no such page",
+    SignOnFailed: "You are not signed in",
+    SignOnUnavailable: "Single sign-on does not answer",
     TooMuch: "That is more than a page gives",
 }
 

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from hub.errors import SecondStepRefused, SignInRefused, TooManyAttempts
 from hub.portal.pages import PortalRoute, base_url, client_address, hub_of, page, retry_later, see_other
-from hub.portal.pending import drop_pending, find_pending, keep_pending
+from hub.portal.pending import COOKIE, find_pending, keep_pending
 from hub.portal.presenting import span_text
+from hub.portal.sealed import drop_sealed
 from hub.portal.security import csrf_token, safe_next
 from hub.portal.sessions import (
     Posted,
@@ -58,7 +59,7 @@ async def proved(request: Request, account: Account, target: str, *, way: str) -
     """Let in somebody who has proved who they are, or ask for the code that their account wants besides."""
     if await hub_of(request).second_step.is_on(account.id):
         response = _code_page(request, target)
-        keep_pending(request, response, account)
+        keep_pending(request, response, account, way)
         return response
     response = see_other(target)
     await begin(request, response, account, way=way)
@@ -78,10 +79,11 @@ async def code_page(request: Request) -> Response:
 async def second_step(request: Request, form: PostedBeforeSignIn) -> Response:
     """Check the code, and go on to where the visitor wanted to."""
     hub, target = hub_of(request), safe_next(form.get("next"))
-    account = await find_pending(request)
-    if account is None:
+    pending = await find_pending(request)
+    if pending is None:
         problem = "That took too long. Sign in again."
         return _page(request, target=target, problem=problem, status=401)
+    account, way = pending
     try:
         await hub.second_step.check(account.id, form.text("code"))
     except SecondStepRefused:
@@ -93,8 +95,8 @@ async def second_step(request: Request, form: PostedBeforeSignIn) -> Response:
         problem = f"Too many attempts. Wait {span_text(error.retry_after)}, then try again."
         return retry_later(_code_page(request, target, problem=problem, status=429), error)
     response = see_other(target)
-    await begin(request, response, account, way="password and code")
-    drop_pending(request, response)
+    await begin(request, response, account, way=f"{way} and code")
+    drop_sealed(request, response, COOKIE)
     return response
 
 
@@ -118,12 +120,13 @@ def _code_page(request: Request, target: str, *, problem: str | None = None, sta
 
 def before_sign_in(request: Request, template: str, /, *, status: int = 200, **context: object) -> Response:
     """Render a page for somebody who is not signed in, with a form that is tied to this browser."""
-    visit = visit_token(request)
+    hub, visit = hub_of(request), visit_token(request)
     response = page(
         template,
         status=status,
         csrf=csrf_token(visit),
-        hub_name=hub_of(request).config.name,
+        hub_name=hub.config.name,
+        single_sign_on=hub.single_sign_on.name if hub.single_sign_on is not None else None,
         address=base_url(request).partition("://")[2],
         **context,
     )

@@ -20,6 +20,7 @@ from hub.portal import (
     overview,
     second_step,
     sign_in,
+    single_sign_on,
     static_files,
     usage,
 )
@@ -30,6 +31,7 @@ __all__ = ["not_found_page", "router"]
 router = APIRouter(include_in_schema=False)
 for group in (
     sign_in,
+    single_sign_on,
     overview,
     approve,
     nodes,

@@ -20,6 +20,7 @@ from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, create_engine, translated
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
+from hub.storage.identities import Identities
 from hub.storage.members import Members
 from hub.storage.migrate import upgrade
 from hub.storage.nodes import Nodes, Regions
@@ -44,6 +45,7 @@ class Storage:
         self.accounts = Accounts(database)
         self.sessions = PortalSessions(database)
         self.members = Members(database)
+        self.identities = Identities(database)
         self.second_steps = SecondSteps(database)
         self.keys = ApiKeys(database)
         self.join_tokens = JoinTokens(database)

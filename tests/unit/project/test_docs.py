@@ -16,6 +16,7 @@ from hub import (
     accounts,
     dispatch,
     enrollment,
+    identity_provider,
     journal,
     last_seen,
     members,
@@ -39,7 +40,7 @@ from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
 from hub.permissions import Act
-from hub.portal import audit, forms, node_list, pending, security, sessions, usage, views
+from hub.portal import audit, forms, node_list, sealed, security, sessions, usage, views
 from hub.portal.sessions import Visitor
 from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
@@ -319,6 +320,8 @@ def test_every_page_of_the_portal_is_listed() -> None:
         "/account/second-step/confirm",
         "/account/second-step/off",
         "/account/sessions/end-others",
+        "/account/single-sign-on",
+        "/account/single-sign-on/disconnect",
         "/account/sessions/{reference}/end",
         "/members/invitations/{invitation_id}/withdraw",
         "/members/{account_id}/reset-second-step",
@@ -398,9 +401,11 @@ NUMBERS = {
         f"lasts {sessions.SESSION_S // 3600} hours",
         f"at most {registry.RETURN_S:g} seconds",
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
+        f"signing algorithms {', '.join(identity_provider.ALGORITHMS)}",
+        f"waited for {identity_provider.TIMEOUT_S:g} seconds",
         f"once, within {members.INVITATION_S // 86_400} days",
         f"{totp.RECOVERY_CODES} recovery codes",
-        f"within {pending.PENDING_S // 60} minutes of the password",
+        f"within {sealed.SEALED_S // 60} minutes of the password",
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
         f"{node_list.PAGE_NODES} on a page",

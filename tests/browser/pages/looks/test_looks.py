@@ -58,6 +58,27 @@ async def sign_in_refused(scene: Any) -> pw.Page:
 
 
 @state
+async def sign_in_with_single_sign_on(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        return await sign_in(scene)
+
+
+@state
+async def single_sign_on_away(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        page = await sign_in(scene)
+        await page.get_by_role("link", name="Sign in with Example ID").click()
+        await page.get_by_role("heading", name="Single sign-on does not answer").wait_for()
+        return page
+
+
+@state
+async def account_not_connected(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        return await scene.nobody.visit("/account")
+
+
+@state
 async def overview_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/")
 

@@ -10,7 +10,14 @@ from hub.portal.assets import ASSETS
 from hub.portal.security import PAGE_HEADERS
 from hub.storage.records import Role
 
-OPEN_TO_ALL = {"/login", "/login/code", "/invitation/{token}", "/static/{name}"}
+OPEN_TO_ALL = {
+    "/login",
+    "/login/code",
+    "/login/single-sign-on",
+    "/login/single-sign-on/callback",
+    "/invitation/{token}",
+    "/static/{name}",
+}
 
 
 @pytest.fixture

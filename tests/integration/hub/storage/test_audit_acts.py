@@ -136,6 +136,31 @@ class Acts:
         await on.storage.second_steps.replace_codes(account.id, ["d" * 64])
         return account.id
 
+    async def account_provisioned(self, on):
+        made = await on.storage.identities.provision(
+            on.organisation.id,
+            email="n@x.example",
+            role=Role.MEMBER,
+            issuer="https://x",
+            subject="n",
+            now=1.0,
+        )
+        return made.id
+
+    async def account_identity_linked(self, on):
+        account = await on.people.get(Role.OWNER)
+        on.mark()
+        await on.storage.identities.link(account.id, "https://x", "n", now=NOW)
+        return account.id
+
+    async def account_identity_unlinked(self, on):
+        account = await on.people.get(Role.OWNER)
+        await on.storage.identities.link(account.id, "https://x", "n", now=NOW)
+        on.mark()
+        await on.storage.identities.unlink(account.id, "https://x")
+        await on.storage.identities.unlink(account.id, "https://x")
+        return account.id
+
     async def key_created(self, on):
         return (await issue_key(on.storage, on.organisation.id, name="app", now=NOW)).key.id
 
