@@ -64,19 +64,30 @@ class AccountService:
             AlreadyExists: the e-mail address has an account.
         """
         email = checked_email(email)
-        password_hash = await self._hash(checked_password(password))
+        password_hash = await self.hashed(checked_password(password))
         return await self._storage.accounts.create(
             organisation_id, email=email, password_hash=password_hash, role=role, now=self._clock()
         )
 
-    async def change_password(self, account_id: str, password: str) -> None:
-        """Replace a password and end the account's sessions.
+    async def change_password(
+        self, account_id: str, password: str, *, keep_session: str | None = None
+    ) -> None:
+        """Replace a password and end the account's sessions, but perhaps the one it is done from.
 
         Raises:
             InvalidInput: the password cannot be accepted.
         """
-        password_hash = await self._hash(checked_password(password))
-        await self._storage.accounts.change_password(account_id, password_hash)
+        password_hash = await self.hashed(checked_password(password))
+        await self._storage.accounts.change_password(account_id, password_hash, keep_session=keep_session)
+
+    async def prove(self, account: Account, password: str, *, address: str) -> None:
+        """Check the password of somebody signed in, before something that a borrowed browser must not do.
+
+        Raises:
+            SignInRefused: it is wrong.
+            TooManyAttempts: guessed too often, here and at sign-in together.
+        """
+        await self.sign_in(account.email, password, address=address)
 
     async def sign_in(self, email: str, password: str, *, address: str) -> Account:
         """Check a password. An unknown address costs the same work and gets the same answer.
@@ -98,8 +109,9 @@ class AccountService:
             self._on_refused(None, address)
             raise
         account = await self._storage.accounts.by_email(email)
-        stored = account.password_hash if account is not None else await self._decoy_hash()
-        if not await self._verify(stored, password) or account is None:
+        usable = account is not None and account.has_password
+        stored = account.password_hash if account is not None and usable else await self._decoy_hash()
+        if not await self._verify(stored, password) or account is None or not usable:
             self._on_refused(account, address)
             raise SignInRefused
         self._pairs.refund(pair)
@@ -111,10 +123,11 @@ class AccountService:
         """Store the password under today's cost if it was hashed under an older one."""
         if self._hasher.check_needs_rehash(account.password_hash):
             await self._storage.accounts.renew_hash(
-                account.id, old=account.password_hash, new=await self._hash(password)
+                account.id, old=account.password_hash, new=await self.hashed(password)
             )
 
-    async def _hash(self, password: str) -> str:
+    async def hashed(self, password: str) -> str:
+        """What is stored in place of a password."""
         async with self._at_once:
             return await asyncio.to_thread(self._hasher.hash, password)
 
@@ -129,7 +142,7 @@ class AccountService:
 
     async def _decoy_hash(self) -> str:
         if self._decoy is None:
-            self._decoy = await self._hash("a password that nobody has")
+            self._decoy = await self.hashed("a password that nobody has")
         return self._decoy
 
 

@@ -18,19 +18,24 @@ from hub.budgets import Budgets
 from hub.changes import Changes
 from hub.clones import CloneWatch
 from hub.composition import Hub
-from hub.config import HubConfig
+from hub.config import HubConfig, read_secret
 from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.errors import ConfigInvalid
+from hub.identity_provider import Client, IdentityProvider
 from hub.jobs import Jobs
 from hub.journal import Journal
 from hub.key_use import KeyUse
 from hub.limits import Limits
+from hub.members import MemberService
 from hub.metering import Meter
 from hub.metrics import Metrics
 from hub.registry import Registry
+from hub.second_step import SecondStepService
+from hub.single_sign_on import EntryRules, SingleSignOn
 from hub.sources import StoredFacts, StoredUsage
+from hub.sso_rules import parse_rule
 from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
@@ -89,6 +94,7 @@ async def compose(
     )
     journal = Journal(storage, config.journal_dir, clock)
     budgets = Budgets(StoredUsage(storage, meter), clock)
+    accounts = AccountService(storage, clock, on_refused=journal.sign_in_refused)
 
     def recorded(record: UsageRecord) -> None:
         metrics.used(record)
@@ -101,7 +107,10 @@ async def compose(
         hub_id=hub_id,
         key=key,
         storage=storage,
-        accounts=AccountService(storage, clock, on_refused=journal.sign_in_refused),
+        accounts=accounts,
+        members=MemberService(storage, accounts, clock),
+        second_step=SecondStepService(storage, key, config.name, clock),
+        single_sign_on=_single_sign_on(config, storage, clock),
         changes=changes,
         clones=CloneWatch(),
         catalog=catalog,
@@ -150,6 +159,24 @@ def _tracing(config: HubConfig) -> Tracing:
     except ImportError:
         words = "otlp_endpoint: OpenTelemetry is not installed: pip install 'porten[telemetry]', or unset it"
         raise ConfigInvalid([words]) from None
+
+
+def _single_sign_on(config: HubConfig, storage: Storage, clock: Callable[[], float]) -> SingleSignOn | None:
+    if config.oidc_issuer is None or config.oidc_client_id is None or config.oidc_client_secret_file is None:
+        return None
+    client = Client(
+        issuer=config.oidc_issuer,
+        client_id=config.oidc_client_id,
+        client_secret=read_secret(config.oidc_client_secret_file, "oidc_client_secret_file"),
+        scopes=config.oidc_scopes,
+    )
+    entry = EntryRules(
+        name=config.oidc_name,
+        claim=config.oidc_claim,
+        rules=tuple(map(parse_rule, config.oidc_rules)),
+        domains=config.oidc_email_domains,
+    )
+    return SingleSignOn(IdentityProvider(client, clock), entry, storage, clock)
 
 
 def _slots(catalog: Catalog, model: str) -> int:

@@ -33,9 +33,10 @@ def erase_account(
 
     async def job(place: Workplace) -> None:
         account = await place.storage.accounts.by_email(email)
-        if account is None:
+        if account is not None:
+            await place.storage.erasure.account(account)
+        elif not await place.storage.erasure.removed(email):
             raise NotFound("account", email)
-        await place.storage.erasure.account(account)
         await place.storage.erasure.purge()
 
     work(context, job)

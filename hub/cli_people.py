@@ -87,13 +87,57 @@ def change_password(
     """Set a new password and sign that account out everywhere."""
 
     async def job(place: Workplace) -> None:
-        account = await place.storage.accounts.by_email(email)
-        if account is None:
-            raise NotFound("account", email)
+        account = await _account(place, email)
         await place.accounts.change_password(account.id, ask_password(password_file))
 
     work(context, job)
     say.print(f"{email} has a new password.", markup=False)
+
+
+@accounts_app.command("role")
+def change_role(
+    context: typer.Context,
+    *,
+    email: Annotated[str, typer.Argument(help="Whose role.")],
+    role: Annotated[str, typer.Option(help=f"What they may do: {', '.join(Role)}.", metavar="ROLE")],
+) -> None:
+    """Give an account another role; its open sessions have it from the next page on.
+
+    Operators are made and unmade here alone. The last owner of an organisation and the last operator stay.
+
+    [bold]Example[/bold]
+
+    porten-hub accounts role ada@example.org --role owner
+    """
+    with explained():
+        to = read_role(role)
+
+    async def job(place: Workplace) -> None:
+        account = await _account(place, email)
+        await place.storage.members.change_role(account.id, to, by=None)
+
+    work(context, job)
+    say.print(f"{email} is {to} now.", markup=False)
+
+
+@accounts_app.command("reset-second-step")
+def reset_second_step(
+    context: typer.Context, email: Annotated[str, typer.Argument(help="Whose second step.")]
+) -> None:
+    """Switch off the second step of somebody who lost phone and recovery codes, and sign them out everywhere.
+
+    Make sure that it is really them who asks: from then on the password alone signs in.
+    """
+
+    async def job(place: Workplace) -> bool:
+        account = await _account(place, email)
+        return await place.storage.members.reset_second_step(account.id, by=None)
+
+    was_on = work(context, job)
+    say.print(
+        f"{email} signs in with the password alone now." if was_on else f"{email} has no second step.",
+        markup=False,
+    )
 
 
 @organisations_app.command("list")
@@ -153,6 +197,13 @@ def limit_organisation(
 
     found, limits = work(context, job)
     say.print(f"{found.name}: {limits_words(limits)}.", markup=False)
+
+
+async def _account(place: Workplace, email: str) -> Account:
+    account = await place.storage.accounts.by_email(email)
+    if account is None:
+        raise NotFound("account", email)
+    return account
 
 
 async def _everybody(place: Workplace) -> tuple[dict[str, str], list[Account]]:

@@ -27,9 +27,12 @@ if TYPE_CHECKING:  # handlers import this module for the type alone; it must not
     from hub.journal import Journal
     from hub.key_use import KeyUse
     from hub.limits import Limits
+    from hub.members import MemberService
     from hub.metering import Meter
     from hub.metrics import Metrics
     from hub.registry import Registry
+    from hub.second_step import SecondStepService
+    from hub.single_sign_on import SingleSignOn
     from hub.storage.repositories import Storage
     from tunnel.tracing import Tracing
 
@@ -43,6 +46,9 @@ class Hub:
     key: Ed25519PrivateKey
     storage: Storage
     accounts: AccountService
+    members: MemberService
+    second_step: SecondStepService
+    single_sign_on: SingleSignOn | None
     changes: Changes
     clones: CloneWatch
     catalog: Catalog

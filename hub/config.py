@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from hub.errors import ConfigInvalid
 from hub.policy import RegionAuthority
+from hub.sso_rules import parse_rule
 
 ENV_PREFIX = "PORTEN_HUB_"
 CONFIG_VARIABLE = "PORTEN_HUB_CONFIG"
@@ -63,11 +65,29 @@ def _origin(text: str) -> str:
     return text
 
 
+def _issuer(text: str) -> str:
+    """An issuer, letter for letter as the provider writes it, with its slash at the end if it has one."""
+    parts = urlsplit(text)
+    near = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme not in (("https", "http") if near else ("https",)) or not parts.netloc:
+        raise ValueError("must begin with https://")
+    if parts.query or parts.fragment:
+        raise ValueError("must have neither ? nor #")
+    return text
+
+
+def _rule(text: str) -> str:
+    parse_rule(text)  # says itself what is wrong
+    return text
+
+
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 AbsolutePath = Annotated[Path, AfterValidator(_expand)]
 Origin = Annotated[str, AfterValidator(_origin)]
 TunnelUrl = Annotated[str, _url_of("ws", "wss")]
 HttpUrl = Annotated[str, _url_of("http", "https")]
+Issuer = Annotated[str, Field(max_length=500), AfterValidator(_issuer)]
+SignInRule = Annotated[str, AfterValidator(_rule)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -169,6 +189,34 @@ class HubConfig(BaseSettings):
     audit_retention_days: int | None = Field(
         None, ge=1, description="Days that the audit log's events are kept; for ever where unset."
     )
+    require_second_step: bool = Field(
+        default=False, description="Whether everybody who may manage must have a second step at sign-in."
+    )
+    oidc_issuer: Issuer | None = Field(
+        None, description="Identity provider for single sign-on, as it names itself; none where unset."
+    )
+    oidc_client_id: str | None = Field(
+        None, min_length=1, description="What the identity provider knows this Hub by."
+    )
+    oidc_client_secret_file: AbsolutePath | None = Field(
+        None, description="File with the secret it gave this Hub, mode 0600."
+    )
+    oidc_name: str = Field(
+        "single sign-on", min_length=1, max_length=60, description="What the identity provider is called."
+    )
+    oidc_scopes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("openid", "email"), description="What is asked of the identity provider; `openid` must be in it."
+    )
+    oidc_claim: str = Field("groups", min_length=1, description="The claim that `oidc_rules` look at.")
+    oidc_rules: Annotated[tuple[SignInRule, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Who gets an account by single sign-on, as `VALUE=ORGANISATION:ROLE`; the first that "
+        "fits counts, `*` fits anybody.",
+    )
+    oidc_email_domains: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Domains of e-mail addresses that may get an account by single sign-on; any where empty.",
+    )
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
         description="Web pages that may use `/v1`, by origin, as `https://app.example.org`; `*` is any.",
@@ -200,6 +248,18 @@ class HubConfig(BaseSettings):
         """Only what is passed in counts: `load_config` merges the sources, so that it can tell origins."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    @model_validator(mode="after")
+    def _whole_single_sign_on(self) -> Self:
+        """Half of it set is a mistake; all of it or none."""
+        needed = (self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret_file)
+        if any(needed) and not all(needed):
+            raise ValueError(
+                "single sign-on needs all of oidc_issuer, oidc_client_id and oidc_client_secret_file"
+            )
+        if "openid" not in self.oidc_scopes:
+            raise ValueError("oidc_scopes must have openid in it")
+        return self
 
     @property
     def database(self) -> str:
@@ -287,6 +347,23 @@ def _with_password(url: str, file: Path) -> str:
         raise ConfigInvalid(["database_url: it is no URL such as postgresql://user@host/name"]) from None
 
 
+def read_secret(file: Path, setting: str) -> str:
+    """What a file of mode 0600 holds, without the line's end.
+
+    Raises:
+        ConfigInvalid: it cannot be read, can be read by others, or is empty.
+    """
+    try:
+        mode, text = file.stat().st_mode, file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid([f"{setting}: {file} cannot be read: {type(error).__name__}"]) from None
+    if mode & 0o077:
+        raise ConfigInvalid([f"{setting}: {file} can be read by others: run `chmod 600 {file}`"])
+    if not text:
+        raise ConfigInvalid([f"{setting}: {file} is empty"])
+    return text
+
+
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return ENV_PREFIX + name.upper()
@@ -328,6 +405,8 @@ _WORDS = {
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
     "path_type": "must be a path",

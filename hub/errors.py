@@ -9,6 +9,10 @@
     ├── AlreadyExists           a unique name is taken
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
+    ├── SecondStepRefused       a code at sign-in that is wrong, used or too old: one answer for all
+    ├── IdentityRefused         an identity provider does not vouch for somebody, or no rule lets them in
+    ├── IdentityProviderUnavailable  an identity provider cannot be asked, or answers nonsense
+    ├── InvitationInvalid       an invitation that is wrong, used, withdrawn or expired: one answer for all
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
     ├── NodeNotConnected        a job for a node that is not here
@@ -94,6 +98,28 @@ class SignInRefused(HubError):
 
     def __init__(self) -> None:
         super().__init__("the e-mail address or the password is wrong")
+
+
+class SecondStepRefused(HubError):
+    """A code of the second step that is wrong, was used before or is too old: they look alike."""
+
+    def __init__(self) -> None:
+        super().__init__("the code is wrong, was used before or is too old: take the one shown now")
+
+
+class IdentityRefused(HubError):
+    """Somebody who came from an identity provider is not let in; the message says why, and what to do."""
+
+
+class IdentityProviderUnavailable(HubError):
+    """The identity provider cannot be asked, or does not answer as it should."""
+
+
+class InvitationInvalid(HubError):
+    """The invitation lets nobody in (wrong, used, withdrawn and expired look alike)."""
+
+    def __init__(self) -> None:
+        super().__init__("the invitation is not valid: it is mistyped, used, withdrawn or expired")
 
 
 class CodeUnknown(HubError):

@@ -133,6 +133,11 @@ class Journal(Spool[Note]):
             "account.sign_in_refused", account.id if account else "", Actor("nobody", whose, address=address)
         )
 
+    def second_step_refused(self, account: Account, address: str) -> None:
+        """Note a refused code of somebody who had given the right password."""
+        by = Actor("nobody", account.organisation_id, address=address)
+        self._attempt("account.second_step_refused", account.id, by)
+
     def _attempt(
         self, action: str, subject: str, by: Actor, reference: str | None = None, **details: Any
     ) -> None:

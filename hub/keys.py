@@ -76,6 +76,11 @@ def hash_secret(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
+def parse(secret: str, prefix: str = API_KEY_PREFIX) -> str | None:
+    """The hash under which a well-formed key would be stored, ``None`` for any other text."""
+    return hash_secret(secret) if looks_valid(secret, prefix) else None
+
+
 async def issue_key(
     storage: Storage,
     organisation_id: str,

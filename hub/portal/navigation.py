@@ -51,6 +51,7 @@ ENTRIES = (
     Entry("/keys", "Keys", "keys"),
     Entry("/usage", "Usage", "usage"),
     Entry("/audit", "Audit", "audit", lambda visitor: visitor.account.role.may_audit),
+    Entry("/members", "Members", "members", lambda visitor: visitor.may_see_members),
     Entry("/device", "Add node", "device", lambda visitor: visitor.may_change),
     Entry("/organisations", "Organisations", "organisations", _operators, of_the_hub=True),
     Entry("/regions", "Regions", "regions", _operators, of_the_hub=True),

@@ -29,7 +29,10 @@ from hub.portal.errors import (
     NotAllowed,
     PageNotFound,
     PortalError,
+    SecondStepRequired,
     SignInRequired,
+    SignOnFailed,
+    SignOnUnavailable,
     TooMuch,
 )
 from hub.portal.navigation import navigation
@@ -47,6 +50,8 @@ _HEADINGS: dict[type[PortalError], str] = {
     JobRefused: "The node takes no work now",
     NotAllowed: "Your role does not reach this far",
     PageNotFound: "There is no such page",
+    SignOnFailed: "You are not signed in",
+    SignOnUnavailable: "Single sign-on does not answer",
     TooMuch: "That is more than a page gives",
 }
 
@@ -149,6 +154,8 @@ def refusal_page(request: Request, error: Exception) -> Response:
     """Return the page for a refusal; somebody not signed in is sent to do so and comes back."""
     if isinstance(error, SignInRequired):
         return see_other(f"/login?next={quote(_way_back(request), safe='/')}")
+    if isinstance(error, SecondStepRequired):
+        return see_other("/account/second-step")
     if isinstance(error, TooManyAttempts):
         return _too_many(error)
     if isinstance(error, StorageUnavailable):
@@ -208,5 +215,10 @@ def _too_many(error: TooManyAttempts) -> Response:
         heading="Too many attempts",
         words=f"To keep guessing slow, this is paused. Try again in {wait}.",
     )
+    return retry_later(response, error)
+
+
+def retry_later(response: Response, error: TooManyAttempts) -> Response:
+    """Say in an answer's head when another attempt is taken."""
     response.headers["retry-after"] = str(max(1, round(error.retry_after)))
     return response

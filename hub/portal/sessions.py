@@ -11,7 +11,16 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from hub.acting import Actor, act_as
-from hub.portal.errors import NO_SUCH_PAGE, FormRefused, NotAllowed, PageNotFound, SignInRequired
+from hub.permissions import Act, may
+from hub.portal.browsers import browser_words
+from hub.portal.errors import (
+    NO_SUCH_PAGE,
+    FormRefused,
+    NotAllowed,
+    PageNotFound,
+    SecondStepRequired,
+    SignInRequired,
+)
 from hub.portal.forms import Form, read_form
 from hub.portal.pages import client_address, hub_of, is_secure
 from hub.portal.security import csrf_matches, csrf_token, is_token, new_token
@@ -19,15 +28,27 @@ from hub.storage.records import Account, Organisation
 
 SESSION_S = 12 * 3_600
 BEFORE_SIGN_IN_S = 3_600
+BEFORE_SECOND_STEP = ("/account/second-step", "/logout")
+"""Where somebody may go who has yet to set up the second step that is asked of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody signed in; `csrf` is what their forms must carry."""
+    """Somebody signed in; `csrf` is what their forms must carry, `session` what the database knows it by."""
 
     account: Account
     organisation: Organisation
     csrf: str = field(repr=False)
+    session: str = field(default="", repr=False)
+
+    def may(self, act: Act) -> bool:
+        """Whether their role may do something."""
+        return may(self.account.role, act)
+
+    @property
+    def may_see_members(self) -> bool:
+        """Whether they may see who else is a member."""
+        return self.may(Act.SEE_MEMBERS)
 
     @property
     def may_change(self) -> bool:
@@ -65,7 +86,7 @@ async def find_visitor(request: Request) -> Visitor | None:
     organisation = await hub.storage.organisations.get(account.organisation_id) if account else None
     if account is None or organisation is None:
         return None
-    return Visitor(account, organisation, csrf_token(cookie))
+    return Visitor(account, organisation, csrf_token(cookie), session_id(cookie))
 
 
 async def signed_in(request: Request) -> Visitor:
@@ -73,11 +94,21 @@ async def signed_in(request: Request) -> Visitor:
 
     Raises:
         SignInRequired: nobody is.
+        SecondStepRequired: they must set up a second step first.
     """
     if (visitor := await find_visitor(request)) is None:
         raise SignInRequired("Sign in to see this page.")
     act_as(_actor(request, visitor.account))
+    if await _owes_second_step(request, visitor) and not request.url.path.startswith(BEFORE_SECOND_STEP):
+        raise SecondStepRequired("Set up a second step at sign-in first.")
     return visitor
+
+
+async def _owes_second_step(request: Request, visitor: Visitor) -> bool:
+    hub = hub_of(request)
+    if not hub.config.require_second_step or not visitor.account.role.may_manage:
+        return False
+    return not await hub.second_step.is_on(visitor.account.id)
 
 
 def _actor(request: Request, account: Account) -> Actor:
@@ -136,6 +167,28 @@ async def sent_by_script(request: Request, _visitor: SignedIn) -> None:
         raise FormRefused("The page was open for too long, or cookies are off. Reload it and send it again.")
 
 
+async def may_see_members(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if their role may see who else is a member.
+
+    Raises:
+        NotAllowed: it may not.
+    """
+    if not visitor.may_see_members:
+        raise NotAllowed("Your role does not see who else is a member. Ask an owner or administrator.")
+    return visitor
+
+
+async def may_change_members(visitor: SignedIn) -> Visitor:
+    """Return who is signed in, if their role may change other people's accounts.
+
+    Raises:
+        NotAllowed: it may not.
+    """
+    if not visitor.may(Act.CHANGE_MEMBERS):
+        raise NotAllowed("You may look at this, not change it. Ask an owner or administrator.")
+    return visitor
+
+
 async def posted(request: Request, _visitor: SignedIn) -> Form:
     """Return the posted form of somebody signed in, once it is known to come from one of our pages.
 
@@ -165,12 +218,21 @@ MayChange = Annotated[Visitor, Depends(may_change)]
 Operator = Annotated[Visitor, Depends(operates)]
 MayAsk = Annotated[Visitor, Depends(may_ask)]
 SentByScript = Annotated[None, Depends(sent_by_script)]
+MaySeeMembers = Annotated[Visitor, Depends(may_see_members)]
+MayChangeMembers = Annotated[Visitor, Depends(may_change_members)]
 Posted = Annotated[Form, Depends(posted)]
 PostedBeforeSignIn = Annotated[Form, Depends(posted_before_sign_in)]
 
 
-async def begin(request: Request, response: Response, account: Account) -> None:
-    """Sign an account in: a new session under a new id, whatever cookies the browser came with."""
+async def begin(request: Request, response: Response, account: Account, *, way: str) -> None:
+    """Sign an account in: a new session under a new id, whatever cookies the browser came with.
+
+    Args:
+        request: what is answered.
+        response: the answer, which gets the cookie.
+        account: whose session it is.
+        way: how they proved who they are, for the audit log.
+    """
     hub, cookie = hub_of(request), new_token()
     act_as(_actor(request, account))
     await end(request, response)
@@ -180,6 +242,9 @@ async def begin(request: Request, response: Response, account: Account) -> None:
         csrf_token=csrf_token(cookie),
         expires_at=hub.clock() + SESSION_S,
         now=hub.clock(),
+        address=client_address(request),
+        browser=browser_words(request.headers.get("user-agent", "")),
+        way=way,
     )
     _set_cookie(request, response, session_cookie(request), cookie, SESSION_S)
     _drop_cookie(request, response, _before_cookie(request))

@@ -6,11 +6,15 @@ Owns which page groups exist and in what order they are tried. Knows nothing of 
 from fastapi import APIRouter
 
 from hub.portal import (
+    account,
     approve,
     audit,
+    invitation,
     key_edit,
     key_explain,
     keys,
+    member,
+    members,
     models,
     node_models,
     nodes,
@@ -18,7 +22,9 @@ from hub.portal import (
     overview,
     playground,
     region_pages,
+    second_step,
     sign_in,
+    single_sign_on,
     static_files,
     trust,
     usage,
@@ -30,6 +36,7 @@ __all__ = ["not_found_page", "router"]
 router = APIRouter(include_in_schema=False)
 for group in (
     sign_in,
+    single_sign_on,
     overview,
     approve,
     nodes,
@@ -44,6 +51,11 @@ for group in (
     organisations,
     region_pages,
     trust,
+    members,
+    member,
+    account,
+    second_step,
+    invitation,
     static_files,
 ):
     router.include_router(group.router)

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.audit import Checkpoint, Event
+from hub.storage import codec
 from hub.storage.chain import HEAD, Act, append, lock_head
 from hub.storage.engine import Database
 from hub.storage.tables import (
@@ -125,7 +126,7 @@ class Audit:
                 if organisation_id is not None and owner is not None:
                     query = query.where(owner == organisation_id)
                 found |= {str(key): str(name) for key, name in await connection.execute(query)}
-        return found
+            return found | await _removed(connection, set(ids) - set(found), organisation_id)
 
     async def checkpoints(self) -> list[str]:
         """The tokens of every checkpoint, the oldest first."""
@@ -217,3 +218,22 @@ class Audit:
     async def _events(self, query: Select[Any]) -> list[Event]:
         async with self._database.read() as connection:
             return [Event(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def _removed(
+    connection: AsyncConnection, ids: Collection[str], organisation_id: str | None
+) -> dict[str, str]:
+    """Who removed accounts belonged to, as the events that tell of it still know."""
+    events, missing = audit_events.c, [each for each in ids if each.startswith("acct_")]
+    if not missing:
+        return {}
+    query = select(events.subject, events.details)
+    query = query.where(events.action == "account.removed", events.subject.in_(missing))
+    if organisation_id is not None:
+        query = query.where(events.organisation_id == organisation_id)
+    stands_for = {
+        str(codec.read_map(details).get("email")): str(subject)
+        for subject, details in await connection.execute(query)
+    }
+    known = select(pseudonyms.c.id, pseudonyms.c.value).where(pseudonyms.c.id.in_(list(stands_for)))
+    return {stands_for[str(key)]: str(value) for key, value in await connection.execute(known)}

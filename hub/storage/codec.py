@@ -20,12 +20,14 @@ from hub.storage.records import (
     ApiKey,
     DeviceEnrollment,
     EnrollmentStatus,
+    Invitation,
     JoinToken,
     Node,
     Organisation,
     PortalSession,
     Region,
     Role,
+    SecondStep,
     UsageRecord,
 )
 
@@ -103,8 +105,23 @@ def organisation(row: RowMapping) -> Organisation:
 
 def account(row: RowMapping) -> Account:
     """Read an account; a role that cannot be read is the least one."""
-    role = Role(row["role"]) if row["role"] in set(Role) else Role.AUDITOR
-    return Account(**{**row, "role": role})
+    return Account(**{**row, "role": role(row["role"])})
+
+
+def role(text: str) -> Role:
+    """Read a role; one that cannot be read is the least."""
+    return Role(text) if text in set(Role) else Role.AUDITOR
+
+
+def invitation(row: RowMapping) -> Invitation:
+    """Read an invitation, leaving its hash behind."""
+    values = {name: value for name, value in row.items() if name != "hash"}
+    return Invitation(**{**values, "role": role(row["role"])})
+
+
+def second_step(row: RowMapping) -> SecondStep:
+    """Read what an account's codes come from."""
+    return SecondStep(**row)
 
 
 def portal_session(row: RowMapping) -> PortalSession:

@@ -21,6 +21,7 @@ from hub.storage.tables import (
     accounts,
     audit_events,
     device_enrollments,
+    invitations,
     metadata,
     nodes,
     organisations,
@@ -40,10 +41,11 @@ class Erasure:
         self._database = database
 
     async def expired(self, *, now: float) -> None:
-        """Delete sessions and enrollments that are over."""
+        """Delete sessions, invitations and enrollments that are over."""
         over = device_enrollments.c.expires_at < now - _ENROLLMENT_KEPT_S
         async with self._database.note() as connection:
             await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
+            await connection.execute(delete(invitations).where(invitations.c.expires_at <= now))
             await connection.execute(delete(device_enrollments).where(over))
 
     async def usage(self, *, before: float) -> int:
@@ -82,6 +84,22 @@ class Erasure:
                 raise NotFound("account", account.id)
             await _forget_traits(connection, [account.id])
             await self._database.tell(connection, "account.erased", account.id, of=account.organisation_id)
+
+    async def removed(self, email: str) -> bool:
+        """Erase somebody who was removed before: what the log still knows; whether it knew anything."""
+        named = (pseudonyms.c.kind == "email") & (pseudonyms.c.value == email.lower())
+        async with self._database.note() as connection:
+            found = await connection.scalar(select(pseudonyms.c.id).where(named))
+            if found is None:
+                return False
+            told = audit_events.c.details.contains(str(found), autoescape=True)
+            query = select(audit_events.c.subject, audit_events.c.organisation_id)
+            query = query.where(audit_events.c.action == "account.removed", told)
+            gone = [(str(subject), of) for subject, of in await connection.execute(query)]
+            await _forget_traits(connection, [subject for subject, _ in gone])
+            for subject, of in gone:
+                await self._database.tell(connection, "account.erased", subject, of=of)
+        return True
 
     async def node(self, node: Node) -> None:
         """Erase a machine: its name and all that it said of itself. One that still serves ends with it.

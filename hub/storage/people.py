@@ -174,16 +174,16 @@ class Accounts:
             rows = await connection.execute(query)
             return [codec.account(row) for row in rows.mappings()]
 
-    async def change_password(self, account_id: str, password_hash: str) -> None:
-        """Replace the password's hash and end every signed-in session of the account."""
+    async def change_password(
+        self, account_id: str, password_hash: str, *, keep_session: str | None = None
+    ) -> None:
+        """Replace the password's hash and end every signed-in session of the account but the one to keep."""
         async with self._database.change() as connection:
             statement = (
                 update(accounts).where(accounts.c.id == account_id).values(password_hash=password_hash)
             )
             of = await connection.scalar(statement.returning(accounts.c.organisation_id))
-            await connection.execute(
-                delete(portal_sessions).where(portal_sessions.c.account_id == account_id)
-            )
+            await end_sessions(connection, account_id, but=keep_session)
             if of is not None:
                 await self._database.tell(connection, "account.password_changed", account_id, of=of)
 
@@ -201,22 +201,33 @@ class PortalSessions:
         self._database = database
 
     async def create(
-        self, session_id: str, account_id: str, *, csrf_token: str, expires_at: float, now: float
+        self,
+        session_id: str,
+        account_id: str,
+        *,
+        csrf_token: str,
+        expires_at: float,
+        now: float,
+        address: str | None = None,
+        browser: str | None = None,
+        **told: str,
     ) -> PortalSession:
-        """Add a session, and clear away those that are over."""
+        """Add a session, and clear away those that are over; ``told`` is what the audit log says of it."""
         session = PortalSession(
             id=session_id,
             account_id=account_id,
             csrf_token=csrf_token,
             created_at=now,
             expires_at=expires_at,
+            address=address,
+            browser=browser,
         )
         values = codec.values_of(session, portal_sessions)
         async with self._database.note() as connection:
             await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
             await connection.execute(insert(portal_sessions).values(values))
-            of = await _organisation_of(connection, account_id)
-            await self._database.tell(connection, "account.signed_in", account_id, of=of)
+            of = await organisation_of(connection, account_id)
+            await self._database.tell(connection, "account.signed_in", account_id, of=of, **told)
         return session
 
     async def get(self, session_id: str, *, now: float) -> PortalSession | None:
@@ -226,16 +237,54 @@ class PortalSessions:
             row = (await connection.execute(select(portal_sessions).where(alive))).mappings().one_or_none()
         return codec.portal_session(row) if row is not None else None
 
+    async def list(self, account_id: str, *, now: float) -> list[PortalSession]:
+        """An account's sessions that are not over, the newest first."""
+        alive = (portal_sessions.c.account_id == account_id) & (portal_sessions.c.expires_at > now)
+        query = select(portal_sessions).where(alive).order_by(portal_sessions.c.created_at.desc())
+        async with self._database.read() as connection:
+            return [codec.portal_session(row) for row in (await connection.execute(query)).mappings()]
+
+    async def end(self, account_id: str, session_id: str) -> bool:
+        """End a session of this account, from another one; whether there was one."""
+        mine = (portal_sessions.c.id == session_id) & (portal_sessions.c.account_id == account_id)
+        async with self._database.note() as connection:
+            ended = (await connection.execute(delete(portal_sessions).where(mine))).rowcount
+            if ended:
+                of = await organisation_of(connection, account_id)
+                await self._database.tell(connection, "account.session_ended", account_id, of=of)
+        return bool(ended)
+
+    async def end_others(self, account_id: str, session_id: str) -> int:
+        """End every session of an account but this one; how many there were."""
+        async with self._database.note() as connection:
+            ended = await end_sessions(connection, account_id, but=session_id)
+            if ended:
+                of = await organisation_of(connection, account_id)
+                told = {"others": ended}
+                await self._database.tell(
+                    connection, "account.other_sessions_ended", account_id, of=of, **told
+                )
+        return ended
+
     async def delete(self, session_id: str) -> None:
         """End a session. One that is not there has ended already."""
         async with self._database.note() as connection:
             ended = delete(portal_sessions).where(portal_sessions.c.id == session_id)
             account_id = await connection.scalar(ended.returning(portal_sessions.c.account_id))
             if account_id is not None:
-                of = await _organisation_of(connection, account_id)
+                of = await organisation_of(connection, account_id)
                 await self._database.tell(connection, "account.signed_out", account_id, of=of)
 
 
-async def _organisation_of(connection: AsyncConnection, account_id: str) -> str | None:
+async def end_sessions(connection: AsyncConnection, account_id: str, *, but: str | None = None) -> int:
+    """End an account's sessions, but perhaps one; how many there were."""
+    ended = delete(portal_sessions).where(portal_sessions.c.account_id == account_id)
+    if but is not None:
+        ended = ended.where(portal_sessions.c.id != but)
+    return (await connection.execute(ended)).rowcount
+
+
+async def organisation_of(connection: AsyncConnection, account_id: str) -> str | None:
+    """Whose member an account is, for the events about it."""
     found = await connection.scalar(select(accounts.c.organisation_id).where(accounts.c.id == account_id))
     return None if found is None else str(found)

@@ -11,33 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from hub.permissions import Role as Role  # noqa: PLC0414 - a field of records, had from here
 from hub.policy import NodeFacts, Policy, RegionAuthority, Sharing, TrustClass, read_policy
 from hub.quotas import UNLIMITED, Allowance
 
-
-class Role(StrEnum):
-    """What an account may do. ``operator`` is of the Hub; the others are of their organisation."""
-
-    OPERATOR = "operator"
-    OWNER = "owner"
-    ADMIN = "admin"
-    MEMBER = "member"
-    AUDITOR = "auditor"
-
-    @property
-    def may_manage(self) -> bool:
-        """Approve, change and revoke nodes, create and revoke keys. The others look."""
-        return self in (Role.OPERATOR, Role.OWNER, Role.ADMIN)
-
-    @property
-    def may_audit(self) -> bool:
-        """Read the audit log. Members see what is, not who did it."""
-        return self is not Role.MEMBER
-
-    @property
-    def may_ask(self) -> bool:
-        """Ask models in the portal, under a key of the organisation. Auditors read, and use nothing."""
-        return self is not Role.AUDITOR
+NO_PASSWORD = "-"  # noqa: S105 - no hash is like it, so none matches it
+"""Stands in place of a password's hash where there is no password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +39,11 @@ class Account:
     password_hash: str = field(repr=False)
     role: Role
     created_at: float
+
+    @property
+    def has_password(self) -> bool:
+        """Whether there is a password to sign in with; whoever came from an identity provider has none."""
+        return self.password_hash != NO_PASSWORD
 
     @property
     def is_operator(self) -> bool:
@@ -226,13 +210,51 @@ class JoinToken:
 
 @dataclass(frozen=True, slots=True)
 class PortalSession:
-    """A signed-in browser. ``id`` is the SHA-256 of the cookie's value, which is not stored."""
+    """A signed-in browser. ``id`` is the SHA-256 of the cookie's value, which is not stored.
+
+    ``address`` and ``browser`` (in plain words) are what its owner tells it by; sessions begun by an older
+    version have none.
+    """
 
     id: str = field(repr=False)
     account_id: str
     csrf_token: str = field(repr=False)
     created_at: float
     expires_at: float
+    address: str | None = field(default=None, repr=False)
+    browser: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Leave to become a member, once, with a role that is fixed. ``name`` says for whom it is."""
+
+    id: str
+    organisation_id: str
+    name: str
+    role: Role
+    invited_by: str
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStep:
+    """What an account's codes at sign-in come from (RFC 6238).
+
+    Attributes:
+        account_id: whose.
+        sealed_secret: the shared secret, encrypted; see `hub.totp`.
+        created_at: when it was drawn.
+        confirmed_at: when a code showed that its owner has it; until then it counts for nothing.
+        last_step: the time step of the last code that was taken: none up to it is taken again.
+    """
+
+    account_id: str
+    sealed_secret: str = field(repr=False)
+    created_at: float
+    confirmed_at: float | None = None
+    last_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

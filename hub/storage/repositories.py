@@ -22,9 +22,12 @@ from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, answered, create_engine
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
+from hub.storage.identities import Identities
+from hub.storage.members import Members
 from hub.storage.nodes import Nodes
 from hub.storage.people import Accounts, Organisations, PortalSessions
 from hub.storage.regions import Regions
+from hub.storage.second_steps import SecondSteps
 from hub.storage.settings import Settings
 from hub.storage.usage import Usage
 
@@ -44,6 +47,9 @@ class Storage:
         self.organisations = Organisations(database)
         self.accounts = Accounts(database)
         self.sessions = PortalSessions(database)
+        self.members = Members(database)
+        self.identities = Identities(database)
+        self.second_steps = SecondSteps(database)
         self.keys = ApiKeys(database)
         self.join_tokens = JoinTokens(database)
         self.nodes = Nodes(database)

@@ -81,6 +81,49 @@ portal_sessions = Table(
     Column("csrf_token", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+    Column("address", String(64), nullable=True),
+    Column("browser", String(64), nullable=True),
+)
+
+invitations = Table(
+    # They go with whoever invited: nobody is let in by somebody who is gone.
+    "invitations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("hash", _HASH, nullable=False, unique=True),
+    Column("invited_by", _ID, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+second_steps = Table(
+    "second_steps",
+    metadata,
+    Column("account_id", _ID, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("sealed_secret", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("confirmed_at", Double, nullable=True),
+    Column("last_step", BigInteger, nullable=False),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("account_id", _ID, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("hash", _HASH, primary_key=True),
+)
+
+identities = Table(
+    # What an identity provider calls an account's owner: the only way from one to the other.
+    "identities",
+    metadata,
+    Column("issuer", String(500), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("account_id", _ID, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
 )
 
 api_keys = Table(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.config import NODE_VARIABLES, HubConfig, load_config
+from hub.config import NODE_VARIABLES, HubConfig, load_config, read_secret
 from hub.errors import ConfigInvalid
 from runtime.config import NodeConfig
 
@@ -117,3 +117,51 @@ def test_the_database_lies_in_the_data_directory_unless_said_otherwise(tmp_path)
 
 def test_every_setting_is_described():
     assert all(field.description for field in HubConfig.model_fields.values())
+
+
+SIGN_ON = {
+    "oidc_issuer": "https://login.example.org/",
+    "oidc_client_id": "porten",
+    "oidc_client_secret_file": "/secret",
+}
+
+
+def test_an_issuer_is_kept_letter_for_letter():
+    assert HubConfig(**SIGN_ON).oidc_issuer == "https://login.example.org/"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"oidc_issuer": "http://login.example.org"}, "must begin with https://"),
+        ({"oidc_issuer": "https://login.example.org/?x=1"}, "must have neither"),
+        ({"oidc_issuer": "login.example.org"}, "must begin with https://"),
+        ({"oidc_issuer": None}, "needs all of oidc_issuer"),
+        ({"oidc_client_id": None}, "needs all of oidc_issuer"),
+        ({"oidc_client_secret_file": None}, "needs all of oidc_issuer"),
+        ({"oidc_scopes": "email"}, "must have openid in it"),
+        ({"oidc_rules": "staff"}, "is not VALUE=ORGANISATION:ROLE"),
+        ({"oidc_rules": "staff=Lab:operator"}, "is not one of owner"),
+    ],
+)
+def test_half_a_single_sign_on_is_refused(wrong, said):
+    given = {name: value for name, value in (SIGN_ON | wrong).items() if value is not None}
+    with pytest.raises(ConfigInvalid, match=said):
+        load_config(environ={}, options=given)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [(0o640, "secret", "chmod 600"), (0o604, "secret", "chmod 600"), (0o600, " \n", "is empty")],
+)
+def test_a_secret_is_read_from_a_file_for_its_owner_alone(tmp_path, mode, text, said):
+    file = tmp_path / "secret"
+    file.write_text(text)
+    file.chmod(mode)
+    with pytest.raises(ConfigInvalid, match=said):
+        read_secret(file, "oidc_client_secret_file")
+    file.write_text("s3cret\n")
+    file.chmod(0o600)
+    assert read_secret(file, "oidc_client_secret_file") == "s3cret"
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        read_secret(tmp_path / "none", "oidc_client_secret_file")

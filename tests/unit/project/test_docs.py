@@ -16,14 +16,18 @@ from hub import (
     accounts,
     dispatch,
     enrollment,
+    identity_provider,
     journal,
     last_seen,
+    members,
+    permissions,
     quotas,
     receipts,
     refusals,
     registry,
     sealing,
     serve,
+    totp,
 )
 from hub import policy as rule
 from hub.api import inference
@@ -34,7 +38,8 @@ from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
-from hub.portal import audit, forms, node_list, security, sessions, usage, views
+from hub.permissions import Act
+from hub.portal import audit, forms, node_list, sealed, security, sessions, usage, views
 from hub.portal.sessions import Visitor
 from hub.receipts import policy_document
 from hub.router import Reason, Refusal, RefusalCode
@@ -186,6 +191,8 @@ def shown(name: str, value: object) -> str:
     match value:
         case None:
             return "unset"
+        case bool():
+            return f"`{value}`".lower()
         case ():
             return "none"
         case tuple():
@@ -310,6 +317,17 @@ def test_every_page_of_the_portal_is_listed() -> None:
         "/nodes/{node_id}/models",
         "/playground/{key_id}/chat",
         "/playground/verdict",
+        "/account/password",
+        "/account/second-step/codes",
+        "/account/second-step/confirm",
+        "/account/second-step/off",
+        "/account/sessions/end-others",
+        "/account/single-sign-on",
+        "/account/single-sign-on/disconnect",
+        "/account/sessions/{reference}/end",
+        "/members/invitations/{invitation_id}/withdraw",
+        "/members/{account_id}/reset-second-step",
+        "/members/{account_id}/sign-out",
     }
     assert all(f"`{path}`" in PORTAL for path in apart)
 
@@ -317,12 +335,18 @@ def test_every_page_of_the_portal_is_listed() -> None:
 def test_what_a_role_may_do_is_what_the_portal_allows() -> None:
     header = ("may", *(f"`{role.value}`" for role in Role))
     may = {row[0]: [cell == "yes" for cell in row[1:]] for row in table(PORTAL, *header)}
+    assert may == {act.value: [permissions.may(role, act) for role in Role] for act in Act}
     people = [Account("acct_a", "org_a", "a@b.example", "", role, 0.0) for role in Role]
     changes = [Visitor(person, Organisation("org_a", "A", 0.0), "").may_change for person in people]
-    audits = [person.role.may_audit for person in people]
-    asks = [person.role.may_ask for person in people]
-    operates = [person.is_operator for person in people]
-    assert list(may.values()) == [[True] * len(people), audits, asks, *[changes] * 3, *[operates] * 5]
+    assert changes == may[Act.CHANGE_NODES] == may[Act.CHANGE_KEYS] == may[Act.APPROVE_NODES]
+    assert [person.role.may_audit for person in people] == may[Act.READ_AUDIT]
+    assert [person.role.may_ask for person in people] == may[Act.ASK]
+    assert [person.is_operator for person in people] == may[Act.SET_TRUST] == may[Act.ALL_NODES]
+
+
+def test_which_roles_are_given_by_whom_is_written() -> None:
+    rows = {row[0]: set(codes(row[1])) for row in table(PORTAL, "role", "may give")}
+    assert rows == {f"`{role}`": set(permissions.grantable(role)) for role in Role}
 
 
 # --- docs/evidence.md
@@ -381,6 +405,11 @@ NUMBERS = {
         f"lasts {sessions.SESSION_S // 3600} hours",
         f"at most {registry.RETURN_S:g} seconds",
         f"At most {forms.MAX_FORM_BYTES // 1024} KiB",
+        f"signing algorithms {', '.join(identity_provider.ALGORITHMS)}",
+        f"waited for {identity_provider.TIMEOUT_S:g} seconds",
+        f"once, within {members.INVITATION_S // 86_400} days",
+        f"{totp.RECOVERY_CODES} recovery codes",
+        f"within {sealed.SEALED_S // 60} minutes of the password",
         f"at least {accounts.MINIMUM_PASSWORD} characters",
         f"good for {enrollment.CODE_LIFETIME_S / 60:g} minutes",
         f"{node_list.PAGE_NODES} on a page",

@@ -1,13 +1,20 @@
 """An organisation with everything in it, and one with nothing, for pictures of every page."""
 
+from base64 import b32decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest_asyncio
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from hub.identity_provider import Client, IdentityProvider
 from hub.keys import issue_key, rotate_key
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass
 from hub.quotas import Allowance
+from hub.single_sign_on import EntryRules, SingleSignOn
 from hub.storage.records import UsageRecord
 
 DAY_S = 86_400
@@ -24,6 +31,21 @@ class Scene:
     makers: Any
     machines: dict[str, Any]
     keys: dict[str, Any]
+
+    @contextmanager
+    def single_sign_on(self) -> Iterator[None]:
+        """A Hub that has an identity provider, which does not answer; without one again afterwards."""
+        hub = self.portal.hub
+        client = Client("http://127.0.0.1:9", "porten", "secret", ("openid",))
+        entry = EntryRules("Example ID", "groups", (), ())
+        hub.single_sign_on = SingleSignOn(IdentityProvider(client, hub.clock), entry, hub.storage, hub.clock)
+        yield
+        hub.single_sign_on = None
+
+    def code_of(self, secret: str) -> str:
+        """What an authenticator app shows now that was told this secret."""
+        key = b32decode(secret.replace(" ", ""))
+        return TOTP(key, 6, SHA1(), 30).generate(self.portal.hub.clock()).decode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

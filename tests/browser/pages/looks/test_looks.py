@@ -58,6 +58,27 @@ async def sign_in_refused(scene: Any) -> pw.Page:
 
 
 @state
+async def sign_in_with_single_sign_on(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        return await sign_in(scene)
+
+
+@state
+async def single_sign_on_away(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        page = await sign_in(scene)
+        await page.get_by_role("link", name="Sign in with Example ID").click()
+        await page.get_by_role("heading", name="Single sign-on does not answer").wait_for()
+        return page
+
+
+@state
+async def account_not_connected(scene: Any) -> pw.Page:
+    with scene.single_sign_on():
+        return await scene.nobody.visit("/account")
+
+
+@state
 async def overview_empty(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/")
 
@@ -422,6 +443,167 @@ async def device_refused(scene: Any) -> pw.Page:
 
 
 @state
+async def members(scene: Any) -> pw.Page:
+    for role in (Role.ADMIN, Role.AUDITOR, Role.OPERATOR):
+        await scene.acme.person(role)
+    page = await scene.acme.visit("/members")
+    await page.get_by_label("For whom").fill("Ada, who keeps the archive")
+    await page.get_by_role("button", name="Make the link").click()
+    await page.locator("#link").wait_for()
+    return page
+
+
+@state
+async def members_for_auditors(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/members", Role.AUDITOR)
+
+
+@state
+async def members_error(scene: Any) -> pw.Page:
+    page = await scene.nobody.visit("/members")
+    await page.get_by_label("For whom").fill(" ")
+    await page.get_by_role("button", name="Make the link").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def member(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/members/{await enrolled(scene, Role.ADMIN)}?done=role")
+
+
+@state
+async def member_out_of_reach(scene: Any) -> pw.Page:
+    owner = await scene.portal.hub.storage.accounts.by_email(await scene.acme.person(Role.OWNER))
+    return await scene.acme.visit(f"/members/{owner.id}", Role.ADMIN)
+
+
+@state
+async def member_remove(scene: Any) -> pw.Page:
+    account = await scene.portal.hub.storage.accounts.by_email(await scene.acme.person(Role.MEMBER))
+    return await scene.acme.visit(f"/members/{account.id}/remove")
+
+
+@state
+async def invitation(scene: Any) -> pw.Page:
+    page = await members(scene)
+    address = await page.locator("#link").text_content()
+    stranger = await scene.portal.open()
+    await stranger.goto(address)
+    return stranger
+
+
+@state
+async def invitation_error(scene: Any) -> pw.Page:
+    page = await invitation(scene)
+    await page.get_by_label("E-mail").fill(await scene.acme.person())
+    for label in ("Password", "The password again"):
+        await page.get_by_label(label, exact=True).fill("a password that is long enough")
+    await page.get_by_role("button", name="Create my account").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def invitation_used(scene: Any) -> pw.Page:
+    page = await scene.portal.open()
+    await page.goto("/invitation/piv-none")
+    return page
+
+
+@state
+async def account(scene: Any) -> pw.Page:
+    await scene.acme.sign_in(await scene.acme.person())
+    return await scene.acme.visit("/account?done=password")
+
+
+@state
+async def account_error(scene: Any) -> pw.Page:
+    page = await scene.acme.visit("/account")
+    await page.get_by_label("Present password").fill("not it")
+    for label in ("New password", "The new password again"):
+        await page.get_by_label(label, exact=True).fill("a password that is long enough")
+    await page.get_by_role("button", name="Change the password").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def account_with_second_step(scene: Any) -> pw.Page:
+    page = await scene.acme.visit("/account", Role.ADMIN)
+    await enrolled(scene, Role.ADMIN)
+    await page.reload()
+    return page
+
+
+@state
+async def second_step(scene: Any) -> pw.Page:
+    return await scene.makers.visit("/account/second-step", Role.MEMBER)
+
+
+@state
+async def second_step_secret(scene: Any) -> pw.Page:
+    page = await second_step(scene)
+    await page.get_by_label("Password").fill("a password that is long enough")
+    await page.get_by_role("button", name="Show the code to scan").click()
+    await page.locator("#secret").wait_for()
+    return page
+
+
+@state
+async def second_step_wrong(scene: Any) -> pw.Page:
+    page = await second_step_secret(scene)
+    await page.get_by_label("Code", exact=True).fill("12345")
+    await page.get_by_role("button", name="Switch it on").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+@state
+async def recovery_codes(scene: Any) -> pw.Page:
+    page = await scene.makers.visit("/account/second-step", Role.AUDITOR)
+    await page.get_by_label("Password").fill("a password that is long enough")
+    await page.get_by_role("button", name="Show the code to scan").click()
+    secret = await page.locator("#secret").text_content()
+    await page.get_by_label("Code", exact=True).fill(scene.code_of(secret))
+    await page.get_by_role("button", name="Switch it on").click()
+    await page.locator("#codes").wait_for()
+    return page
+
+
+@state
+async def sign_in_code(scene: Any) -> pw.Page:
+    await enrolled(scene, Role.ADMIN)
+    page = await scene.portal.open()
+    await page.goto("/login")
+    await page.get_by_label("E-mail").fill(await scene.acme.person(Role.ADMIN))
+    await page.get_by_label("Password").fill("a password that is long enough")
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_label("Code").wait_for()
+    return page
+
+
+@state
+async def sign_in_code_refused(scene: Any) -> pw.Page:
+    page = await sign_in_code(scene)
+    await page.get_by_label("Code").fill("12345")
+    await page.get_by_role("button", name="Continue").click()
+    await page.get_by_role("alert").wait_for()
+    return page
+
+
+async def enrolled(scene: Any, role: Role) -> str:
+    """An account of Acme with a second step; its id."""
+    await scene.acme.visit("/", role)  # before there is one, its sign-in asks for no code
+    hub = scene.portal.hub
+    account = await hub.storage.accounts.by_email(await scene.acme.person(role))
+    if not await hub.second_step.is_on(account.id):
+        enrolment = await hub.second_step.begin(account)
+        await hub.second_step.confirm(account, scene.code_of(enrolment.text))
+    return account.id
+
+
+@state
 async def not_found(scene: Any) -> pw.Page:
     return await scene.acme.visit("/nowhere")
 
@@ -454,4 +636,4 @@ async def barriers(page: pw.Page, rules: dict[str, Any]) -> list[str]:
     """What keeps people from using the page, each with its first place."""
     found = await page.evaluate("(rules) => axe.run({resultTypes: ['violations'], ...rules})", rules)
     places = [(each["id"], each["nodes"][0]) for each in found["violations"]]
-    return [f"{rule}: {place['html']} {place['failureSummary']}" for rule, place in places]
+    return [f"{rule}: {place['html']} {place.get('failureSummary', '')}" for rule, place in places]

@@ -10,11 +10,18 @@ from hub.portal.assets import ASSETS
 from hub.portal.security import PAGE_HEADERS
 from hub.storage.records import Role
 
-OPEN_TO_ALL = {"/login", "/static/{name}"}
+OPEN_TO_ALL = {
+    "/login",
+    "/login/code",
+    "/login/single-sign-on",
+    "/login/single-sign-on/callback",
+    "/invitation/{token}",
+    "/static/{name}",
+}
 
 
 @pytest.fixture
-async def pages(routes, filled):
+def pages(routes, filled):
     """Every page that is looked at, with ids that exist put in."""
     return sorted(filled(path) for method, path in routes if method == "GET" and path not in OPEN_TO_ALL)
 

@@ -276,6 +276,45 @@ def test_every_organisations_nodes_are_listed_with_their_owner(hub, ask):
     assert re.search(r"rack .*never +Others *\n", hub("nodes", "list", "--all").stdout)
 
 
+def test_operators_are_made_and_unmade_by_command_but_for_the_last(hub):
+    hub("accounts", "create", "ada@ours.example", "--password-file", "-", given=PASSWORD)
+    last = hub("accounts", "role", "op@ours.example", "--role", "owner", status=1)
+    assert "it is the Hub's only operator: make another one first" in last.stderr
+    assert "is operator now" in hub("accounts", "role", "ADA@ours.example", "--role", "operator").stderr
+    hub("accounts", "role", "op@ours.example", "--role", "owner")
+    assert re.search(r"op@ours.example +owner +Ours", hub("accounts", "list").stdout)
+    hub("accounts", "role", "op@ours.example", "--role", "king", status=2)
+    hub("accounts", "role", "eve@ours.example", "--role", "member", status=1)
+
+
+def test_a_second_step_that_was_lost_is_reset(hub, ask):
+    assert "has no second step" in hub("accounts", "reset-second-step", "op@ours.example").stderr
+
+    async def set_up(storage):
+        account = await storage.accounts.by_email("op@ours.example")
+        await storage.second_steps.begin(account.id, "sealed", now=1.0)
+        return await storage.second_steps.confirm(
+            account.id, sealed_secret="sealed", step=1, code_hashes=["c" * 64], now=1.0
+        )
+
+    assert ask(set_up)
+    assert "with the password alone now" in hub("accounts", "reset-second-step", "OP@ours.example").stderr
+    assert "has no second step" in hub("accounts", "reset-second-step", "op@ours.example").stderr
+    hub("accounts", "reset-second-step", "eve@ours.example", status=1)
+
+
+def test_somebody_removed_before_is_erased_by_their_address(hub, ask):
+    hub("accounts", "create", "ada@ours.example", "--password-file", "-", given=PASSWORD)
+
+    async def remove(storage):
+        account = await storage.accounts.by_email("ada@ours.example")
+        return await storage.members.remove(account.id, by=None)
+
+    ask(remove)
+    assert "is erased" in hub("erase", "account", "ada@ours.example", "--yes").stderr
+    hub("erase", "account", "ada@ours.example", "--yes", status=1)
+
+
 def test_accounts_are_made_listed_and_given_new_passwords(hub):
     hub("accounts", "create", "ada@ours.example", "--role", "owner", "--password-file", "-", given=PASSWORD)
     assert re.search(r"ada@ours.example +owner +Ours", hub("accounts", "list").stdout)

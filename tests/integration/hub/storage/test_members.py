@@ -1,0 +1,226 @@
+"""Who belongs to an organisation, decided in the transaction: also when two decide at the same moment."""
+
+import asyncio
+
+import pytest
+
+from hub.acting import Actor, acting_as
+from hub.errors import AlreadyExists, InvitationInvalid, NotAllowed, NotFound
+from hub.permissions import Role
+from hub.storage.repositories import Storage
+from tests.integration.hub.storage.audit_log import NOW, check, log_of
+
+HASH = "i" * 64
+
+
+@pytest.fixture
+def person(storage, organisation):
+    async def person(name, role, home=organisation):
+        email = f"{name}@ours.example"
+        return await storage.accounts.create(home.id, email=email, password_hash="-", role=role, now=NOW)
+
+    return person
+
+
+@pytest.fixture
+def invite(storage):
+    async def invite(by, role=Role.MEMBER, token_hash=HASH):
+        return await storage.members.invite(
+            by.id, name="Ada", role=role, token_hash=token_hash, now=NOW, expires_at=NOW + 60
+        )
+
+    return invite
+
+
+async def join(storage, email="new@ours.example", at=NOW, token_hash=HASH):
+    return await storage.members.accept(token_hash, email=email, password_hash="-", now=at)
+
+
+async def roles(storage, organisation):
+    return sorted(each.role for each in await storage.accounts.list(organisation.id))
+
+
+@pytest.mark.parametrize("to", [Role.ADMIN, None])
+async def test_of_two_owners_who_end_each_other_at_once_one_stays(
+    storage, database_url, organisation, person, to
+):
+    """Each from a process of its own, as two Hubs on one database would."""
+    ada, eve = await person("ada", Role.OWNER), await person("eve", Role.OWNER)
+
+    async def end(opened, account, by):
+        if to is None:
+            return await opened.members.remove(account.id, by=by.id)
+        return await opened.members.change_role(account.id, to, by=by.id)
+
+    async with await Storage.open(database_url) as other:
+        results = await asyncio.gather(
+            end(storage, ada, by=eve), end(other, eve, by=ada), return_exceptions=True
+        )
+    refused = [each for each in results if isinstance(each, NotAllowed | NotFound)]
+    assert len(refused) == 1
+    assert (await roles(storage, organisation)).count(Role.OWNER) == 1
+
+
+async def test_many_who_leave_at_once_leave_one_owner(storage, organisation, person):
+    owners = [await person(f"owner-{number}", Role.OWNER) for number in range(5)]
+    results = await asyncio.gather(
+        *(storage.members.change_role(each.id, Role.MEMBER, by=each.id) for each in owners),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, NotAllowed) for each in results) == 1
+    assert await roles(storage, organisation) == [Role.MEMBER] * 4 + [Role.OWNER]
+
+
+async def test_the_last_operator_stays_wherever_the_others_were(storage, organisation, person):
+    elsewhere = await storage.organisations.create("Elsewhere", now=NOW)
+    one, other = await person("one", Role.OPERATOR), await person("other", Role.OPERATOR, elsewhere)
+    results = await asyncio.gather(
+        storage.members.change_role(one.id, Role.OWNER, by=None),
+        storage.members.remove(other.id, by=None),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, NotAllowed) for each in results) == 1
+    assert sum(each.is_operator for each in await storage.accounts.list()) == 1
+
+
+async def test_somebody_demoted_meanwhile_changes_nobody(storage, person):
+    owner, admin, member = [await person(role, role) for role in (Role.OWNER, Role.ADMIN, Role.MEMBER)]
+    await storage.members.change_role(admin.id, Role.AUDITOR, by=owner.id)
+    for act in (
+        storage.members.change_role(member.id, Role.ADMIN, by=admin.id),
+        storage.members.remove(member.id, by=admin.id),
+        storage.members.sign_out(member.id, by=admin.id),
+        storage.members.reset_second_step(member.id, by=admin.id),
+        storage.members.invite(
+            admin.id, name="x", role=Role.MEMBER, token_hash=HASH, now=NOW, expires_at=NOW + 9
+        ),
+    ):
+        with pytest.raises(NotAllowed):
+            await act
+
+
+async def test_another_organisations_people_are_not_found(storage, person):
+    elsewhere = await storage.organisations.create("Elsewhere", now=NOW)
+    eve, member = await person("eve", Role.OWNER, elsewhere), await person("member", Role.MEMBER)
+    operator = await person("operator", Role.OPERATOR, elsewhere)
+    for by in (eve, operator):
+        for act in (
+            storage.members.change_role(member.id, Role.OWNER, by=by.id),
+            storage.members.remove(member.id, by=by.id),
+            storage.members.sign_out(member.id, by=by.id),
+            storage.members.reset_second_step(member.id, by=by.id),
+        ):
+            with pytest.raises(NotFound):
+                await act
+    with pytest.raises(NotFound):
+        await storage.members.remove("acct_none", by=None)
+
+
+async def test_who_is_removed_has_no_session_any_more(storage, person):
+    await person("owner", Role.OWNER)
+    member = await person("member", Role.MEMBER)
+    await storage.sessions.create("s" * 64, member.id, csrf_token="-", expires_at=NOW + 9, now=NOW)
+    await storage.members.remove(member.id, by=None)
+    assert await storage.sessions.get("s" * 64, now=NOW) is None
+
+
+async def test_the_log_still_says_who_was_removed_until_they_are_erased(storage, organisation, person):
+    await person("owner", Role.OWNER)
+    member = await person("member", Role.MEMBER)
+    with acting_as(Actor(member.id, organisation.id, address="192.0.2.9")):
+        await storage.audit.tell("account.signed_in", member.id)
+    await storage.members.remove(member.id, by=None)
+    other = (await storage.organisations.create("Elsewhere", now=NOW)).id
+    assert await storage.audit.names([member.id], organisation.id) == {member.id: "member@ours.example"}
+    assert await storage.audit.names([member.id]) == {member.id: "member@ours.example"}
+    assert await storage.audit.names([member.id], other) == {}
+    assert "member@" not in "".join(event.details for event in await log_of(storage))
+    assert await storage.erasure.removed("MEMBER@ours.example")
+    assert not await storage.erasure.removed("member@ours.example")
+    traits = [
+        str(event.facts().get(name)) for event in await log_of(storage) for name in ("email", "address")
+    ]
+    assert await storage.audit.names([member.id, *traits]) == {}
+    assert await check(storage) == []
+
+
+async def test_an_invitation_makes_one_account_with_its_role(storage, organisation, person, invite):
+    await invite(await person("owner", Role.OWNER), Role.AUDITOR)
+    emails = [f"{number}@ours.example" for number in range(5)]
+    results = await asyncio.gather(*(join(storage, email) for email in emails), return_exceptions=True)
+    [joined] = [each for each in results if not isinstance(each, Exception)]
+    assert (joined.role, joined.organisation_id) == (Role.AUDITOR, organisation.id)
+    assert sum(isinstance(each, InvitationInvalid) for each in results) == 4
+    assert await storage.accounts.get(joined.id) == joined
+
+
+async def test_an_address_that_is_taken_uses_no_invitation_up(storage, person, invite):
+    owner = await person("owner", Role.OWNER)
+    await invite(owner)
+    with pytest.raises(AlreadyExists):
+        await join(storage, owner.email)
+    assert (await join(storage)).role is Role.MEMBER
+
+
+async def test_an_invitation_ends_with_its_time(storage, person, invite, organisation):
+    made = await invite(await person("owner", Role.OWNER))
+    assert await storage.members.invitations(organisation.id, now=NOW + 59) == [made]
+    assert await storage.members.invitations(organisation.id, now=NOW + 60) == []
+    assert await storage.members.invitation(HASH, now=NOW + 60) is None
+    with pytest.raises(InvitationInvalid):
+        await join(storage, at=NOW + 60)
+    await storage.erasure.expired(now=NOW + 60)
+    assert await storage.members.invitations(organisation.id, now=NOW) == []
+
+
+@pytest.mark.parametrize("end", ["demoted", "removed", "withdrawn"])
+async def test_an_invitation_is_worth_no_more_than_whoever_made_it(storage, person, invite, end):
+    owner, admin = await person("owner", Role.OWNER), await person("admin", Role.ADMIN)
+    made = await invite(admin, Role.ADMIN)
+    if end == "demoted":
+        await storage.members.change_role(admin.id, Role.MEMBER, by=owner.id)
+    elif end == "removed":
+        await storage.members.remove(admin.id, by=owner.id)
+    else:
+        await storage.members.withdraw(made.id, by=owner.id)
+    with pytest.raises(InvitationInvalid):
+        await join(storage)
+
+
+async def test_an_invitation_is_withdrawn_by_those_who_could_have_made_it(storage, person, invite):
+    owner, admin = await person("owner", Role.OWNER), await person("admin", Role.ADMIN)
+    elsewhere = await storage.organisations.create("Elsewhere", now=NOW)
+    eve = await person("eve", Role.OWNER, elsewhere)
+    made = await invite(owner, Role.OWNER)
+    with pytest.raises(NotAllowed):
+        await storage.members.withdraw(made.id, by=admin.id)
+    for by, what in ((eve.id, made.id), (owner.id, "inv_none")):
+        with pytest.raises(NotFound):
+            await storage.members.withdraw(what, by=by)
+
+
+async def test_a_code_is_spent_once_however_many_bring_it(storage, person):
+    account, steps = await person("owner", Role.OWNER), storage.second_steps
+    await steps.begin(account.id, "sealed", now=NOW)
+    await steps.confirm(account.id, sealed_secret="sealed", step=5, code_hashes=["c" * 64], now=NOW)
+    assert sorted(await asyncio.gather(*(steps.spend_step(account.id, 6) for _ in range(5)))) == [
+        False
+    ] * 4 + [True]
+    assert not await steps.spend_step(account.id, 6)
+    assert await steps.spend_step(account.id, 7)
+    spent = await asyncio.gather(*(steps.spend_code(account.id, "c" * 64) for _ in range(5)))
+    assert sorted(spent) == [False] * 4 + [True]
+
+
+async def test_a_secret_that_nobody_confirmed_counts_for_nothing(storage, person):
+    account, steps = await person("owner", Role.OWNER), storage.second_steps
+    await steps.begin(account.id, "first", now=NOW)
+    await steps.begin(account.id, "second", now=NOW)
+    assert await steps.confirmed([account.id]) == set()
+    assert not await steps.spend_step(account.id, 6)
+    assert not await steps.confirm(account.id, sealed_secret="first", step=5, code_hashes=["c"], now=NOW)
+    assert await steps.confirm(account.id, sealed_secret="second", step=5, code_hashes=["c"], now=NOW)
+    assert not await steps.begin(account.id, "third", now=NOW)
+    assert (await steps.get(account.id)).sealed_secret == "second"
+    with pytest.raises(NotFound):
+        await steps.replace_codes("acct_none", ["c"])
