@@ -31,6 +31,7 @@ const REMEDIES = {
 
 let messages = [];
 let running = null; // the controller of the request under way
+let looking = Promise.resolve(); // until it is known which models there are
 let models = 0; // counts the questions for models, so that an old answer changes nothing
 
 function announce(words) {
@@ -54,7 +55,11 @@ function bytes(count) {
 
 // ---- who answers ----
 
-async function findModels() {
+function findModels() {
+  looking = lookForModels();
+}
+
+async function lookForModels() {
   const asked = ++models;
   const select = at("model"), wanted = select.value || select.dataset.wanted;
   const query = new URLSearchParams({ region: at("region").value });
@@ -327,10 +332,12 @@ function clear() {
 }
 
 function start() {
-  at("ask").addEventListener("submit", (event) => {
+  at("ask").addEventListener("submit", async (event) => {
     event.preventDefault();
+    await looking; // who is quick sends before the models are known
     const words = at("message").value.trim();
-    if (running || !words || !at("model").value) return;
+    if (running || !words) return;
+    if (!at("model").value) return announce(`There is no model to ask. ${at("rule").textContent}`);
     for (const old of document.querySelectorAll(".turn-failed")) old.remove();
     at("message").value = "";
     ask(words);

@@ -100,3 +100,21 @@ async def test_a_key_is_made_with_the_keyboard_alone(portal, team) -> None:
     await expect(page.get_by_role("heading", level=1)).to_have_text("Support is ready")
     (key,) = await portal.hub.storage.keys.list(team.organisation.id)
     assert (key.name, key.fleet, key.regions) == ("Support", "shared", {"eu"})
+
+
+async def test_what_is_behind_more_on_a_phone_is_reached_and_left_without_a_mouse(team) -> None:
+    page = await team.visit("/nodes", viewport={"width": 390, "height": 700})
+    more, usage = page.get_by_role("button", name="More"), page.get_by_role("link", name="Usage")
+    await expect(usage).to_be_hidden()
+    await more.focus()
+    await page.keyboard.press("Enter")
+    await expect(usage).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(usage).to_be_hidden()
+    await expect(more).to_be_focused()
+    await page.keyboard.press("Enter")
+    for _ in range(2):  # Keys, Usage
+        await page.keyboard.press("Tab")
+    await expect(usage).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Usage")

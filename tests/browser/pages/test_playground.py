@@ -198,3 +198,23 @@ async def test_whoever_was_signed_out_meanwhile_is_told(team, engine) -> None:
     await send(page, "Count.")
     await expect(page.locator(".turn-failed")).to_contain_text("sign in")
     assert engine.asked == []
+
+
+async def test_who_sends_before_the_models_are_known_is_answered_once_they_are(team, engine, pieces) -> None:
+    await key_of(team)
+    await machine_of(team, engine)
+    page, known = await team.visit("/nodes"), asyncio.Event()
+
+    async def later(route) -> None:
+        await known.wait()
+        await route.continue_()
+
+    await page.route("**/models?*", later)
+    await page.goto("/playground")
+    engine.go_on(4)
+    await send(page, "Count.")
+    await send(page, "Count.")
+    await expect(page.get_by_label("Model")).to_have_text("Looking…")
+    known.set()
+    await expect(page.locator(".turn-facts")).to_be_visible()
+    assert len(engine.asked) == 1
