@@ -162,13 +162,14 @@ async def everything_else_says_so(bench, http, unused):
     """All at once, as they would come: none waits for longer than it may, and each says what is wrong."""
     strange = mint().secret
     async with asyncio.timeout(OVER_S):
-        ready, page, form, known, unknown, models, device = await asyncio.gather(
+        ready, page, form, known, unknown, models, messages, device = await asyncio.gather(
             http.get("/readyz"),
             http.get("/keys", headers=SIGNED_IN),
             http.get("/login", headers=SIGNED_IN),
             http.post(CHAT, json=ASK, headers={"authorization": f"Bearer {unused}"}),
             http.post(CHAT, json=ASK, headers={"authorization": f"Bearer {strange}"}),
             http.get("/v1/models", headers={"authorization": f"Bearer {unused}"}),
+            http.post("/v1/messages", json=ASK | {"max_tokens": 1}, headers={"x-api-key": unused}),
             http.post("/enroll/v1/device_authorization", json={"public_key": "A" * 43, "name": "box"}),
         )
     assert (ready.status_code, ready.json()["database"], ready.json()["tunnel"]) == (503, False, True)
@@ -176,7 +177,8 @@ async def everything_else_says_so(bench, http, unused):
         assert shown.status_code == 503
         assert "database does not answer" in shown.text
         assert "content-security-policy" in shown.headers
-    for refused in (known, unknown, models):
+    assert messages.json()["type"] == "error", "Anthropic's own envelope"
+    for refused in (known, unknown, models, messages):
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
         assert "retry-after" in refused.headers
     assert (device.status_code, device.json()["error"]) == (503, "temporarily_unavailable")
