@@ -108,7 +108,10 @@ class SecondStepRefused(HubError):
 
 
 class IdentityRefused(HubError):
-    """Somebody who came from an identity provider is not let in; the message says why, and what to do."""
+    """Somebody who came from an identity provider is not let in.
+
+    The message says why, and what to do; it is logged, so it names nobody.
+    """
 
 
 class IdentityProviderUnavailable(HubError):

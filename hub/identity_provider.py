@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -37,6 +38,8 @@ MAX_BYTES = 256 * 1024
 LEEWAY_S = 60
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones alone: never ``none``, and never the public key taken for a shared secret."""
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -217,7 +220,9 @@ class IdentityProvider:
         except (TimeoutError, httpx.TimeoutException):
             raise IdentityProviderUnavailable("it does not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise IdentityProviderUnavailable(f"it cannot be reached: {type(error).__name__}") from None
+            fields = {"event": "provider.unreachable", "error": type(error).__name__}
+            log.warning("the identity provider cannot be reached", extra=fields)
+            raise IdentityProviderUnavailable("it cannot be reached") from None
         except ValueError:
             raise IdentityProviderUnavailable("its answer is no JSON") from None
         if not isinstance(found, dict):

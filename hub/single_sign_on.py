@@ -128,7 +128,7 @@ class SingleSignOn:
             )
         except AlreadyExists:
             raise IdentityRefused(
-                f"{email} has an account here already: sign in with its password, then connect "
+                f"your e-mail address has an account here already: sign in with its password, then connect "
                 f"{self.name} on your account page"
             ) from None
 

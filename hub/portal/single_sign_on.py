@@ -5,6 +5,7 @@ provider's word lets in is `hub.single_sign_on`'s matter.
 """
 
 import hmac
+import logging
 from dataclasses import astuple
 
 from fastapi import APIRouter, Request, Response
@@ -22,6 +23,7 @@ from hub.portal.sessions import Posted, SignedIn, find_visitor
 from hub.portal.sign_in import proved
 from hub.single_sign_on import SingleSignOn
 
+logger = logging.getLogger(__name__)
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
 COOKIE = "sso"
@@ -91,7 +93,8 @@ async def _sign_in(request: Request, sign_on: SingleSignOn, attempt: Attempt, ta
     try:
         account = await sign_on.sign_in(attempt, request.query_params["code"], _callback(request))
     except IdentityRefused as error:
-        raise SignOnFailed(_sentence(error)) from None
+        hub_of(request).journal.sign_in_refused(None, client_address(request))
+        raise _refused(error) from None
     except IdentityProviderUnavailable as error:
         raise _unavailable(sign_on, error) from None
     return await proved(request, account, target, way="single sign-on")
@@ -105,7 +108,7 @@ async def _connect(request: Request, sign_on: SingleSignOn, attempt: Attempt, ac
     try:
         await sign_on.link(visitor.account, attempt, request.query_params["code"], _callback(request))
     except IdentityRefused as error:
-        raise SignOnFailed(_sentence(error)) from None
+        raise _refused(error) from None
     except IdentityProviderUnavailable as error:
         raise _unavailable(sign_on, error) from None
     return see_other("/account?done=connected")
@@ -127,6 +130,12 @@ def _of(request: Request) -> SingleSignOn:
 
 def _callback(request: Request) -> str:
     return base_url(request) + CALLBACK
+
+
+def _refused(error: IdentityRefused) -> SignOnFailed:
+    fields = {"event": "portal.sign_on_refused", "reason": str(error)}
+    logger.info("single sign-on refused", extra=fields)
+    return SignOnFailed(_sentence(error))
 
 
 def _unavailable(sign_on: SingleSignOn, error: IdentityProviderUnavailable) -> SignOnUnavailable:

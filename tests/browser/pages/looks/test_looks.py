@@ -69,6 +69,8 @@ async def single_sign_on_away(scene: Any) -> pw.Page:
         page = await sign_in(scene)
         await page.get_by_role("link", name="Sign in with Example ID").click()
         await page.get_by_role("heading", name="Single sign-on does not answer").wait_for()
+        told = scene.portal.watch.complaints
+        told[:] = [each for each in told if not each.startswith("502 ")]  # which is what is pictured
         return page
 
 

@@ -67,6 +67,9 @@ async def test_a_token_with_somebody_elses_data_signs_nobody_in(portal, provider
     browser, answer = await sign_on()
     assert "somebody else" in refusal(browser, answer)
     assert await ada(portal) is None
+    await portal.hub.journal.flush()
+    events = [event async for event in portal.hub.storage.audit.chain()]
+    assert (events[-1].action, events[-1].actor) == ("account.sign_in_refused", "nobody")
 
 
 @pytest.mark.parametrize(
