@@ -7,9 +7,10 @@ state from storage. Other processes are reached by the revision counter in the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,17 @@ Change = KeyChanged | NodeChanged | NodeRevoked | RegionsChanged
 Subscriber = Callable[[Change], None]
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """What is to be told later; nothing more once that is over."""
+
+    changes: list[Change] = field(default_factory=list)
+    over: bool = False
+
+
+_waiting: ContextVar[_Waiting | None] = ContextVar("waiting", default=None)
+
+
 class Changes:
     """A list of subscribers, called in order, in the publisher's task."""
 
@@ -53,8 +65,28 @@ class Changes:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Tell what is published inside, in this task, at the end; where it ends in an error, never.
+
+        For what is changed in one transaction: whoever hears of it reads it, and must not read too soon.
+        """
+        waiting = _Waiting()
+        before = _waiting.set(waiting)
+        try:
+            yield
+        finally:
+            _waiting.reset(before)
+            waiting.over = True
+        for change in waiting.changes:
+            self.publish(change)
+
     def publish(self, change: Change) -> None:
         """Tell everyone. One that raises stops none of the others; its error reaches the publisher after."""
+        waiting = _waiting.get()
+        if waiting is not None and not waiting.over:
+            waiting.changes.append(change)
+            return
         with ExitStack() as everyone:
             for subscriber in reversed(self._subscribers):
                 everyone.callback(subscriber, change)

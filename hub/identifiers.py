@@ -12,7 +12,7 @@ from typing import Literal
 
 from hub.errors import InvalidInput
 
-Kind = Literal["org", "acct", "node", "key", "req", "hub", "enr", "jt", "psd"]
+Kind = Literal["org", "acct", "node", "key", "req", "hub", "enr", "jt", "psd", "atk"]
 
 NAME_LIMIT = 100
 

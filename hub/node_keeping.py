@@ -19,7 +19,7 @@ from hub.machines import checked_public_key
 from hub.placement import Placement, decide, require_manager
 from hub.policy import PRIVATE, Sharing, TrustClass
 from hub.signed_requests import Asked, claimed_node, verify
-from hub.storage.records import Account, Node
+from hub.storage.records import Authority, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid
 from tunnel.identity import NodeCredential, decode_public_key, issue_credential
@@ -99,7 +99,7 @@ class NodeKeeper:
     async def place(
         self,
         node_id: str,
-        account: Account,
+        account: Authority,
         *,
         name: str,
         region: str | None,
@@ -158,7 +158,7 @@ class NodeKeeper:
             ),
         )
 
-    async def _decided(self, account: Account, asked: Placement, node: Node | None) -> Placement:
+    async def _decided(self, account: Authority, asked: Placement, node: Node | None) -> Placement:
         return decide(
             account,
             asked,
@@ -176,5 +176,5 @@ class NodeKeeper:
         )
 
 
-def _is_manager_of(account: Account, node: Node) -> bool:
+def _is_manager_of(account: Authority, node: Node) -> bool:
     return account.is_operator or node.organisation_id == account.organisation_id

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hub.errors import InvalidInput, NotAllowed
 from hub.identifiers import checked_name
 from hub.policy import RegionTree, Sharing, SharingKind, TrustClass
-from hub.storage.records import Account, Node
+from hub.storage.records import Authority, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Placement:
     sharing: Sharing
 
 
-def require_manager(account: Account) -> None:
+def require_manager(account: Authority) -> None:
     """Let only those on who may approve and change nodes.
 
     Raises:
@@ -37,7 +37,7 @@ def require_manager(account: Account) -> None:
 
 
 def decide(
-    account: Account,
+    account: Authority,
     asked: Placement,
     *,
     node: Node | None,
@@ -70,7 +70,7 @@ def decide(
     )
 
 
-def _is_confirmed(account: Account, region: str | None, node: Node | None) -> bool:
+def _is_confirmed(account: Authority, region: str | None, node: Node | None) -> bool:
     if region is None:
         return False
     unchanged = node is not None and node.region == region

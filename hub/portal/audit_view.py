@@ -42,6 +42,9 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "account.created": "Account created",
         "account.password_changed": "Password changed",
         "account.erased": "Account erased",
+        "admin_token.created": "Admin token created",
+        "admin_token.revoked": "Admin token revoked",
+        "admin_token.refused": "Admin token refused",
         "address.erased": "Address erased",
     },
     "The Hub": {

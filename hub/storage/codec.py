@@ -17,6 +17,7 @@ from hub.policy import NodeFacts, RegionAuthority, Sharing, TrustClass
 from hub.quotas import UNLIMITED, Allowance
 from hub.storage.records import (
     Account,
+    AdminToken,
     ApiKey,
     DeviceEnrollment,
     EnrollmentStatus,
@@ -103,8 +104,17 @@ def organisation(row: RowMapping) -> Organisation:
 
 def account(row: RowMapping) -> Account:
     """Read an account; a role that cannot be read is the least one."""
-    role = Role(row["role"]) if row["role"] in set(Role) else Role.AUDITOR
-    return Account(**{**row, "role": role})
+    return Account(**{**row, "role": _role(row["role"])})
+
+
+def admin_token(row: RowMapping) -> AdminToken:
+    """Read an admin token, leaving its hash behind; a role that cannot be read is the least one."""
+    values = {name: value for name, value in row.items() if name != "hash"}
+    return AdminToken(**{**values, "role": _role(row["role"])})
+
+
+def _role(text: str) -> Role:
+    return Role(text) if text in set(Role) else Role.AUDITOR
 
 
 def portal_session(row: RowMapping) -> PortalSession:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from hub.policy import NodeFacts, Policy, RegionAuthority, Sharing, TrustClass, read_policy
 from hub.quotas import UNLIMITED, Allowance
@@ -33,6 +33,33 @@ class Role(StrEnum):
     def may_audit(self) -> bool:
         """Read the audit log. Members see what is, not who did it."""
         return self is not Role.MEMBER
+
+    def may_grant(self, role: Role) -> bool:
+        """Make an account or an admin token of this role: none that may more than the maker."""
+        if self is Role.OPERATOR:
+            return True
+        below = {Role.ADMIN, Role.MEMBER, Role.AUDITOR}
+        return self.may_manage and role in (below | {Role.OWNER} if self is Role.OWNER else below)
+
+
+class Authority(Protocol):
+    """Who decides, as the rules about deciding need to know it: an account, or an admin token."""
+
+    @property
+    def id(self) -> str:
+        """What the audit log names it by."""
+
+    @property
+    def organisation_id(self) -> str:
+        """Where it belongs."""
+
+    @property
+    def role(self) -> Role:
+        """What it may do."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it speaks for the whole Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +87,30 @@ class Account:
     def is_operator(self) -> bool:
         """The account speaks for the whole Hub."""
         return self.role is Role.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """Leave for a program to administer an organisation. Its secret is known to nobody but its holder."""
+
+    id: str
+    organisation_id: str
+    name: str
+    prefix: str
+    role: Role
+    created_at: float
+    expires_at: float
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """The token speaks for the whole Hub."""
+        return self.role is Role.OPERATOR
+
+    def is_active(self, now: float) -> bool:
+        """Neither revoked nor expired at ``now``."""
+        return self.revoked_at is None and now < self.expires_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from hub.storage.admin_tokens import AdminTokens
 from hub.storage.audit import Audit
 from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, create_engine, translated
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
+from hub.storage.idempotency import IdempotencyRecords
 from hub.storage.migrate import upgrade
 from hub.storage.nodes import Nodes, Regions
 from hub.storage.people import Accounts, Organisations, PortalSessions
@@ -43,6 +46,8 @@ class Storage:
         self.sessions = PortalSessions(database)
         self.keys = ApiKeys(database)
         self.join_tokens = JoinTokens(database)
+        self.admin_tokens = AdminTokens(database)
+        self.idempotency = IdempotencyRecords(database)
         self.nodes = Nodes(database)
         self.regions = Regions(database)
         self.enrollments = Enrollments(database)
@@ -86,6 +91,10 @@ class Storage:
         """
         async with translated():
             await upgrade(self._database)
+
+    def together(self) -> AbstractAsyncContextManager[None]:
+        """All that this task asks inside is done, or nothing; see :meth:`Database.together`."""
+        return self._database.together()
 
     async def close(self) -> None:
         """Give back every connection."""
