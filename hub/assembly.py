@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.accounts import AccountService
 from hub.addresses import Addresses
+from hub.admin_tokens import AdminTokenService
 from hub.admission import Admission
 from hub.api import openai_errors
 from hub.budgets import Budgets
@@ -22,6 +23,7 @@ from hub.config import HubConfig
 from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
+from hub.idempotency import Idempotency
 from hub.jobs import Jobs
 from hub.journal import Journal
 from hub.key_use import KeyUse
@@ -91,6 +93,8 @@ async def compose(
         key=key,
         storage=storage,
         accounts=AccountService(storage, clock, on_refused=journal.sign_in_refused),
+        admin_tokens=AdminTokenService(storage, clock, on_refused=journal.admin_token_refused),
+        idempotency=Idempotency(storage, key, clock),
         changes=changes,
         clones=CloneWatch(),
         catalog=catalog,

@@ -41,7 +41,10 @@ REASONS = {
     "hub.portal.nodes._node_page": SHOWS_OWN,
     "hub.portal.overview.overview": SHOWS_OWN,
     "hub.portal.keys.key_preview_of": "which of its own nodes are online; who matches is permits' word",
-    "hub.portal.node_models.give_job": "whether a node offers a model; the job is judged by Jobs.give",
+    "hub.portal.key_explain._rows": "hands it on to own_verdicts, which asks",
+    "hub.portal.key_explain._others": "hands it on to others_counted, which asks",
+    "hub.portal.node_models.give_job": "hands it on to give_by_hand",
+    "hub.jobs_by_hand.give_by_hand": "whether a node offers a model; the job is judged by Jobs.give",
 }
 MUST_ASK = {"candidates", "candidates_on", "connected_nodes", "session", "room", "occupy"}
 """What leads to a node being given work. No reason excuses these; wiring names them without calling."""
