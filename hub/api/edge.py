@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID_HEADER = b"x-request-id"
 _MACHINES = ("/enroll/", "/.well-known/")
 """Addresses that programs ask: they get no page where there is nothing."""
+_ADMIN, _DOCUMENT = "/admin/", "see GET /admin/v1/openapi.json"
 _CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 Answered = Callable[[str, int, str], None]
@@ -120,14 +121,24 @@ async def on_request_failed(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)
-    if not request.url.path.startswith("/v1/") or error.status_code not in _CODES:
-        if error.status_code == 404 and not request.url.path.startswith(_MACHINES):
+    path = request.url.path
+    if path.startswith(_ADMIN) and error.status_code in _CODES:
+        failure = RequestFailed(
+            _CODES[error.status_code], f"There is nothing here to {request.method}: {_DOCUMENT}."
+        )
+        return _refused(request, failure, error)
+    if not path.startswith("/v1/") or error.status_code not in _CODES:
+        if error.status_code == 404 and not path.startswith(_MACHINES):
             return not_found_page(request)
         refusal = PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
         return with_page_headers(refusal)
     failure = RequestFailed(
         _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."
     )
+    return _refused(request, failure, error)
+
+
+def _refused(request: Request, failure: RequestFailed, error: HTTPException) -> Response:
     set_error_code(request.scope, failure.code)
     response = failure_response(failure, request_id(request), request.url.path)
     response.headers.update(error.headers or {})
