@@ -7,11 +7,12 @@ still become a response. Nothing of a request's content is logged here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.api import openai_errors
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID_HEADER = b"x-request-id"
 _MACHINES = ("/enroll/", "/.well-known/")
 """Addresses that programs ask: they get no page where there is nothing."""
+_METHODS = ("GET", "POST", "PATCH", "DELETE")
 _ADMIN, _DOCUMENT = "/admin/", "see GET /admin/v1/openapi.json"
 _CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
@@ -121,6 +123,8 @@ async def on_request_failed(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error = HTTPException(405, error.detail, headers={"allow": _allowed(request)})
     path = request.url.path
     if path.startswith(_ADMIN) and error.status_code in _CODES:
         failure = RequestFailed(
@@ -143,3 +147,14 @@ def _refused(request: Request, failure: RequestFailed, error: HTTPException) -> 
     response = failure_response(failure, request_id(request), request.url.path)
     response.headers.update(error.headers or {})
     return response
+
+
+def _allowed(request: Request) -> str:
+    """Every method that some route takes at this address (RFC 9110, section 10.2.1)."""
+    routes = request.app.router.routes
+    asked = [method for method in _METHODS if _is_taken(routes, {**request.scope, "method": method})]
+    return ", ".join(asked)
+
+
+def _is_taken(routes: Iterable[BaseRoute], scope: Scope) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
