@@ -6,6 +6,7 @@ Owns which page groups exist and in what order they are tried. Knows nothing of 
 from fastapi import APIRouter
 
 from hub.portal import (
+    admin_tokens,
     approve,
     audit,
     key_edit,
@@ -32,6 +33,7 @@ for group in (
     keys,
     key_explain,
     key_edit,
+    admin_tokens,
     usage,
     audit,
     static_files,

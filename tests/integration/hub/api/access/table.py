@@ -119,6 +119,7 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 TRIED = (200, 400, 404, 503)
 """Statuses of requests to models: the node of the test answers one of them only."""
 KEY_FORM = {"name": "a", "fleet": "own"}
+TOKEN_FORM = {"name": "a", "role": "member", "lifetime": "7"}
 NODE_FORM = {"name": "a", "region": "eu"}
 
 
@@ -257,6 +258,24 @@ ROWS = [
     _row(
         "POST",
         "/keys/{key_id}/revoke",
+        "sessions that change",
+        thing=True,
+        hidden_from_operators=True,
+        body={},
+        good=(303,),
+    ),
+    _row("GET", "/admin-tokens", "sessions that review"),
+    _row("POST", "/admin-tokens", "sessions that change", body=TOKEN_FORM),
+    _row(
+        "GET",
+        "/admin-tokens/{token_id}/revoke",
+        "sessions that change",
+        thing=True,
+        hidden_from_operators=True,
+    ),
+    _row(
+        "POST",
+        "/admin-tokens/{token_id}/revoke",
         "sessions that change",
         thing=True,
         hidden_from_operators=True,
