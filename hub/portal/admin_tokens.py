@@ -22,11 +22,11 @@ router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 LIFETIMES = (("90", "90 days"), ("7", "A week"), ("30", "30 days"), ("366", "A year"))
 """How long a token may last: days, words; the first is chosen at first."""
 ROLES = {
-    Role.MEMBER: "Looks, and changes nothing",
-    Role.AUDITOR: "Looks, the audit log and accounts included",
-    Role.ADMIN: "Changes nodes, keys, and people",
-    Role.OWNER: "As an administrator, and makes owners",
-    Role.OPERATOR: "Acts for the whole Hub",
+    Role.MEMBER: "only looks",
+    Role.AUDITOR: "looks, also who did what",
+    Role.ADMIN: "changes things",
+    Role.OWNER: "also makes owners",
+    Role.OPERATOR: "of the whole Hub",
 }
 
 

@@ -17,7 +17,8 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 async def targets(portal, routes, ask):
     """Every address that takes a form, with ids that exist put in; each of them changes something."""
     node, key = await portal.node(), (await portal.key()).key
-    return sorted(path.format(node_id=node.id, key_id=key.id) for method, path in routes if method == "POST")
+    ids = {"node_id": node.id, "key_id": key.id, "token_id": (await portal.admin_token()).token.id}
+    return sorted(path.format(**ids) for method, path in routes if method == "POST")
 
 
 async def state(portal):

@@ -54,10 +54,11 @@ async def test_the_secret_is_shown_on_one_page_and_kept_nowhere(
     assert secret not in str(made.headers)
     [key] = await portal.hub.storage.keys.list()
     assert key.hash == hash_secret(secret)
+    token = (await portal.admin_token()).token
     node, hidden = await portal.node(), secret[len(key.prefix) :]
     for method, path in routes:
         if method == "GET" and path != "/static/{name}":
-            page = await owner.open(path.format(key_id=key.id, node_id=node.id))
+            page = await owner.open(path.format(key_id=key.id, node_id=node.id, token_id=token.id))
             assert hidden not in page.text, path
     assert await ask_models(secret) == 200
     assert hidden not in caplog.text

@@ -17,8 +17,9 @@ OPEN_TO_ALL = {"/login", "/static/{name}"}
 async def pages(portal, routes):
     """Every page that is looked at, with ids that exist put in."""
     node, key = await portal.node(), (await portal.key()).key
+    token = (await portal.admin_token()).token
     return sorted(
-        path.format(node_id=node.id, key_id=key.id)
+        path.format(node_id=node.id, key_id=key.id, token_id=token.id)
         for method, path in routes
         if method == "GET" and path not in OPEN_TO_ALL
     )
