@@ -8,6 +8,7 @@
 #   make test-upgrade   from version to version and back, killed at every step: six minutes
 #   make test-policy    a million dispatch decisions and a churning fleet against an oracle: seven minutes
 #   make test-outage    the Hub's database away for two minutes under load, twice
+#   make test-hostile  schemathesis for minutes, and ten thousand connections that say nothing: seven minutes
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make mutate         small faults in what decides, each of which a test must notice; MODULES=hub/policy.py for one
@@ -23,7 +24,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy test-outage soak check format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy test-outage test-hostile soak check format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -75,6 +76,9 @@ test-policy: $(VENV)/.ready-dev
 
 test-outage: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m outage tests/integration/hub
+
+test-hostile: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m hostile --log-cli-level=INFO tests/integration/hub/api
 
 soak: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -m soak --log-cli-level=INFO tests/integration tests/backends

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hub.api import discovery, enroll, health, inference, install, models
+from hub.api.admin import views as admin
 from hub.api.cors import Cors
 from hub.api.edge import Edge, on_http_exception, on_request_failed, on_storage_unavailable
 from hub.api.tracing import Traced
@@ -60,6 +61,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.state.hub = hub
     for group in (inference, models, discovery, enroll, health, install):
         app.router.routes.extend(group.routes(hub))
+    app.include_router(admin.router)
     app.include_router(views.router)
     app.add_middleware(Edge, answered=hub.metrics.answered, endpoints=_COUNTED)
     app.straight = {

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.accounts import AccountService
 from hub.addresses import Addresses
+from hub.admin_tokens import AdminTokenService
 from hub.admission import Admission
 from hub.api import openai_errors
 from hub.budgets import Budgets
@@ -23,6 +24,7 @@ from hub.demand import Demand
 from hub.dispatch import Dispatcher
 from hub.enrollment import EnrollmentService
 from hub.errors import ConfigInvalid
+from hub.idempotency import Idempotency
 from hub.identity_provider import Client, IdentityProvider
 from hub.jobs import Jobs
 from hub.journal import Journal
@@ -108,6 +110,8 @@ async def compose(
         key=key,
         storage=storage,
         accounts=accounts,
+        admin_tokens=AdminTokenService(storage, clock, on_refused=journal.admin_token_refused),
+        idempotency=Idempotency(storage, key, clock),
         members=MemberService(storage, accounts, clock),
         second_step=SecondStepService(storage, key, config.name, clock),
         single_sign_on=_single_sign_on(config, storage, clock),

@@ -35,14 +35,26 @@ class Attempts:
         Raises:
             TooManyAttempts: with the seconds until the oldest attempt leaves the window.
         """
+        self.check(subject, now=now)
         recent = self._recent(subject, now)
-        if len(recent) >= self._limit.attempts:
-            raise TooManyAttempts(max(recent[0] + self._limit.window_s - now, 1.0))
         recent.append(now)
         self._seen[subject] = recent
         self._seen.move_to_end(subject)
         while len(self._seen) > _MAX_SUBJECTS:
             self._seen.popitem(last=False)
+
+    def check(self, subject: str, *, now: float) -> None:
+        """Refuse a subject that has spent all of its attempts, and count nothing.
+
+        For secrets of so much chance that a hundred at the same moment guess none: those who hold one are
+        not kept waiting by each other.
+
+        Raises:
+            TooManyAttempts: with the seconds until the oldest attempt leaves the window.
+        """
+        recent = self._recent(subject, now)
+        if len(recent) >= self._limit.attempts:
+            raise TooManyAttempts(max(recent[0] + self._limit.window_s - now, 1.0))
 
     def refund(self, subject: str) -> None:
         """Take back one attempt, which was no guess. The others stay: one success does not wash them off."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 
 from hub.errors import StorageUnavailable
 
@@ -44,6 +45,17 @@ Change = KeyChanged | NodeChanged | NodeRevoked | RegionsChanged
 Subscriber = Callable[[Change], None]
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """What is to be told later; nothing more once that is over."""
+
+    changes: list[Change] = field(default_factory=list)
+    over: bool = False
+
+
+_waiting: ContextVar[_Waiting | None] = ContextVar("waiting", default=None)
+
+
 class Changes:
     """A list of subscribers, called in order, in the publisher's task."""
 
@@ -69,8 +81,38 @@ class Changes:
             raise
         self.publish(change)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Tell what is published inside, in this task, at the end; where it ends in an error, never.
+
+        For what is changed in one transaction: whoever hears of it reads it, and must not read too soon.
+        Where nobody knows whether it was stored it is told all the same, as by `announcing`.
+        """
+        waiting = _Waiting()
+        before = _waiting.set(waiting)
+        try:
+            yield
+        except StorageUnavailable:
+            self._tell(waiting, before)
+            raise
+        except BaseException:
+            _waiting.reset(before)
+            waiting.over = True
+            raise
+        self._tell(waiting, before)
+
+    def _tell(self, waiting: _Waiting, before: Token[_Waiting | None]) -> None:
+        _waiting.reset(before)
+        waiting.over = True
+        for change in waiting.changes:
+            self.publish(change)
+
     def publish(self, change: Change) -> None:
         """Tell everyone. One that raises stops none of the others; its error reaches the publisher after."""
+        waiting = _waiting.get()
+        if waiting is not None and not waiting.over:
+            waiting.changes.append(change)
+            return
         with ExitStack() as everyone:
             for subscriber in reversed(self._subscribers):
                 everyone.callback(subscriber, change)

@@ -17,6 +17,7 @@ import typer
 
 from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, nodes_app, regions_app
+from hub.cli_admin_tokens import admin_tokens_app
 from hub.cli_data import backup, migrate, restore
 from hub.cli_erase import erase_app
 from hub.cli_evidence import audit_app, receipts_app
@@ -58,6 +59,7 @@ app.add_typer(nodes_app, name="nodes")
 app.add_typer(regions_app, name="regions")
 app.add_typer(join_tokens_app, name="join-token")
 app.add_typer(accounts_app, name="accounts")
+app.add_typer(admin_tokens_app, name="admin-tokens")
 app.add_typer(organisations_app, name="organisations")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(audit_app, name="audit")

@@ -24,14 +24,13 @@ from hub.evidence import (
     LogCheck,
     Verdict,
     checkpoints_in,
-    export_event,
-    export_head,
     judge,
     keys_in,
     read_export,
     receipts_in,
 )
 from hub.identity import load_hub_key
+from hub.log_export import whole_log
 from hub.operations import Workplace
 from hub.terminal import EXIT_FAILED, config_of, explained, out, say, show_table, work
 from tunnel.identity import encode_public_key, fingerprint
@@ -183,15 +182,8 @@ def export_log(context: typer.Context) -> None:
     """
 
     async def job(place: Workplace) -> None:
-        audit = place.storage.audit
-        await place.sealer.seal(audit)
-        last = (await audit.head())[0]
-        for line in export_head(place.hub_id, place.public_key, await audit.checkpoints()):
+        async for line in whole_log(place.storage.audit, place.sealer, place.hub_id, place.public_key):
             sys.stdout.write(line + "\n")
-        async for event in audit.chain():
-            if event.sequence > last:
-                return  # written since the checkpoint that this export ends with
-            sys.stdout.write(export_event(event) + "\n")
 
     work(context, job)
 

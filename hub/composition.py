@@ -18,11 +18,13 @@ from models.catalog import Catalog
 
 if TYPE_CHECKING:  # handlers import this module for the type alone; it must not pull the parts in with it
     from hub.accounts import AccountService
+    from hub.admin_tokens import AdminTokenService
     from hub.admission import Admission
     from hub.budgets import Budgets
     from hub.config import HubConfig
     from hub.dispatch import Dispatcher
     from hub.enrollment import EnrollmentService
+    from hub.idempotency import Idempotency
     from hub.jobs import Jobs
     from hub.journal import Journal
     from hub.key_use import KeyUse
@@ -49,6 +51,8 @@ class Hub:
     members: MemberService
     second_step: SecondStepService
     single_sign_on: SingleSignOn | None
+    admin_tokens: AdminTokenService
+    idempotency: Idempotency
     changes: Changes
     clones: CloneWatch
     catalog: Catalog

@@ -31,7 +31,7 @@ from hub.machines import checked_machine, checked_public_key, new_node, suggeste
 from hub.node_keeping import NodeKeeper
 from hub.placement import Placement, require_manager
 from hub.policy import PRIVATE, Sharing, TrustClass
-from hub.storage.records import Account, DeviceEnrollment, EnrollmentStatus, Node
+from hub.storage.records import Authority, DeviceEnrollment, EnrollmentStatus, Node
 from hub.storage.repositories import Storage
 from hub.user_codes import CodeHasher, draw_device_code, draw_user_code, read_user_code
 
@@ -143,7 +143,7 @@ class EnrollmentService(NodeKeeper):
     async def approve(
         self,
         user_code: str,
-        account: Account,
+        account: Authority,
         *,
         name: str,
         region: str | None,
@@ -170,7 +170,7 @@ class EnrollmentService(NodeKeeper):
         self._announce("enrollment.approved", made)
         return made
 
-    async def deny(self, user_code: str, account: Account) -> None:
+    async def deny(self, user_code: str, account: Authority) -> None:
         """Refuse the waiting machine.
 
         Raises:
@@ -289,7 +289,7 @@ class EnrollmentService(NodeKeeper):
             return DeviceGrant(device_code, user_code, CODE_LIFETIME_S, POLL_INTERVAL_S)
 
     async def _with_code(
-        self, user_code: str, account: Account, use: Callable[[str, float], Awaitable[Used]]
+        self, user_code: str, account: Authority, use: Callable[[str, float], Awaitable[Used]]
     ) -> Used:
         """Use a code, counting it against the account unless it was right."""
         subject, now = f"account {account.id}", self._clock()

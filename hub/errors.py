@@ -15,6 +15,8 @@
     ├── InvitationInvalid       an invitation that is wrong, used, withdrawn or expired: one answer for all
     ├── CodeUnknown             a user code that is wrong, used, denied or expired: one answer for all
     ├── JoinTokenInvalid        a join token that is wrong, used up, revoked or expired: one answer for all
+    ├── AdminTokenInvalid       an admin token that is wrong, revoked or expired: one answer for all
+    ├── IdempotencyConflict     a key for a request that cannot be used (again) now; says why
     ├── NodeNotConnected        a job for a node that is not here
     ├── NodeNotPermitted        a job for a node that the policy of whoever gives it refuses
     ├── TooManyJobs             a node has as many jobs as it may have
@@ -139,6 +141,40 @@ class JoinTokenInvalid(HubError):
 
     def __init__(self) -> None:
         super().__init__("the join token is not valid: it is mistyped, used up, revoked or expired")
+
+
+class AdminTokenInvalid(HubError):
+    """The admin token lets nobody in (missing, malformed, unknown, revoked and expired look alike)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no valid admin token: send one as Authorization: Bearer padm-…; porten-hub admin-tokens create "
+            "makes one"
+        )
+
+
+class IdempotencyConflict(HubError):
+    """A key for a request cannot be used now.
+
+    Attributes:
+        code: ``idempotency_key_reused``: it was used for another request; ``idempotency_key_in_use``: a
+            request with it is being answered; ``idempotency_outcome_unknown``: one was begun, and nobody saw
+            its end.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(_CONFLICTS[code])
+        self.code = code
+
+
+_CONFLICTS = {
+    "idempotency_key_reused": "this Idempotency-Key was used for another request: draw one for each act",
+    "idempotency_key_in_use": "a request with this Idempotency-Key is being answered: send it again shortly",
+    "idempotency_outcome_unknown": (
+        "a request with this Idempotency-Key was begun and its end was not seen: look at what it was to "
+        "change, then ask with another key"
+    ),
+}
 
 
 class NodeNotConnected(HubError):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from hub.errors import InvalidInput
 
-Kind = Literal["org", "acct", "node", "key", "req", "hub", "enr", "jt", "inv", "psd"]
+Kind = Literal["org", "acct", "node", "key", "req", "hub", "enr", "jt", "inv", "psd", "atk"]
 
 NAME_LIMIT = 100
 

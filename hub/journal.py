@@ -19,7 +19,7 @@ from hub.audit import canonical
 from hub.errors import SpoolUnavailable
 from hub.spool import Pace, Spool
 from hub.storage.chain import Act
-from hub.storage.records import Account, ApiKey
+from hub.storage.records import Account, AdminToken, ApiKey
 
 if TYPE_CHECKING:  # storage is handed in; the names alone must not pull it in here
     from hub.jobs import NodeJob
@@ -137,6 +137,13 @@ class Journal(Spool[Note]):
         """Note a refused code of somebody who had given the right password."""
         by = Actor("nobody", account.organisation_id, address=address)
         self._attempt("account.second_step_refused", account.id, by)
+
+    def admin_token_refused(self, token: AdminToken | None, address: str) -> None:
+        """Note a refused admin token. Which one it was is known only where there is one."""
+        whose = None if token is None else token.organisation_id
+        self._attempt(
+            "admin_token.refused", token.id if token else "", Actor("nobody", whose, address=address)
+        )
 
     def _attempt(
         self, action: str, subject: str, by: Actor, reference: str | None = None, **details: Any

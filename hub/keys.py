@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # storage reads this module's hash: typing alone must not clo
 
 API_KEY_PREFIX = "sk-porten-"
 JOIN_TOKEN_PREFIX = "pjt-"  # noqa: S105 - a prefix, not a secret
+ADMIN_TOKEN_PREFIX = "padm-"  # noqa: S105 - a prefix, not a secret
 SHOWN_CHARACTERS = 16
 """How much of a key lists show: enough to tell keys apart, six characters of its chance."""
 

@@ -20,7 +20,7 @@ from hub.machines import checked_public_key
 from hub.placement import Placement, decide, placement_of, require_manager, require_operator
 from hub.policy import PRIVATE, Sharing, TrustClass
 from hub.signed_requests import Asked, claimed_node, verify
-from hub.storage.records import Account, Node
+from hub.storage.records import Authority, Node
 from hub.storage.repositories import Storage
 from tunnel.errors import CredentialInvalid
 from tunnel.identity import NodeCredential, decode_public_key, issue_credential
@@ -100,7 +100,7 @@ class NodeKeeper:
     async def place(
         self,
         node_id: str,
-        account: Account,
+        account: Authority,
         *,
         name: str,
         region: str | None,
@@ -118,7 +118,7 @@ class NodeKeeper:
         asked = Placement(name, region, region_confirmed=False, trust=trust, sharing=sharing)
         return await self._replace(node_id, account, lambda node: self._decided(account, asked, node))
 
-    async def set_trust(self, node_id: str, account: Account, trust: TrustClass, *, reason: str) -> Node:
+    async def set_trust(self, node_id: str, account: Authority, trust: TrustClass, *, reason: str) -> Node:
         """Raise or lower a node's trust class, and nothing else; the audit log keeps why.
 
         Raises:
@@ -133,7 +133,7 @@ class NodeKeeper:
 
         return await self._replace(node_id, account, decided, reason=reason)
 
-    async def confirm_region(self, node_id: str, account: Account, region: str) -> Node:
+    async def confirm_region(self, node_id: str, account: Authority, region: str) -> Node:
         """Confirm that a node stands where its owner says, and change nothing else.
 
         Args:
@@ -158,7 +158,7 @@ class NodeKeeper:
     async def _replace(
         self,
         node_id: str,
-        account: Account,
+        account: Authority,
         decide: Callable[[Node], Awaitable[Placement]],
         *,
         reason: str = "",
@@ -208,7 +208,7 @@ class NodeKeeper:
             ),
         )
 
-    async def _decided(self, account: Account, asked: Placement, node: Node | None) -> Placement:
+    async def _decided(self, account: Authority, asked: Placement, node: Node | None) -> Placement:
         return decide(
             account,
             asked,
@@ -230,5 +230,5 @@ def _note(event: str, node: Node) -> None:
     )
 
 
-def _is_manager_of(account: Account, node: Node) -> bool:
+def _is_manager_of(account: Authority, node: Node) -> bool:
     return account.is_operator or node.organisation_id == account.organisation_id

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hub.accounts import AccountService, checked_email
 from hub.acting import Actor, act_as
+from hub.admin_tokens import AdminTokenService
 from hub.changes import Changes
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
@@ -66,6 +67,7 @@ class Workplace:
 
     storage: Storage
     accounts: AccountService
+    admin_tokens: AdminTokenService
     enrollment: EnrollmentService
     clock: Callable[[], float]
     sealer: Sealer
@@ -170,6 +172,7 @@ async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncItera
         yield Workplace(
             storage=storage,
             accounts=AccountService(storage, clock),
+            admin_tokens=AdminTokenService(storage, clock),
             enrollment=enrollment,
             clock=clock,
             sealer=Sealer(key, hub_id, clock),

@@ -37,6 +37,10 @@ class Role(StrEnum):
         """Ask models in the portal, under a key of the organisation. Auditors read, and use nothing."""
         return may(self, Act.ASK)
 
+    def may_grant(self, role: Role) -> bool:
+        """Make an admin token of this role, or end one: none that may more than the maker."""
+        return may(self, Act.CHANGE_MEMBERS) and _RANK[role] <= _RANK[self]
+
 
 class Act(StrEnum):
     """Something that not everybody may do, in the words of docs/portal.md."""

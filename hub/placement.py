@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hub.errors import InvalidInput, NotAllowed
 from hub.identifiers import checked_name
 from hub.policy import RegionTree, Sharing, SharingKind, TrustClass
-from hub.storage.records import Account, Node
+from hub.storage.records import Authority, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Placement:
     sharing: Sharing
 
 
-def require_manager(account: Account) -> None:
+def require_manager(account: Authority) -> None:
     """Let only those on who may approve and change nodes.
 
     Raises:
@@ -36,7 +36,7 @@ def require_manager(account: Account) -> None:
         raise NotAllowed("only operators, owners and administrators may approve and change nodes")
 
 
-def require_operator(account: Account) -> None:
+def require_operator(account: Authority) -> None:
     """Let only those on whose word counts for the whole Hub.
 
     Raises:
@@ -58,7 +58,7 @@ def placement_of(node: Node) -> Placement:
 
 
 def decide(
-    account: Account,
+    account: Authority,
     asked: Placement,
     *,
     node: Node | None,
@@ -91,7 +91,7 @@ def decide(
     )
 
 
-def _is_confirmed(account: Account, region: str | None, node: Node | None) -> bool:
+def _is_confirmed(account: Authority, region: str | None, node: Node | None) -> bool:
     if region is None:
         return False
     unchanged = node is not None and node.region == region

@@ -7,11 +7,12 @@ still become a response. Nothing of a request's content is logged here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub import refusals
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 REQUEST_ID_HEADER = b"x-request-id"
 _MACHINES = ("/enroll/", "/.well-known/")
 """Addresses that programs ask: they get no page where there is nothing."""
+_METHODS = ("GET", "POST", "PATCH", "DELETE")
+_ADMIN, _DOCUMENT = "/admin/", "see GET /admin/v1/openapi.json"
 _CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 Answered = Callable[[str, int, str], None]
@@ -130,15 +133,38 @@ async def on_storage_unavailable(request: Request, error: Exception) -> Response
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)
-    if not request.url.path.startswith("/v1/") or error.status_code not in _CODES:
-        if error.status_code == 404 and not request.url.path.startswith(_MACHINES):
+    if error.status_code == 405:
+        error = HTTPException(405, error.detail, headers={"allow": _allowed(request)})
+    path = request.url.path
+    if path.startswith(_ADMIN) and error.status_code in _CODES:
+        failure = RequestFailed(
+            _CODES[error.status_code], f"There is nothing here to {request.method}: {_DOCUMENT}."
+        )
+        return _refused(request, failure, error)
+    if not path.startswith("/v1/") or error.status_code not in _CODES:
+        if error.status_code == 404 and not path.startswith(_MACHINES):
             return not_found_page(request)
         refusal = PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
         return with_page_headers(refusal)
     failure = RequestFailed(
         _CODES[error.status_code], f"There is nothing here to {request.method}: see GET /v1/models."
     )
+    return _refused(request, failure, error)
+
+
+def _refused(request: Request, failure: RequestFailed, error: HTTPException) -> Response:
     set_error_code(request.scope, failure.code)
     response = failure_response(failure, request_id(request), request.url.path)
     response.headers.update(error.headers or {})
     return response
+
+
+def _allowed(request: Request) -> str:
+    """Every method that some route takes at this address (RFC 9110, section 10.2.1)."""
+    routes = request.app.router.routes
+    asked = [method for method in _METHODS if _is_taken(routes, {**request.scope, "method": method})]
+    return ", ".join(asked)
+
+
+def _is_taken(routes: Iterable[BaseRoute], scope: Scope) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)

@@ -62,6 +62,9 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "account.other_sessions_ended": "Their other sessions ended",
         "account.signed_out_everywhere": "Signed out everywhere",
         "account.erased": "Account erased",
+        "admin_token.created": "Admin token created",
+        "admin_token.revoked": "Admin token revoked",
+        "admin_token.refused": "Admin token refused",
         "address.erased": "Address erased",
     },
     "The Hub": {

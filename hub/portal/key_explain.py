@@ -12,15 +12,15 @@ from fastapi import APIRouter, Request, Response
 from hub.api.request import MAX_MODEL_CHARACTERS
 from hub.composition import Hub
 from hub.errors import NotFound
-from hub.explain import Verdict, explain, key_refusal
-from hub.policy import Fleet, Narrowing, NodeFacts, RegionTree
+from hub.explain import Verdict, key_refusal
+from hub.policy import Fleet, Narrowing
 from hub.portal.key_preview import rule_words
 from hub.portal.pages import PortalRoute, hub_of, page
 from hub.portal.presenting import counted
 from hub.portal.regions import RegionsView, read_regions
 from hub.portal.sessions import SignedIn, Visitor
-from hub.router import Candidate
 from hub.storage.records import ApiKey, Node
+from hub.verdicts import others_counted, own_verdicts
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 
@@ -91,27 +91,16 @@ def _rule(key: ApiKey, visitor: Visitor, known: RegionsView) -> str:
 
 
 def _rows(hub: Hub, key: ApiKey, question: Question, own: Sequence[Node]) -> list[Row]:
-    """Judge the organisation's nodes as requests would meet them: by the Hub's copies, as they are now."""
     names = {node.id: node.name for node in own}
-    candidates = {each.facts.node_id: each for each in hub.registry.candidates(question.model)}
-    facts = [
-        candidates[node.id].facts if node.id in candidates else node.facts(hub.config.region_authority)
-        for node in own
-    ]
-    verdicts = _verdicts(key, question, facts, hub.registry.facts.regions, candidates)
-    return [_row(verdict, names[verdict.facts.node_id]) for verdict in verdicts]
-
-
-def _verdicts(
-    key: ApiKey,
-    question: Question,
-    facts: Sequence[NodeFacts],
-    regions: RegionTree,
-    candidates: Mapping[str, Candidate],
-) -> tuple[Verdict, ...]:
-    return explain(
-        key.policy, facts, regions, question.narrowing, model=question.model, candidates=candidates.values()
+    verdicts = own_verdicts(
+        hub.registry,
+        hub.config.region_authority,
+        key,
+        own,
+        model=question.model,
+        narrowing=question.narrowing,
     )
+    return [_row(verdict, names[verdict.facts.node_id]) for verdict in verdicts]
 
 
 def _row(verdict: Verdict, name: str) -> Row:
@@ -128,15 +117,8 @@ def _others(hub: Hub, key: ApiKey, question: Question, visitor: Visitor) -> str:
         return ""
     if not visitor.account.is_operator:
         return "Other owners' machines may serve it too. Of those nothing is told."
-    candidates = {
-        each.facts.node_id: each
-        for each in hub.registry.candidates(question.model)
-        if each.facts.owner_id != visitor.organisation.id
-    }
-    facts = [each.facts for each in candidates.values()]
-    verdicts = _verdicts(key, question, facts, hub.registry.facts.regions, candidates)
-    permitted, serving = sum(each.permitted for each in verdicts), sum(each.serves for each in verdicts)
+    others = others_counted(hub.registry, key, question.model, question.narrowing)
     return (
-        f"Of other organisations' {counted(len(verdicts), 'node')}, it may use {permitted}; "
-        f"{serving} could serve it now."
+        f"Of other organisations' {counted(others.nodes, 'node')}, it may use {others.permitted}; "
+        f"{others.serving} could serve it now."
     )

@@ -1,7 +1,6 @@
 """A node's models on its page, and the buttons that load, unload and download them.
 
-Owns that part of the page. Only the owner's own people give a node work by hand; an operator does not. What
-they may use is what a key for their own nodes may use, and is judged where the job is sent.
+Owns that part of the page. Who may give a node which work is `hub.jobs_by_hand`'s.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
+from hub.errors import InvalidInput, NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
 from hub.jobs import Action, NodeJob
-from hub.policy import Policy
-from hub.portal.errors import FormRefused, JobRefused, PageNotFound
+from hub.jobs_by_hand import give_by_hand
+from hub.portal.errors import FormRefused, JobRefused
 from hub.portal.node_view import NodeView, WarmingView
 from hub.portal.pages import PortalRoute, hub_of, see_other
 from hub.portal.presenting import bytes_text
@@ -25,6 +24,7 @@ router = APIRouter(route_class=PortalRoute, include_in_schema=False)
 ACTIONS: Mapping[Action, str] = {"load": "Load", "unload": "Unload", "pull": "Download"}
 _STATES = {"cold": ("Loads on demand", "off"), "warming": ("Warming", "warn"), "ready": ("Ready", "good")}
 _UNFIT = ("Does not fit", "bad")
+_NOT_OFFERED = "The node does not offer that model any more. Open its page again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,17 @@ def _actions(model: ModelStatus) -> tuple[tuple[Action, str], ...]:
 @router.post("/nodes/{node_id}/models")
 async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: str) -> Response:
     """Give a node a job with one of the models it offers."""
-    hub = hub_of(request)
-    node = await hub.storage.nodes.get(node_id)
-    if node is None or node.organisation_id != visitor.organisation.id or node.revoked_at is not None:
-        raise PageNotFound("There is no such node, or it belongs to another organisation.")
-    model = form.text("model")
+    hub, organisation = hub_of(request), visitor.organisation.id
     action: Action | None = next((each for each in ACTIONS if each == form.text("action")), None)
-    if action is None or hub.registry.model_status(node.id, model) is None:
-        raise FormRefused("The node does not offer that model any more. Open its page again.")
+    if action is None:
+        raise FormRefused(_NOT_OFFERED)
+    node = await hub.storage.nodes.get(node_id)
     try:
-        await hub.jobs.give(node.id, action, model, Policy(visitor.organisation.id))
+        await give_by_hand(
+            hub.jobs, hub.registry, node, organisation, action=action, model=form.text("model")
+        )
+    except InvalidInput as error:
+        raise FormRefused(_NOT_OFFERED) from error
     except (NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
-    return see_other(safe_next(form.get("back"), f"/nodes/{node.id}#models"))
+    return see_other(safe_next(form.get("back"), f"/nodes/{node_id}#models"))

@@ -6,16 +6,12 @@ Pure: takes records and `now`, knows nothing of requests, storage or templates.
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from hub.node_state import NodeState, node_state
 from hub.portal.presenting import ago_text, bytes_text, span_text
 from hub.registry import LiveNode
 from hub.storage.records import Node
 from tunnel.messages import DeviceStatus, ModelStatus
-
-NodeState = Literal[
-    "online", "paused", "connecting", "reconnecting", "leaving", "offline", "quarantined", "revoked"
-]
 
 _STATES: Mapping[NodeState, tuple[str, str]] = {
     "online": ("Online", "good"),
@@ -94,9 +90,7 @@ def node_view(
         quarantined: two machines use its key.
         expected: it was asked to dial again and is due back.
     """
-    state = (
-        "quarantined" if quarantined and node.revoked_at is None else _state(node, live, expected=expected)
-    )
+    state = node_state(node, live, quarantined=quarantined, expected=expected)
     seen = live if state not in ("offline", "quarantined", "revoked") else None
     words, tone = _STATES[state]
     models = seen.models if seen else ()
@@ -135,20 +129,6 @@ def node_views(
         for node in nodes
     ]
     return sorted(views, key=lambda view: (not view.is_online, view.name.casefold(), view.id))
-
-
-def _state(node: Node, live: LiveNode | None, *, expected: bool) -> NodeState:
-    if node.revoked_at is not None:
-        return "revoked"
-    if expected:
-        return "reconnecting"
-    if live is None:
-        return "offline"
-    if not live.reported:
-        return "connecting"
-    if live.draining:
-        return "leaving"
-    return "online" if live.accepting else "paused"
 
 
 def _since(node: Node, live: LiveNode | None, now: float) -> str:

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from hub.portal import (
     account,
+    admin_tokens,
     approve,
     audit,
     invitation,
@@ -46,6 +47,7 @@ for group in (
     key_explain,
     key_edit,
     playground,
+    admin_tokens,
     usage,
     audit,
     organisations,

@@ -20,6 +20,7 @@ from hub.storage.chain import HEAD, Act, append, lock_head
 from hub.storage.engine import Database
 from hub.storage.tables import (
     accounts,
+    admin_tokens,
     api_keys,
     audit_checkpoints,
     audit_events,
@@ -36,6 +37,7 @@ Seal = Callable[[int, str], tuple[Checkpoint, str]]
 _PAGE = 1000
 _NAMED = {
     accounts: "email",
+    admin_tokens: "name",
     api_keys: "name",
     join_tokens: "name",
     nodes: "name",

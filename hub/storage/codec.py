@@ -17,6 +17,7 @@ from hub.policy import NodeFacts, RegionAuthority, Sharing, TrustClass
 from hub.quotas import UNLIMITED, Allowance
 from hub.storage.records import (
     Account,
+    AdminToken,
     ApiKey,
     DeviceEnrollment,
     EnrollmentStatus,
@@ -111,6 +112,12 @@ def account(row: RowMapping) -> Account:
 def role(text: str) -> Role:
     """Read a role; one that cannot be read is the least."""
     return Role(text) if text in set(Role) else Role.AUDITOR
+
+
+def admin_token(row: RowMapping) -> AdminToken:
+    """Read an admin token, leaving its hash behind."""
+    values = {name: value for name, value in row.items() if name != "hash"}
+    return AdminToken(**{**values, "role": role(row["role"])})
 
 
 def invitation(row: RowMapping) -> Invitation:

@@ -5,7 +5,7 @@ Owns their queries. Secrets come in as hashes only; this module could not print 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, func, insert, or_, select, update
@@ -18,6 +18,7 @@ from hub.quotas import UNLIMITED, Allowance
 from hub.receipts import policy_hash
 from hub.storage import codec
 from hub.storage.engine import Database
+from hub.storage.paging import page_of
 from hub.storage.records import ApiKey, JoinToken
 from hub.storage.tables import api_keys, join_tokens, organisations
 
@@ -102,6 +103,12 @@ class ApiKeys:
         async with self._database.read() as connection:
             rows = (await connection.execute(query.group_by(api_keys.c.organisation_id))).all()
         return dict(tuple(row) for row in rows)
+
+    async def page(self, organisation_id: str | None, *, after: str | None, limit: int) -> Sequence[ApiKey]:
+        """A page of the keys of one organisation, or of all; see `hub.storage.paging`."""
+        query = page_of(api_keys, organisation_id, after=after, limit=limit)
+        async with self._database.read() as connection:
+            return [codec.api_key(row) for row in (await connection.execute(query)).mappings()]
 
     async def replace_rules(
         self,
@@ -285,6 +292,21 @@ class JoinTokens:
         async with self._database.read() as connection:
             rows = await connection.execute(query)
             return [codec.join_token(row) for row in rows.mappings()]
+
+    async def get(self, token_id: str) -> JoinToken | None:
+        """The token with this id, whatever its state."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(join_tokens).where(join_tokens.c.id == token_id))
+            row = rows.mappings().one_or_none()
+        return codec.join_token(row) if row is not None else None
+
+    async def page(
+        self, organisation_id: str | None, *, after: str | None, limit: int
+    ) -> Sequence[JoinToken]:
+        """A page of the tokens of one organisation, or of all; see `hub.storage.paging`."""
+        query = page_of(join_tokens, organisation_id, after=after, limit=limit)
+        async with self._database.read() as connection:
+            return [codec.join_token(row) for row in (await connection.execute(query)).mappings()]
 
     async def revoke(self, token_id: str, *, now: float) -> None:
         """End a token; the nodes it admitted stay."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import URL, Connection, cast, event, make_url, update
@@ -74,6 +76,25 @@ def create_engine(url: str, *, answer_s: float | None = None) -> AsyncEngine:
     return engine
 
 
+@dataclass(slots=True)
+class _Together:
+    """A transaction that one task shares between several commands; the first that writes begins it."""
+
+    database: Database
+    task: asyncio.Task[Any] | None
+    stack: AsyncExitStack
+    connection: AsyncConnection | None = None
+
+    async def begun(self) -> AsyncConnection:
+        """The connection, on which the transaction has begun."""
+        if self.connection is None:
+            self.connection = await self.stack.enter_async_context(self.database.begin())
+        return self.connection
+
+
+_together: ContextVar[_Together | None] = ContextVar("together", default=None)
+
+
 class Database:
     """An engine, with transactions that say what they are for.
 
@@ -98,6 +119,10 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads."""
+        shared = self._shared()
+        if shared is not None and shared.connection is not None:
+            yield shared.connection
+            return
         async with answered(self._answer_s), self.engine.connect() as connection:
             yield connection
 
@@ -109,6 +134,17 @@ class Database:
             durable: on the disk before it is told. Liveness needs no such thing: a power cut ends what it is
                 about too, and a thousand nodes that come back together would wait for a thousand writes.
         """
+        if (shared := self._shared()) is None:
+            async with self.begin(durable=durable) as connection:
+                yield connection
+            return
+        connection = await shared.begun()
+        async with answered(self._answer_s), connection.begin_nested():
+            yield connection
+
+    @asynccontextmanager
+    async def begin(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction of its own; see `note`."""
         async with answered(self._answer_s), self.engine.connect() as connection:
             await connection.execution_options(**{_WRITES: "FULL" if durable else "NORMAL"})
             async with connection.begin():
@@ -124,6 +160,27 @@ class Database:
         async with self.note() as connection:
             yield connection
             await connection.execute(_RAISE_REVISION)
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """One writing transaction for all that this task asks inside: all of it is done, or nothing.
+
+        It begins with the first command that writes; each is a savepoint of it. Others cannot write from then
+        on until it ends. Tasks that are begun inside have transactions of their own: they may outlive it.
+        """
+        async with AsyncExitStack() as stack:
+            before = _together.set(_Together(self, asyncio.current_task(), stack))
+            try:
+                yield
+            finally:
+                _together.reset(before)
+
+    def _shared(self) -> _Together | None:
+        """The transaction that this very task shares between several commands."""
+        found = _together.get()
+        if found is None or found.database is not self or found.task is not asyncio.current_task():
+            return None
+        return found
 
     async def tell(
         self, connection: AsyncConnection, action: str, subject: str, *, of: str | None = None, **details: Any

@@ -21,6 +21,7 @@ from hub.storage.tables import (
     accounts,
     audit_events,
     device_enrollments,
+    idempotency_records,
     invitations,
     metadata,
     nodes,
@@ -41,12 +42,15 @@ class Erasure:
         self._database = database
 
     async def expired(self, *, now: float) -> None:
-        """Delete sessions, invitations and enrollments that are over."""
+        """Delete sessions, invitations, enrollments and answers kept for repeated requests that are over."""
         over = device_enrollments.c.expires_at < now - _ENROLLMENT_KEPT_S
         async with self._database.note() as connection:
             await connection.execute(delete(portal_sessions).where(portal_sessions.c.expires_at <= now))
             await connection.execute(delete(invitations).where(invitations.c.expires_at <= now))
             await connection.execute(delete(device_enrollments).where(over))
+            await connection.execute(
+                delete(idempotency_records).where(idempotency_records.c.expires_at <= now)
+            )
 
     async def usage(self, *, before: float) -> int:
         """Delete usage records of before this time, UTC seconds since the epoch; how many there were."""

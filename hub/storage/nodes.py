@@ -18,6 +18,7 @@ from hub.identifiers import new_id
 from hub.policy import NodeFacts, RegionAuthority, Sharing, TrustClass
 from hub.storage import codec
 from hub.storage.engine import Database
+from hub.storage.paging import page_of
 from hub.storage.records import Node
 from hub.storage.tables import nodes
 from tunnel.identity import fingerprint
@@ -83,6 +84,12 @@ class Nodes:
             query = query.where(nodes.c.organisation_id == organisation_id)
         if not include_revoked:
             query = query.where(nodes.c.revoked_at.is_(None))
+        async with self._database.read() as connection:
+            return [codec.node(row) for row in (await connection.execute(query)).mappings()]
+
+    async def page(self, organisation_id: str | None, *, after: str | None, limit: int) -> Sequence[Node]:
+        """A page of the nodes of one organisation, or of all, revoked ones too; see `hub.storage.paging`."""
+        query = page_of(nodes, organisation_id, after=after, limit=limit)
         async with self._database.read() as connection:
             return [codec.node(row) for row in (await connection.execute(query)).mappings()]
 

@@ -5,7 +5,7 @@ Owns the queries about people. Must not know passwords in the clear, cookies or 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -16,6 +16,7 @@ from hub.identifiers import new_id
 from hub.quotas import Allowance
 from hub.storage import codec
 from hub.storage.engine import Database
+from hub.storage.paging import page_of
 from hub.storage.records import Account, Organisation, PortalSession, Role
 from hub.storage.tables import accounts, organisations, portal_sessions
 
@@ -108,6 +109,12 @@ class Organisations:
                 connection, "organisation.limits_changed", organisation_id, of=organisation_id, **told
             )
 
+    async def page(self, *, after: str | None, limit: int) -> Sequence[Organisation]:
+        """A page of all organisations; see `hub.storage.paging`."""
+        query = page_of(organisations, None, after=after, limit=limit)
+        async with self._database.read() as connection:
+            return [codec.organisation(row) for row in (await connection.execute(query)).mappings()]
+
     async def list(self) -> list[Organisation]:
         """Every organisation, by name."""
         async with self._database.read() as connection:
@@ -173,6 +180,12 @@ class Accounts:
         async with self._database.read() as connection:
             rows = await connection.execute(query)
             return [codec.account(row) for row in rows.mappings()]
+
+    async def page(self, organisation_id: str | None, *, after: str | None, limit: int) -> Sequence[Account]:
+        """A page of the accounts of one organisation, or of all; see `hub.storage.paging`."""
+        query = page_of(accounts, organisation_id, after=after, limit=limit)
+        async with self._database.read() as connection:
+            return [codec.account(row) for row in (await connection.execute(query)).mappings()]
 
     async def change_password(
         self, account_id: str, password_hash: str, *, keep_session: str | None = None

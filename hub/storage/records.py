@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from hub.permissions import Role as Role  # noqa: PLC0414 - a field of records, had from here
 from hub.policy import NodeFacts, Policy, RegionAuthority, Sharing, TrustClass, read_policy
@@ -17,6 +17,26 @@ from hub.quotas import UNLIMITED, Allowance
 
 NO_PASSWORD = "-"  # noqa: S105 - no hash is like it, so none matches it
 """Stands in place of a password's hash where there is no password."""
+
+
+class Authority(Protocol):
+    """Who decides, as the rules about deciding need to know it: an account, or an admin token."""
+
+    @property
+    def id(self) -> str:
+        """What the audit log names it by."""
+
+    @property
+    def organisation_id(self) -> str:
+        """Where it belongs."""
+
+    @property
+    def role(self) -> Role:
+        """What it may do."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it speaks for the whole Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,30 @@ class Account:
     def is_operator(self) -> bool:
         """The account speaks for the whole Hub."""
         return self.role is Role.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """Leave for a program to administer an organisation. Its secret is known to nobody but its holder."""
+
+    id: str
+    organisation_id: str
+    name: str
+    prefix: str
+    role: Role
+    created_at: float
+    expires_at: float
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """The token speaks for the whole Hub."""
+        return self.role is Role.OPERATOR
+
+    def is_active(self, now: float) -> bool:
+        """Neither revoked nor expired at ``now``."""
+        return self.revoked_at is None and now < self.expires_at
 
 
 @dataclass(frozen=True, slots=True)

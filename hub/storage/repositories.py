@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
@@ -17,11 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from hub.errors import StorageUnavailable
 from hub.storage import migrate
+from hub.storage.admin_tokens import AdminTokens
 from hub.storage.audit import Audit
 from hub.storage.credentials import ApiKeys, JoinTokens
 from hub.storage.engine import Database, answered, create_engine
 from hub.storage.enrollments import Enrollments
 from hub.storage.erasure import Erasure
+from hub.storage.idempotency import IdempotencyRecords
 from hub.storage.identities import Identities
 from hub.storage.members import Members
 from hub.storage.nodes import Nodes
@@ -52,6 +55,8 @@ class Storage:
         self.second_steps = SecondSteps(database)
         self.keys = ApiKeys(database)
         self.join_tokens = JoinTokens(database)
+        self.admin_tokens = AdminTokens(database)
+        self.idempotency = IdempotencyRecords(database)
         self.nodes = Nodes(database)
         self.regions = Regions(database)
         self.enrollments = Enrollments(database)
@@ -104,6 +109,10 @@ class Storage:
             StorageUnavailable: the schema is newer than this Hub, or the migration failed and was undone.
         """
         await migrate.upgrade(self.database)
+
+    def together(self) -> AbstractAsyncContextManager[None]:
+        """All that this task asks inside is done, or nothing; see :meth:`Database.together`."""
+        return self.database.together()
 
     async def close(self) -> None:
         """Give back every connection."""

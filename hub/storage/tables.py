@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -211,6 +212,33 @@ join_tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("revoked_at", Double, nullable=True),
+)
+
+admin_tokens = Table(
+    "admin_tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("hash", _HASH, nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("revoked_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),
+)
+
+idempotency_records = Table(
+    # The client's key is kept as a keyed hash, the answer encrypted: it may hold a secret that is shown once.
+    "idempotency_records",
+    metadata,
+    Column("token_id", _ID, ForeignKey("admin_tokens.id"), primary_key=True),
+    Column("key", _HASH, primary_key=True),
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("fingerprint", _HASH, nullable=False),
+    Column("answer", LargeBinary, nullable=True),  # NULL: begun, and its end was not seen
+    Column("expires_at", Double, nullable=False, index=True),
 )
 
 usage_records = Table(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer.main
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,12 +31,18 @@ from hub import (
     totp,
 )
 from hub import policy as rule
+from hub.admin_tokens import MAX_LIFETIME_S
 from hub.api import inference
+from hub.api.admin import route as admin_route
+from hub.api.admin import views as admin_views
+from hub.api.admin import wire
+from hub.api.admin.errors import ADMIN_ERRORS
 from hub.api.request import Headers, wishes
 from hub.audit import Checkpoint, Problem
 from hub.cli import app
 from hub.config import HubConfig, variable
 from hub.default_regions import DEFAULT_REGIONS
+from hub.idempotency import KEPT_S
 from hub.logs import LineFormatter
 from hub.metrics import Metrics
 from hub.permissions import Act
@@ -53,8 +60,8 @@ from tunnel.receipts import Receipt
 from tunnel.stats import load_of
 
 DOCS = Path(__file__).parents[3] / "docs"
-POLICY, HUB, PORTAL, EVIDENCE = (
-    (DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md", "evidence.md")
+POLICY, HUB, PORTAL, EVIDENCE, ADMIN = (
+    (DOCS / name).read_text() for name in ("policy.md", "hub.md", "portal.md", "evidence.md", "admin.md")
 )
 TREE = rule.RegionTree({region.code: region.parent for region in DEFAULT_REGIONS})
 
@@ -349,6 +356,42 @@ def test_which_roles_are_given_by_whom_is_written() -> None:
     assert rows == {f"`{role}`": set(permissions.grantable(role)) for role in Role}
 
 
+# --- docs/admin.md
+
+
+def test_every_address_of_the_administrative_api_is_listed() -> None:
+    document = msgspec.json.decode(admin_views._document())
+    served = {
+        f"{method.upper()} {path}"
+        for path, methods in document["paths"].items()
+        for method in methods
+        if path.startswith("/admin/")
+    }
+    listed = first_codes(table(ADMIN, "address", "does"))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == served
+
+
+def test_every_error_of_the_administrative_api_is_listed() -> None:
+    rows = table(ADMIN, "code", "status", "type", "when")
+    assert [(codes(row[0])[0], int(row[1]), codes(row[2])[0]) for row in rows] == [
+        (code, kind.status, kind.type) for code, kind in ADMIN_ERRORS.items()
+    ]
+
+
+def test_what_a_role_may_do_is_what_a_token_allows() -> None:
+    header = ("may", *(f"`{role.value}`" for role in Role))
+    may = [[cell == "yes" for cell in row[1:]] for row in table(ADMIN, *header)]
+    roles = list(Role)
+    assert may == [
+        [True] * len(roles),
+        [role.may_audit for role in roles],
+        [role.may_manage for role in roles],
+        [role.may_grant(Role.OWNER) for role in roles],
+        [role is Role.OPERATOR for role in roles],
+    ]
+
+
 # --- docs/evidence.md
 
 
@@ -378,6 +421,13 @@ def test_every_header_of_a_page_is_named() -> None:
 
 
 NUMBERS = {
+    "admin": [
+        f"after at most {MAX_LIFETIME_S / 86_400:g}",
+        f"at most {wire.MAX_PAGE}",
+        f"at most {admin_route.MAX_BODY_BYTES // 1024} KiB",
+        f"deeper than {admin_route.MAX_DEPTH} levels",
+        f"within {KEPT_S / 3600:g} hours",
+    ],
     "api": [f"or {quotas.UNSAID_COMPLETION} where it says neither", f"a guess of {quotas.SOON_S:g} second"],
     "policy": [
         f"({dispatch.MAX_TRIES} tries in all)",

@@ -47,7 +47,16 @@ REASONS = {
     "hub.portal.region_pages._waiting": SHOWS_OWN,
     "hub.portal.region_pages.confirm_place": SHOWS_OWN,
     "hub.portal.playground._chats": "of nodes that the chooser was permitted: what they said of the model",
-    "hub.portal.node_models.give_job": "whether a node offers a model; the job is judged by Jobs.give",
+    "hub.api.admin.nodes.list_nodes": SHOWS_OWN,
+    "hub.api.admin.nodes._now": SHOWS_OWN,
+    "hub.api.admin.nodes._shown": SHOWS_OWN,
+    "hub.api.admin.hub_wide.list_models": SHOWS_OWN,
+    "hub.api.admin.keys.explain_key": "hands it on to own_verdicts and others_counted, which ask",
+    "hub.api.admin.jobs.give_job": "hands it on to give_by_hand",
+    "hub.portal.key_explain._rows": "hands it on to own_verdicts, which asks",
+    "hub.portal.key_explain._others": "hands it on to others_counted, which asks",
+    "hub.portal.node_models.give_job": "hands it on to give_by_hand",
+    "hub.jobs_by_hand.give_by_hand": "whether a node offers a model; the job is judged by Jobs.give",
 }
 MUST_ASK = {"candidates", "candidates_on", "connected_nodes", "session", "room", "occupy"}
 """What leads to a node being given work. No reason excuses these; wiring names them without calling."""

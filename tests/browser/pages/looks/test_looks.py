@@ -234,6 +234,23 @@ async def organisation_edit_error(scene: Any) -> pw.Page:
 
 
 @state
+async def admin_tokens_empty(scene: Any) -> pw.Page:
+    return await scene.nobody.visit("/admin-tokens")
+
+
+@state
+async def admin_tokens(scene: Any) -> pw.Page:
+    page = await scene.makers.visit("/admin-tokens")
+    for name, role in (("Provisioning in the second data centre", "admin"), ("Reports", "auditor")):
+        await page.get_by_label("Name", exact=True).fill(name)
+        await page.get_by_label("Role").select_option(role)
+        await page.get_by_role("button", name="Create the token").click()
+        await page.get_by_role("link", name="Done").click()
+        await page.get_by_role("heading", name="Create a token").wait_for()
+    return page
+
+
+@state
 async def regions(scene: Any) -> pw.Page:
     return await scene.nobody.visit("/regions?saved=eu-de", Role.OPERATOR)
 
@@ -366,6 +383,15 @@ async def more_on_a_phone(scene: Any) -> pw.Page:
     page = await scene.acme.visit("/usage", Role.OPERATOR, viewport=PHONE)
     await page.get_by_role("button", name="More").click()
     await page.get_by_role("link", name="Audit").wait_for()
+    return page
+
+
+@state
+async def admin_token_created(scene: Any) -> pw.Page:
+    page = await scene.makers.visit("/admin-tokens")
+    await page.get_by_label("Name", exact=True).fill("Provisioning")
+    await page.get_by_role("button", name="Create the token").click()
+    await page.locator("#secret").wait_for()
     return page
 
 

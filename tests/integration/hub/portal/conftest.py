@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import hub.portal
 from benchmarks.portal_client import read_forms
 from hub import serve
+from hub.admin_tokens import IssuedAdminToken
 from hub.composition import Hub
 from hub.config import HubConfig
 from hub.identity import create_hub_key
@@ -79,6 +80,10 @@ class Portal:
         home = await self.organisation(organisation)
         wish = {"name": "assistant", "now": self.clock()} | changes
         return await issue_key(self.hub.storage, home.id, **wish)
+
+    async def admin_token(self, organisation: str = HOME, role: Role = Role.MEMBER) -> IssuedAdminToken:
+        home = await self.organisation(organisation)
+        return await self.hub.admin_tokens.issue(None, home.id, name="ci", role=role, lifetime_s=3600)
 
     async def node(self, organisation: str = HOME, **changes: Any) -> Node:
         home, key = await self.organisation(organisation), Ed25519PrivateKey.generate()
@@ -273,6 +278,7 @@ async def ids(portal) -> dict[str, str]:
     return {
         "node_id": node.id,
         "key_id": key.id,
+        "token_id": (await portal.admin_token()).token.id,
         "account_id": member.id,
         "invitation_id": issued.invitation.id,
         "token": issued.token,

@@ -1,0 +1,1 @@
+"""The administrative API: everything that the portal can do, for programs."""

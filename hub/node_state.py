@@ -1,0 +1,41 @@
+"""How a node is, in one word: what storage holds and what the live session says, joined.
+
+Pure. Owns the words and which of them wins. Must not know requests, storage or how it is shown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hub.live import LiveNode
+from hub.storage.records import Node
+
+NodeState = Literal[
+    "online", "paused", "connecting", "reconnecting", "leaving", "offline", "quarantined", "revoked"
+]
+
+
+def node_state(node: Node, live: LiveNode | None, *, quarantined: bool, expected: bool) -> NodeState:
+    """Say how a node is; a revoked one is never online.
+
+    Args:
+        node: what storage holds.
+        live: its session, where there is one.
+        quarantined: two machines use its key.
+        expected: it was asked to dial again and is due back.
+    """
+    if node.revoked_at is not None:
+        return "revoked"
+    if quarantined:
+        return "quarantined"
+    if expected:
+        return "reconnecting"
+    return "offline" if live is None else _session_state(live)
+
+
+def _session_state(live: LiveNode) -> NodeState:
+    if not live.reported:
+        return "connecting"
+    if live.draining:
+        return "leaving"
+    return "online" if live.accepting else "paused"
