@@ -29,7 +29,14 @@ TESTS: Final = {
         "test_router_machine.py",
         "portal/test_key_preview.py",
     ),
-    "hub/router.py": ("test_router.py", "test_explain.py", "test_decisions.py", "test_router_machine.py"),
+    "hub/router.py": (
+        "test_router.py",
+        "test_grades.py",
+        "test_explain.py",
+        "test_decisions.py",
+        "test_router_machine.py",
+    ),
+    "hub/choosing.py": ("test_choosing.py", "test_decisions.py"),
 }
 """By module: the files of tests/unit/hub that know it. A fault costs what they take: no others."""
 _SURVIVED: Final = re.compile(r"^ +(\S+): (survived|no tests|suspicious|timeout|segfault)$", re.MULTILINE)
