@@ -40,8 +40,8 @@ def settings(own_postgres):
 def impatience(request, monkeypatch):
     """The Hub gives its database up sooner than it does by itself, but for where minutes are spent anyway."""
     if request.node.get_closest_marker("outage") is None:
-        monkeypatch.setattr("hub.serve.ANSWER_S", 2.0)
-        monkeypatch.setattr("hub.storage.engine.CONNECT_S", 1.0)
+        monkeypatch.setattr("hub.serve.ANSWER_S", 4.0)
+        monkeypatch.setattr("hub.storage.engine.CONNECT_S", 4.0)
 
 
 def go_away(postgres, how):
