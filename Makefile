@@ -2,7 +2,8 @@
 #
 #   make demo           the whole promise on this machine, with a real model; KEEP=1 leaves it running
 #   make test           every test; needs no root, says what it skips and how to get it
-#   make check          format, lint, types, layering, shell
+#   make check          format, lint, types, layering, security, shell
+#   make audit          known vulnerabilities of the libraries; asks a service on the internet
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
 #   make test-upgrade   from version to version and back, killed at every step: six minutes
@@ -24,7 +25,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy test-outage test-hostile soak check format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy test-outage test-hostile soak check audit format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -88,7 +89,11 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive hub tunnel runtime models benchmarks
 	$(BIN)/shellcheck install.sh .ci/run
+
+audit: $(VENV)/.ready-dev $(VENV)/.ready-audit
+	$(BIN)/pip-audit --local --skip-editable
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
