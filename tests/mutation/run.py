@@ -20,7 +20,15 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 MUTMUT: Final = Path(sys.executable).with_name("mutmut")
-COPIED: Final = ("hub", "models", "tunnel", "tests/unit/hub", "tests/conftest.py", "pyproject.toml")
+COPIED: Final = (
+    "hub",
+    "models",
+    "tunnel",
+    "tests/unit/hub",
+    "tests/conftest.py",
+    "tests/postgres.py",
+    "pyproject.toml",
+)
 TESTS: Final = {
     "hub/policy.py": (
         "test_policy.py",
