@@ -46,6 +46,7 @@ class HubPlan:
         requests: in each of their runs.
         streams: the load whose chunks are counted.
         nodes: connected while memory is read.
+        settle_s: seconds in which they report before; each does so every five seconds at least.
         seed: decides the prompts.
     """
 
@@ -55,12 +56,13 @@ class HubPlan:
     requests: int = 10_000
     streams: StreamLoad = _STREAMS
     nodes: int = 1000
+    settle_s: float = 15.0
     seed: int = 0
 
     def quick(self) -> Self:
         """Small enough for a minute: shows that it works, no more."""
         streams = StreamLoad(16, 5, chunks=50)
-        return replace(self, rounds=1, concurrency=8, requests=400, streams=streams, nodes=20)
+        return replace(self, rounds=1, concurrency=8, requests=400, streams=streams, nodes=20, settle_s=0.5)
 
     @property
     def interval_ms(self) -> int:
@@ -121,7 +123,7 @@ async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, prog
                 result.chunks = await turns.measure(plan.streams)
     if Part.MEMORY in plan.parts:
         (directory / "fleet").mkdir()
-        result.memory = await measure_memory(directory / "fleet", plan.nodes, progress)
+        result.memory = await measure_memory(directory / "fleet", plan.nodes, plan.settle_s, progress)
 
 
 async def _requests(plan: HubPlan, stack: RelayStack, stop: asyncio.Event, progress: Progress) -> Comparison:

@@ -23,8 +23,6 @@ from benchmarks.tunnel_stack import enroll, hub_config, nodes_process
 from hub.operations import workplace
 
 MODELS_OF_A_NODE: Final = 20
-_SETTLE_S: Final = 15.0
-"""For some reports of every node, which come every five seconds at most."""
 _PATIENCE_S: Final = 600.0
 
 
@@ -37,8 +35,8 @@ class HubMemory:
     bytes: int
 
 
-async def measure_memory(directory: Path, nodes: int, progress: Progress) -> HubMemory:
-    """Connect so many nodes to a Hub of its own, let them report for a while, and read its memory.
+async def measure_memory(directory: Path, nodes: int, settle_s: float, progress: Progress) -> HubMemory:
+    """Connect so many nodes to a Hub of its own, let them report for `settle_s`, and read its memory.
 
     Raises:
         ProcessFailed: the Hub or the nodes ended early.
@@ -55,11 +53,11 @@ async def measure_memory(directory: Path, nodes: int, progress: Progress) -> Hub
         await hub.start()
         cleanup.push_async_callback(hub.stop)
         before = resident_bytes(hub.process)
-        progress.phase(f"Connecting {nodes} nodes", Limit(seconds=nodes / 50 + _SETTLE_S))
+        progress.phase(f"Connecting {nodes} nodes", Limit(seconds=nodes / 50 + settle_s))
         dialling = nodes_process(key_file, ids, hub.tunnel_url, models=MODELS_OF_A_NODE, directory=directory)
         await cleanup.enter_async_context(dialling)
         await dialling.wait_for_line(r"^result ", timeout_s=_PATIENCE_S)
-        await asyncio.sleep(_SETTLE_S)
+        await asyncio.sleep(settle_s)
         return HubMemory(nodes, before, resident_bytes(hub.process))
 
 

@@ -1,0 +1,64 @@
+"""What the whole Hub costs, on its real processes: the parts that are measured, and how they are told."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.hub_bench import HubPlan, Part, run_hub
+from benchmarks.hub_memory import measure_memory
+from benchmarks.progress import Progress
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress(Console(file=io.StringIO()), quiet=True)
+
+
+def test_the_command_shows_and_writes_every_part(tmp_path: Path) -> None:
+    file = tmp_path / "hub.json"
+    result = CliRunner().invoke(
+        app,
+        ["hub", "--quick", "--nodes", "3", "--requests", "60", "--json", str(file)],
+        env={"COLUMNS": "160"},
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(file.read_text())
+    assert document["schema"] == "porten.bench.hub/1"
+    assert document["parts"] == ["chunks", "memory", "requests"]
+    figures = {each["name"]: each["found"] for part in document["figures"] for each in part["figures"]}
+    for name, found in figures.items():
+        assert name in result.output
+        assert (found["median"] if isinstance(found, dict) else found) > 0, name
+    assert len(figures) == 4
+    level = document["requests"]["levels"][0]
+    assert (level["via"]["completed"], level["via"]["errors"], level["spoiled_rounds"]) == (60, {}, 0)
+    assert set(level["cpu_ms_per_token"]) == {"engine", "hub", "node"}
+
+
+async def test_memory_is_that_of_a_hub_to_which_all_nodes_have_come(
+    tmp_path: Path, progress: Progress
+) -> None:
+    found = await measure_memory(tmp_path, 5, 0.1, progress)
+    assert found.nodes == 5
+    assert found.before_bytes < found.bytes < 2 * found.before_bytes
+
+
+async def test_stopping_keeps_what_was_complete() -> None:
+    stop = asyncio.Event()
+
+    class StopsAtTheNodes(Progress):
+        def phase(self, label: str, limit: object) -> None:
+            if label.startswith("Enrolling"):
+                stop.set()
+
+    plan = HubPlan(parts=frozenset({Part.REQUESTS, Part.MEMORY}), rounds=1, concurrency=2, requests=20)
+    result = await run_hub(plan, stop=stop, progress=StopsAtTheNodes(Console(), quiet=True))
+    assert result.interrupted
+    assert result.requests is not None
+    assert (result.chunks, result.memory) == (None, None)
