@@ -44,7 +44,13 @@ TESTS: Final = {
         "test_decisions.py",
         "test_router_machine.py",
     ),
-    "hub/choosing.py": ("test_choosing.py", "test_decisions.py"),
+    "hub/choosing.py": (
+        "test_choosing.py",
+        "test_tallies.py",
+        "test_decisions.py",
+        "inference/test_registry_index.py",
+        "inference/test_queueing.py",
+    ),
 }
 """By module: the files of tests/unit/hub that know it. A fault costs what they take: no others."""
 _SURVIVED: Final = re.compile(r"^ +(\S+): (survived|no tests|suspicious|timeout|segfault)$", re.MULTILINE)

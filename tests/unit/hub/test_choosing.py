@@ -357,6 +357,27 @@ def test_a_place_that_is_held_already_does_not_make_its_node_full():
     assert nodes.chooser.is_still_able(asked, "n0") is not None
     assert nodes.chooser.is_still_able(replace(asked, policy=Policy("org_b")), "n0") is None
     assert nodes.chooser.is_still_able(asked, "gone") is None
+    assert fleet(1, in_flight=17).chooser.is_still_able(asked, "n0") is None, "it holds one place, not two"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"facts": NodeFacts("n0", "org_b", "eu", True, TrustClass.TRUSTED, Sharing())},
+        {"facts": NodeFacts("n0", "org_a", "us", True, TrustClass.TRUSTED, Sharing())},
+        {"model_state": None},
+        None,
+    ],
+)
+def test_what_is_offered_is_judged_by_what_is_known_now_and_not_by_where_it_was_filed(now):
+    nodes = fleet(1)
+    asked = Asked(policy=replace(POLICY, regions=frozenset({"eu"})), model="m")
+    assert nodes.chooser.is_offered(asked)
+    assert [each.node_ids for each in nodes.chooser.offered(asked.policy)] == [("n0",)]
+    nodes.known["n0"]["m"] = None if now is None else replace(nodes.known["n0"]["m"], **now)
+    assert not nodes.chooser.is_offered(asked)
+    if now is None or "facts" in now:
+        assert [each.node_ids for each in nodes.chooser.offered(asked.policy)] == [()]
 
 
 CANDIDATES = SEEDS.map(
