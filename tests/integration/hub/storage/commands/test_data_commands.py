@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from hub.cli import app
 from hub.storage.archive import verify
 from hub.storage.migrate import latest_revision
 from hub.storage.repositories import Storage
 
 PASSWORD = "correct horse battery"
+WIDE = {"COLUMNS": "300"}
 CODE = "from hub.cli import main; main()"
 
 
@@ -25,21 +28,12 @@ class Place:
     database_url: str | None = None
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
-        """Run a command; returns all that it said."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PORTEN_")}
-        clean["PORTEN_HUB_DATA_DIR"] = str(self.data_dir)
-        if self.database_url is not None:
-            clean["PORTEN_HUB_DATABASE_URL"] = self.database_url
-        done = subprocess.run(
-            [sys.executable, "-c", CODE, *arguments],
-            input=PASSWORD,
-            capture_output=True,
-            text=True,
-            env=clean,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
+        """Run a command in this process; returns all that it said."""
+        settings = {"PORTEN_HUB_DATA_DIR": str(self.data_dir), "PORTEN_HUB_DATABASE_URL": self.database_url}
+        done = CliRunner().invoke(app, arguments, input=PASSWORD, env=WIDE | settings)
+        assert done.exit_code == status, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.output
 
     def init(self) -> "Place":
         self("init", "--email", "op@ours.example", "--organisation", "Ours", "--password-file", "-")
