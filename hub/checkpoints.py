@@ -24,6 +24,14 @@ def sign_checkpoint(key: Ed25519PrivateKey, checkpoint: Checkpoint) -> str:
     return jwt.encode(asdict(checkpoint), key, algorithm="EdDSA", headers={"typ": CHECKPOINT_TYPE})
 
 
+def says_checkpoint(token: str) -> bool:
+    """Whether a text is a token that calls itself a checkpoint; who signed it is not looked at."""
+    try:
+        return jwt.get_unverified_header(token).get("typ") == CHECKPOINT_TYPE
+    except (jwt.PyJWTError, ValueError):
+        return False
+
+
 def read_checkpoint(token: str, *hub_keys: Ed25519PublicKey) -> Checkpoint:
     """Verify and read a checkpoint that one of these keys signed.
 

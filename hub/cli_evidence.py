@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -229,10 +229,14 @@ def _report(check: LogCheck, findings: Sequence[Finding], *, as_json: bool) -> N
     for finding in findings:
         say.print(f"[red]{finding.problem.value}[/red]: {finding.words}", highlight=False)
     if findings:
-        say.print(f"The log is not as it was written: {len(findings)} findings in {check.events} events.")
+        say.print(f"The log is not as it was written: {_counted(findings)} in {check.events} events.")
     else:
         say.print(f"The log is whole: {check.events} events from number {check.first} on.")
     say.print(_sealed_words(check.sealed))
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    return "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
 
 
 def _sealed_words(sealed: int) -> str:
@@ -296,9 +300,23 @@ def _text_of(file: str) -> str:
 
 
 def _time(event: Event) -> str:
-    return f"{datetime.fromtimestamp(event.time_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
+    return _moment(event.time_ms / 1000)
+
+
+def _moment(utc: float) -> str:
+    return f"{datetime.fromtimestamp(utc, tz=UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _details(event: Event, names: dict[str, str]) -> str:
-    shown = {name: names.get(str(value), value) for name, value in event.facts().items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
+    return ", ".join(f"{name}={_value(name, value, names)}" for name, value in event.facts().items())
+
+
+def _value(name: str, value: object, names: Mapping[str, str]) -> str:
+    """A fact as people read it: lists and counts by their members, times as times."""
+    if isinstance(value, dict):
+        return "+".join(f"{key}:{count}" for key, count in value.items()) or "none"
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
+    if name.endswith("_at") and isinstance(value, int | float):
+        return _moment(value)
+    return names.get(str(value), str(value))

@@ -15,7 +15,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hub.audit import ChainCheck, Checkpoint, Event, Finding, Problem
-from hub.checkpoints import read_checkpoint
+from hub.checkpoints import read_checkpoint, says_checkpoint
 from hub.errors import CheckpointInvalid, InvalidInput
 from tunnel.errors import CredentialInvalid, ReceiptInvalid
 from tunnel.identity import decode_public_key, encode_public_key
@@ -89,12 +89,12 @@ def keys_in(text: str) -> list[Ed25519PublicKey]:
 
 
 def checkpoints_in(text: str) -> list[str]:
-    """The tokens of checkpoints in a text, such as the Hub's log: whatever looks like one.
+    """The tokens of checkpoints in a text, such as the Hub's log: whatever says that it is one.
 
     Raises:
         InvalidInput: there is none.
     """
-    found = _TOKEN.findall(text)
+    found = [token for token in _TOKEN.findall(text) if says_checkpoint(token)]
     if not found:
         raise InvalidInput(
             "checkpoint", "the file holds none: look for event=audit.checkpoint in the Hub's log"

@@ -130,6 +130,12 @@ async def on_storage_unavailable(request: Request, error: Exception) -> Response
     return await on_request_failed(request, refusals.database_unavailable())
 
 
+def _is_meant_for_the_api(request: Request) -> bool:
+    """Whether a program with a key asks beside the API: mostly its base URL lacks what comes last."""
+    shown = request.headers.get("authorization", "").lower().startswith("bearer ")
+    return shown and not request.url.path.startswith(("/v1/", "/admin/", *_MACHINES))
+
+
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router refuses: the envelope under ``/v1``, a page elsewhere."""
     assert isinstance(error, HTTPException)

@@ -14,8 +14,16 @@ ROLES: tuple[tuple[Role, str, str], ...] = (
     (Role.OPERATOR, "Operator", "Runs the whole Hub. Made with a command on its machine."),
     (Role.OWNER, "Owner", "Nodes, keys and everybody's membership, owners' too."),
     (Role.ADMIN, "Administrator", "Nodes, keys and membership, but of no owner."),
-    (Role.MEMBER, "Member", "Looks at nodes, keys and usage, and changes nothing."),
-    (Role.AUDITOR, "Auditor", "As a member, and reads the audit log and who belongs here."),
+    (
+        Role.MEMBER,
+        "Member",
+        "Looks at nodes, keys and usage, and asks models in the playground. Changes nothing.",
+    ),
+    (
+        Role.AUDITOR,
+        "Auditor",
+        "Looks at nodes, keys, usage, members and the audit log. Asks no model, and changes nothing.",
+    ),
 )
 
 

@@ -271,6 +271,7 @@ def shown_url(url: str) -> str:
         address = make_url(url)
     except (ArgumentError, ValueError):
         return "(no URL of a database)"
+    address = address.set(drivername=address.get_backend_name())  # which driver is ours to choose
     return address.difference_update_query(["password"]).render_as_string(hide_password=True)
 
 

@@ -71,7 +71,10 @@ def test_what_is_no_key_is_said(text):
 def test_checkpoints_are_found_in_a_log():
     token = sign_checkpoint(HUB, CHECKPOINT)
     line = f"2026-01-31T12:00:00.123Z INFO hub.sealing audit log sealed event=audit.checkpoint token={token}"
-    assert token in checkpoints_in(f"{line}\n{token}")
+    others = "INFO hub.portal.pages page refused address=127.0.0.1 a.b.c eyJh.eyJh.x"
+    assert checkpoints_in(f"{others}\n{line}\n{token}\n{others}") == [token, token]
+    with pytest.raises(InvalidInput, match=r"audit\.checkpoint"):
+        checkpoints_in(others)
     with pytest.raises(InvalidInput, match=r"audit\.checkpoint"):
         checkpoints_in("nothing here")
 
