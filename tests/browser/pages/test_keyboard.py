@@ -80,12 +80,14 @@ async def test_the_first_tab_leads_past_the_tabs_to_the_page(team) -> None:
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("main")).to_be_focused()
     await page.keyboard.press("Tab")
+    await expect(page.get_by_role("main").get_by_role("link", name="admin tokens")).to_be_focused()
+    await page.keyboard.press("Tab")
     await expect(page.get_by_label("Name", exact=True)).to_be_focused()
 
 
 async def test_a_key_is_made_with_the_keyboard_alone(portal, team) -> None:
     page = await team.visit("/keys")
-    for key in ("Tab", "Enter", "Tab"):
+    for key in ("Tab", "Enter", "Tab", "Tab"):
         await page.keyboard.press(key)
     await page.keyboard.type("Support")
     await page.keyboard.press("Tab")
