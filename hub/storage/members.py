@@ -15,21 +15,30 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import Personal
-from hub.errors import AlreadyExists, InvitationInvalid, NotAllowed, NotFound
+from hub.errors import AdminTokenInvalid, AlreadyExists, InvitationInvalid, NotAllowed, NotFound
 from hub.identifiers import new_id
 from hub.permissions import Role, check_change, check_grant, check_reach
 from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.people import end_sessions
-from hub.storage.records import Account, Invitation
-from hub.storage.tables import accounts, invitations, organisations, recovery_codes, second_steps
+from hub.storage.records import Account, AdminToken, Invitation
+from hub.storage.tables import (
+    accounts,
+    admin_tokens,
+    invitations,
+    organisations,
+    recovery_codes,
+    second_steps,
+)
 
 
 class Members:
     """Changes of who belongs to an organisation.
 
-    ``by`` is everywhere the id of the account that acts, ``None`` for a command on the Hub's machine. Whoever
-    it names must belong to the same organisation, or the other is not found.
+    ``by`` is everywhere the id of the account or the admin token that acts, ``None`` for a command on the
+    Hub's machine. An account must belong to the same organisation, an admin token too unless it is an
+    operator's, or the other is not found. Where an admin token acts that has ended meanwhile,
+    `AdminTokenInvalid` is raised.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,7 +55,7 @@ class Members:
             NotAllowed: ``by`` may not, or nobody would be left who can put it right.
         """
         async with self._database.change() as connection:
-            account, actor = await _both(connection, account_id, by)
+            account, actor = await _both(connection, account_id, by, now=self._database.clock())
             check_change(actor, account.role, to, others=await _others(connection, account))
             mine = accounts.c.id == account_id
             row = await connection.execute(
@@ -65,7 +74,7 @@ class Members:
             NotAllowed: ``by`` may not, or nobody would be left who can put it right.
         """
         async with self._database.change() as connection:
-            account, actor = await _both(connection, account_id, by)
+            account, actor = await _both(connection, account_id, by, now=self._database.clock())
             check_change(actor, account.role, None, others=await _others(connection, account))
             await connection.execute(delete(accounts).where(accounts.c.id == account_id))
             told = {"role": account.role.value, "email": Personal("email", account.email)}
@@ -80,7 +89,7 @@ class Members:
             NotAllowed: ``by`` may not.
         """
         async with self._database.note() as connection:
-            account = await _reached(connection, account_id, by)
+            account = await _reached(connection, account_id, by, now=self._database.clock())
             ended = await end_sessions(connection, account_id)
             await self._tell(connection, "account.signed_out_everywhere", account, {"sessions": ended})
         return ended
@@ -97,7 +106,7 @@ class Members:
         if by == account_id:
             raise NotAllowed("your own second step is switched off on your account page, with a code")
         async with self._database.note() as connection:
-            account = await _reached(connection, account_id, by)
+            account = await _reached(connection, account_id, by, now=self._database.clock())
             gone = await connection.execute(
                 delete(second_steps).where(second_steps.c.account_id == account_id)
             )
@@ -110,14 +119,14 @@ class Members:
     async def invite(
         self, by: str, *, name: str, role: Role, token_hash: str, now: float, expires_at: float
     ) -> Invitation:
-        """Store an invitation to the organisation of whoever invites.
+        """Store an invitation to the organisation of the account that invites.
 
         Raises:
             NotFound: whoever invites is gone.
             NotAllowed: they may not give this role.
         """
         async with self._database.note() as connection:
-            inviter, _ = await _both(connection, by, by)
+            inviter, _ = await _both(connection, by, None, now=now)
             check_grant(inviter.role, role)
             made = Invitation(
                 id=new_id("inv"),
@@ -152,14 +161,14 @@ class Members:
         return codec.invitation(row) if row is not None else None
 
     async def withdraw(self, invitation_id: str, *, by: str) -> None:
-        """End an invitation.
+        """End an invitation of the organisation of the account ``by``.
 
         Raises:
             NotFound: there is none where ``by`` could see it.
             NotAllowed: they may not give its role, so not take it back either.
         """
         async with self._database.note() as connection:
-            inviter, _ = await _both(connection, by, by)
+            inviter, _ = await _both(connection, by, None, now=self._database.clock())
             mine = (invitations.c.id == invitation_id) & (
                 invitations.c.organisation_id == inviter.organisation_id
             )
@@ -205,7 +214,9 @@ class Members:
         await self._database.tell(connection, action, account.id, of=account.organisation_id, **told)
 
 
-async def _both(connection: AsyncConnection, account_id: str, by: str | None) -> tuple[Account, Role | None]:
+async def _both(
+    connection: AsyncConnection, account_id: str, by: str | None, *, now: float
+) -> tuple[Account, Role | None]:
     """The account and the role of whoever acts, as they are once nobody else changes its organisation.
 
     For an operator's account every organisation is held, in one order: operators are counted over the Hub.
@@ -220,13 +231,32 @@ async def _both(connection: AsyncConnection, account_id: str, by: str | None) ->
         accounts.c.organisation_id == of, accounts.c.id.in_([account_id, by or ""])
     )
     found = {row["id"]: codec.account(row) for row in (await connection.execute(people)).mappings()}
-    if account_id not in found or (by is not None and by not in found):
+    if account_id not in found:
         raise NotFound("member", account_id)
-    return found[account_id], None if by is None else found[by].role
+    if by is None or by in found:
+        return found[account_id], None if by is None else found[by].role
+    token = await _held_token(connection, by, now)
+    if token is None or not (token.is_operator or token.organisation_id == of):
+        raise NotFound("member", account_id)
+    return found[account_id], token.role
 
 
-async def _reached(connection: AsyncConnection, account_id: str, by: str | None) -> Account:
-    account, actor = await _both(connection, account_id, by)
+async def _held_token(connection: AsyncConnection, token_id: str, now: float) -> AdminToken | None:
+    """An admin token that acts; nobody ends it before this transaction does.
+
+    Raises:
+        AdminTokenInvalid: it has ended since it was let in.
+    """
+    query = select(admin_tokens).where(admin_tokens.c.id == token_id).with_for_update(read=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    token = None if row is None else codec.admin_token(row)
+    if token is not None and not token.is_active(now):
+        raise AdminTokenInvalid
+    return token
+
+
+async def _reached(connection: AsyncConnection, account_id: str, by: str | None, *, now: float) -> Account:
+    account, actor = await _both(connection, account_id, by, now=now)
     if actor is not None and by != account_id:
         check_reach(actor, account.role)
     return account
@@ -249,7 +279,7 @@ async def _spend(connection: AsyncConnection, token_hash: str, now: float) -> In
         raise InvitationInvalid
     invitation = codec.invitation(found)
     try:
-        inviter, _ = await _both(connection, invitation.invited_by, None)
+        inviter, _ = await _both(connection, invitation.invited_by, None, now=now)
         check_grant(inviter.role, invitation.role)
     except (NotFound, NotAllowed):
         raise InvitationInvalid from None

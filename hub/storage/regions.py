@@ -7,7 +7,8 @@ removed. Must not know who may change it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Column, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -19,6 +20,13 @@ from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.records import Region
 from hub.storage.tables import api_keys, join_tokens, nodes, regions
+
+
+class RegionChange(TypedDict, total=False):
+    """What is to be another of a region; a ``parent`` of ``None`` is the top of the tree."""
+
+    parent: str | None
+    name: str
 
 
 class Regions:
@@ -46,8 +54,12 @@ class Regions:
             raise AlreadyExists("region", code) from None
         return Region(code=code, parent=parent, name=name)
 
-    async def change(self, code: str, *, parent: str | None, name: str) -> Region:
+    async def change(self, code: str, **said: Unpack[RegionChange]) -> Region:
         """Call a region something else, or let it lie somewhere else, with all that lies in it.
+
+        Args:
+            code: which.
+            said: what is to be another; what is not said stays.
 
         Raises:
             NotFound: there is no such region.
@@ -57,15 +69,18 @@ class Regions:
             known = await _parents(connection)
             if code not in known:
                 raise NotFound("region", code)
-            _check_parent(parent, known)
-            if parent is not None and RegionTree(known).contains(code, parent):
-                raise InvalidInput("parent", f"{parent!r} lies in {code!r} itself")
             this = regions.c.code == code
-            before = await connection.scalar(select(regions.c.name).where(this))
-            await connection.execute(update(regions).where(this).values(parent=parent, name=name))
-            told = {"parent": parent, "name": name, "parent_before": known[code], "name_before": before}
+            row = await connection.execute(select(regions).where(this))
+            before = codec.region(row.mappings().one())
+            after = replace(before, **said)
+            _check_parent(after.parent, known)
+            if after.parent is not None and RegionTree(known).contains(code, after.parent):
+                raise InvalidInput("parent", f"{after.parent!r} lies in {code!r} itself")
+            values = {"parent": after.parent, "name": after.name}
+            await connection.execute(update(regions).where(this).values(values))
+            told = values | {"parent_before": before.parent, "name_before": before.name}
             await self._database.tell(connection, "region.changed", code, **told)
-        return Region(code=code, parent=parent, name=name)
+        return after
 
     async def remove(self, code: str) -> None:
         """Remove a region that nothing names.

@@ -5,20 +5,34 @@ Owns their form on the wire. An operator changes them; others read, of organisat
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Path, Query, Response
 
 from hub.api.admin.callers import Caller, Operator, TheHub
 from hub.api.admin.route import admin_router
-from hub.api.admin.wire import Limits, Name, Page, PageSize, RegionCode, Told, Wire, id_path, page, told
+from hub.api.admin.wire import (
+    REGION_CODE,
+    Limits,
+    Name,
+    Page,
+    PageSize,
+    RegionCode,
+    Told,
+    Wire,
+    id_path,
+    page,
+    told,
+)
 from hub.changes import RegionsChanged
 from hub.errors import NotFound
 from hub.identifiers import checked_name
-from hub.operations import add_region
+from hub.operations import REGION_CODE_LIMIT, add_region
 from hub.storage.records import Organisation, Region
+from hub.storage.regions import RegionChange
 
 router = admin_router()
 
 OrganisationPath = Annotated[str, id_path("org")]
+RegionPath = Annotated[str, Path(pattern=REGION_CODE, max_length=REGION_CODE_LIMIT, examples=["eu-de"])]
 
 
 class RegionShown(Wire):
@@ -27,6 +41,13 @@ class RegionShown(Wire):
     code: RegionCode
     parent: RegionCode | None = None
     name: Name
+
+
+class RegionEdit(Wire):
+    """What is to be another; what is not said stays. A `parent` of null is the top of the tree."""
+
+    parent: RegionCode | None = None
+    name: Name | None = None
 
 
 class OrganisationShown(Wire):
@@ -66,16 +87,40 @@ class ModelShown(Wire):
 async def list_regions(hub: TheHub, _caller: Caller) -> Page[RegionShown]:
     """List every region, by code."""
     found = await hub.storage.regions.list()
-    shown = [RegionShown(code=each.code, parent=each.parent, name=each.name) for each in found]
-    return Page[RegionShown](data=shown, next=None)
+    return Page[RegionShown](data=[_region(each) for each in found], next=None)
 
 
 @router.post("/regions", status_code=201)
 async def create_region(hub: TheHub, _caller: Operator, wish: RegionShown) -> RegionShown:
-    """Add a region. It is never removed or moved: keys and credentials name it."""
+    """Add a region."""
     added = await add_region(hub.storage, Region(wish.code, wish.parent, wish.name))
     hub.changes.publish(RegionsChanged())
-    return RegionShown(code=added.code, parent=added.parent, name=added.name)
+    return _region(added)
+
+
+@router.patch("/regions/{code}")
+async def edit_region(hub: TheHub, _caller: Operator, code: RegionPath, change: RegionEdit) -> RegionShown:
+    """Rename a region, or let it lie somewhere else, with all that lies in it.
+
+    A move counts at once: the nodes in it leave the reach of keys for the regions they lay in, and come into
+    that of keys for those they lie in then.
+    """
+    said = RegionChange()
+    if "parent" in change.model_fields_set:
+        said["parent"] = change.parent
+    if change.name is not None:
+        said["name"] = checked_name(change.name)
+    with hub.changes.announcing(RegionsChanged()):
+        changed = await hub.storage.regions.change(code, **said)
+    return _region(changed)
+
+
+@router.delete("/regions/{code}", status_code=204, response_class=Response)
+async def delete_region(hub: TheHub, _caller: Operator, code: RegionPath) -> Response:
+    """Remove a region that no node, key, join token or other region names."""
+    with hub.changes.announcing(RegionsChanged()):
+        await hub.storage.regions.remove(code)
+    return Response(status_code=204)
 
 
 @router.get("/organisations")
@@ -138,6 +183,10 @@ async def list_models(hub: TheHub, caller: Caller) -> Page[ModelShown]:
         for spec in hub.catalog
     ]
     return Page[ModelShown](data=shown, next=None)
+
+
+def _region(found: Region) -> RegionShown:
+    return RegionShown(code=found.code, parent=found.parent, name=found.name)
 
 
 def _shown(found: Organisation) -> OrganisationShown:

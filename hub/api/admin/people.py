@@ -42,6 +42,24 @@ class AccountWish(Wire):
     role: Role = Role.MEMBER
 
 
+class AccountChange(Wire):
+    """The role that an account is to have."""
+
+    role: Role
+
+
+class SignedOut(Wire):
+    """How many sessions ended."""
+
+    sessions: int
+
+
+class SecondStepReset(Wire):
+    """Whether there was a second step."""
+
+    was_on: bool
+
+
 class TokenShown(Wire):
     """An admin token; its secret is known to its holder alone."""
 
@@ -97,12 +115,37 @@ async def create_account(
     return _account(made)
 
 
+@router.patch("/accounts/{account_id}")
+async def edit_account(
+    hub: TheHub, caller: Manager, account_id: AccountId, change: AccountChange
+) -> AccountShown:
+    """Give an account another role; it counts from the next page they open.
+
+    Neither role may be above the token's, nor `operator`. The last owner of an organisation stays one.
+    """
+    return _account(await hub.storage.members.change_role(account_id, change.role, by=caller.id))
+
+
+@router.post("/accounts/{account_id}/sign-out")
+async def sign_out_account(hub: TheHub, caller: Manager, account_id: AccountId) -> SignedOut:
+    """End every session of an account."""
+    return SignedOut(sessions=await hub.storage.members.sign_out(account_id, by=caller.id))
+
+
+@router.post("/accounts/{account_id}/reset-second-step")
+async def reset_account_second_step(hub: TheHub, caller: Manager, account_id: AccountId) -> SecondStepReset:
+    """Switch off the second step of somebody who lost phone and recovery codes, and end their sessions.
+
+    Make sure that it is really them who asks: from then on the password alone signs in.
+    """
+    was_on = await hub.storage.members.reset_second_step(account_id, by=caller.id)
+    return SecondStepReset(was_on=was_on)
+
+
 @router.delete("/accounts/{account_id}", status_code=204, response_class=Response)
 async def delete_account(hub: TheHub, caller: Manager, account_id: AccountId) -> Response:
-    """Remove an account with its sessions. The last owner of an organisation stays."""
-    account = visible(caller, "account", account_id, await hub.storage.accounts.get(account_id))
-    check_grant(caller.role, account.role)
-    await hub.storage.members.remove(account.id, by=None)
+    """Remove an account with its sessions and invitations. The last owner of an organisation stays."""
+    await hub.storage.members.remove(account_id, by=caller.id)
     return Response(status_code=204)
 
 

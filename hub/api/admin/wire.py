@@ -46,7 +46,8 @@ def _checked_moment(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT, examples=["my-app"])]
-RegionCode = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32, examples=["eu-de"])]
+REGION_CODE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+RegionCode = Annotated[str, Field(pattern=REGION_CODE, max_length=32, examples=["eu-de"])]
 OrganisationId = Annotated[str, Field(pattern=r"^org_[a-z2-7]{20}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
 Trust = Literal["community", "verified", "trusted", "confidential"]

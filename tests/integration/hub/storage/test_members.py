@@ -1,11 +1,13 @@
 """Who belongs to an organisation, decided in the transaction: also when two decide at the same moment."""
 
 import asyncio
+import itertools
+import time
 
 import pytest
 
 from hub.acting import Actor, acting_as
-from hub.errors import AlreadyExists, InvitationInvalid, NotAllowed, NotFound
+from hub.errors import AdminTokenInvalid, AlreadyExists, InvitationInvalid, NotAllowed, NotFound
 from hub.permissions import Role
 from hub.storage.repositories import Storage
 from tests.integration.hub.storage.audit_log import NOW, check, log_of
@@ -30,6 +32,29 @@ def invite(storage):
         )
 
     return invite
+
+
+@pytest.fixture
+def token(storage, organisation):
+    numbers = itertools.count()
+
+    async def token(role, home=organisation, lasts_s=999):
+        now = time.time()
+        wish = {"name": "ci", "prefix": "padm-", "token_hash": f"{next(numbers):064}", "role": role}
+        return await storage.admin_tokens.create(home.id, **wish, expires_at=now + lasts_s, now=now)
+
+    return token
+
+
+def acts(storage, account, by):
+    """Everything that one may do to an account, each yet to be awaited."""
+    members = storage.members
+    return (
+        lambda: members.sign_out(account.id, by=by.id),
+        lambda: members.reset_second_step(account.id, by=by.id),
+        lambda: members.change_role(account.id, Role.AUDITOR, by=by.id),
+        lambda: members.remove(account.id, by=by.id),
+    )
 
 
 async def join(storage, email="new@ours.example", at=NOW, token_hash=HASH):
@@ -104,16 +129,85 @@ async def test_another_organisations_people_are_not_found(storage, person):
     eve, member = await person("eve", Role.OWNER, elsewhere), await person("member", Role.MEMBER)
     operator = await person("operator", Role.OPERATOR, elsewhere)
     for by in (eve, operator):
-        for act in (
-            storage.members.change_role(member.id, Role.OWNER, by=by.id),
-            storage.members.remove(member.id, by=by.id),
-            storage.members.sign_out(member.id, by=by.id),
-            storage.members.reset_second_step(member.id, by=by.id),
-        ):
+        for act in acts(storage, member, by):
             with pytest.raises(NotFound):
-                await act
+                await act()
     with pytest.raises(NotFound):
         await storage.members.remove("acct_none", by=None)
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.OWNER, Role.ADMIN])
+async def test_a_token_does_what_its_role_may(storage, organisation, person, token, role):
+    await person("owner", Role.OWNER)
+    member, by = await person("member", Role.MEMBER), await token(role)
+    for act in acts(storage, member, by):
+        await act()
+    assert await roles(storage, organisation) == [Role.OWNER]
+
+
+async def test_a_token_does_no_more_than_its_role_may(storage, organisation, person, token):
+    people = [await person(role, role) for role in (Role.OPERATOR, Role.OWNER, Role.MEMBER)]
+    operator, owner, member = people
+    await person("another owner", Role.OWNER)
+    refused = [
+        acts(storage, member, await token(Role.MEMBER)),
+        acts(storage, member, await token(Role.AUDITOR)),
+        acts(storage, owner, await token(Role.ADMIN)),
+        acts(storage, operator, await token(Role.OWNER)),
+        acts(storage, operator, await token(Role.OPERATOR))[2:],
+    ]
+    for act in itertools.chain(*refused):
+        with pytest.raises(NotAllowed):
+            await act()
+    by = await token(Role.ADMIN)
+    for to in (Role.OPERATOR, Role.OWNER):
+        with pytest.raises(NotAllowed):
+            await storage.members.change_role(member.id, to, by=by.id)
+    assert [await storage.accounts.get(each.id) for each in people] == people
+
+
+async def test_a_token_finds_the_people_of_its_organisation_and_an_operators_all(storage, person, token):
+    elsewhere = await storage.organisations.create("Elsewhere", now=NOW)
+    await person("owner", Role.OWNER)
+    member = await person("member", Role.MEMBER)
+    for act in acts(storage, member, await token(Role.OWNER, elsewhere)):
+        with pytest.raises(NotFound):
+            await act()
+    for act in acts(storage, member, await token(Role.OPERATOR, elsewhere)):
+        await act()
+    assert await storage.accounts.get(member.id) is None
+
+
+@pytest.mark.parametrize("end", ["revoked", "over"])
+async def test_a_token_that_has_ended_since_changes_nobody(storage, person, token, end):
+    await person("owner", Role.OWNER)
+    member, by = await person("member", Role.MEMBER), await token(Role.OWNER, lasts_s=999 * (end != "over"))
+    if end == "revoked":
+        await storage.admin_tokens.revoke(by.id, now=NOW)
+    for act in acts(storage, member, by):
+        with pytest.raises(AdminTokenInvalid):
+            await act()
+    assert await storage.accounts.get(member.id) == member
+
+
+async def test_a_token_is_not_ended_in_the_middle_of_what_it_does(
+    storage, database_url, organisation, person, token
+):
+    """Whichever comes first: what was done was done by a token that had not ended."""
+    await person("owner", Role.OWNER)
+    member, by = await person("member", Role.MEMBER), await token(Role.OWNER)
+    async with await Storage.open(database_url) as other:
+        changed, _ = await asyncio.gather(
+            storage.members.change_role(member.id, Role.ADMIN, by=by.id),
+            other.admin_tokens.revoke(by.id, now=NOW),
+            return_exceptions=True,
+        )
+    order = [event.action for event in await log_of(storage) if event.subject in (member.id, by.id)][-2:]
+    if isinstance(changed, AdminTokenInvalid):
+        assert order[-1] == "admin_token.revoked"
+        assert "account.role_changed" not in order
+    else:
+        assert order == ["account.role_changed", "admin_token.revoked"]
 
 
 async def test_who_is_removed_has_no_session_any_more(storage, person):

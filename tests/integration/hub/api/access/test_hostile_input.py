@@ -12,7 +12,8 @@ from hub.api import enroll, request
 from hub.api.admin import route
 from hub.portal import forms
 from hub.storage.records import Role
-from tests.integration.hub.api.access.table import ROWS, Caller, Row
+from tests.integration.hub.api.access.rules import HOME, OPERATORS, Caller, Row
+from tests.integration.hub.api.access.table import ROWS
 
 AT_ONCE = 16
 _INJECTED = b"x-injected"
@@ -44,16 +45,17 @@ class Line:
         number = next(self.numbers)
         lines = [f"{row.method} {target or path} HTTP/1.1", "host: hub", "connection: close"]
         lines.append(f"x-forwarded-for: 10.1.{number // 250}.{number % 250 + 1}")
-        lines += [f"{name}: {value}" for name, value in self.credentials(row).items() if name != "x-csrf"]
+        lines += [f"{name}: {value}" for name, value in self.credentials(row).items()]
         return "\r\n".join(lines).encode() + b"\r\n"
 
     def credentials(self, row: Row) -> dict[str, str]:
         """The most that anybody may, so that what is hostile is what is refused."""
         if "API" in row.who or "api keys" in row.who:
             return self.world.shown[Caller("api key")]
+        who = (Role.OPERATOR, OPERATORS) if row.who.startswith("operators'") else (Role.OWNER, HOME)
         if "token" in row.who:
-            return self.world.shown[Caller("token", Role.OWNER)]
-        return self.world.shown[Caller("session", Role.OWNER)] if "session" in row.who else {}
+            return self.world.shown[Caller("token", *who)]
+        return self.world.shown[Caller("session", *who)] if "session" in row.who else {}
 
     async def send(self, *pieces: bytes) -> Raw:
         reader, writer = await asyncio.open_connection(self.address.host, self.address.port)

@@ -1,67 +1,102 @@
 """A Hub with organisations, their things, and everybody who asks for them, as the table names them."""
 
-import base64
 import itertools
-import os
 import re
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
 from hub.policy import PRIVATE, TrustClass
 from hub.portal.security import csrf_token, new_token
 from hub.portal.sessions import session_id
-from hub.storage.records import Role
-from tests.integration.hub.api.access.table import CALLERS, ELSEWHERE, HOME, OPERATORS, Caller, Row
+from hub.storage.records import Account, Role
+from tests.integration.hub.api.access.rules import CALLERS, ELSEWHERE, HOME, OK, OPERATORS, Caller, Row
+from tests.integration.hub.api.access.things import MAKERS, Needed, a_member
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks, and what they show; `account` and `session` are of people alone."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    csrf: str = "x"
+    account: Account | None = None
+    session: str = ""
 
 
 @dataclass
 class World:
     """Organisations with their things, and everybody who asks."""
 
-    bench: object
+    bench: Any
     http: httpx.AsyncClient
-    homes: dict = field(default_factory=dict)
-    shown: dict = field(default_factory=dict)
+    password_hash: str
+    homes: dict[str, str] = field(default_factory=dict)
+    people: dict[Caller, Person] = field(default_factory=dict)
+    things: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, Needed] = field(default_factory=dict)
     numbers: itertools.count = field(default_factory=itertools.count)
 
     async def build(self):
         for name in (HOME, ELSEWHERE, OPERATORS):
             self.homes[name] = await self.bench.organisation(name)
         for caller in CALLERS:
-            self.shown[caller] = await self.credentials(caller)
-        self.node = (await self.make_node()).id
-        self.key = (await self.key_of()).id
-        storage, now = self.bench.hub.storage, time.time()
-        wish = {"name": "a", "token_hash": "1" * 64, "expires_at": now + 999, "now": now}
-        self.join_token = await storage.join_tokens.create(
-            self.homes[HOME], **wish, region=None, region_confirmed=False, max_uses=1
-        )
-        wish = {"name": "a", "prefix": "padm-", "role": Role.MEMBER, "token_hash": "2" * 64}
-        self.admin_token = await storage.admin_tokens.create(
-            self.homes[HOME], **wish, expires_at=now + 999, now=now
-        )
+            self.people[caller] = await self.person(caller)
+        self.inviter = self.people[Caller("session", Role.OWNER)].account
+        await self.bench.node(self.homes[HOME])
+        self.things = await self.lasting()
 
-    async def credentials(self, caller):
+    async def lasting(self) -> dict[str, str]:
+        """What stands in addresses where no request uses it up."""
+        storage, now, home = self.bench.hub.storage, time.time(), self.homes[HOME]
+        wish = {"name": "a", "token_hash": "1" * 64, "expires_at": now + 999, "now": now}
+        join_token = await storage.join_tokens.create(
+            home, **wish, region=None, region_confirmed=False, max_uses=1
+        )
+        wish |= {"token_hash": "2" * 64}
+        admin_token = await storage.admin_tokens.create(home, **wish, prefix="padm-", role=Role.MEMBER)
+        member = await a_member(self, None)
+        return member.values | {
+            "model:path": "tiny",
+            "name": "mark.svg",
+            "organisation_id": home,
+            "code": "us",
+            "node_id": (await self.make_node()).id,
+            "key_id": (await self.make_key()).id,
+            "join_token": join_token.id,
+            "token_id": admin_token.id,
+        }
+
+    @property
+    def shown(self) -> dict[Caller, dict[str, str]]:
+        """The headers of each caller."""
+        return {caller: person.headers for caller, person in self.people.items()}
+
+    async def person(self, caller: Caller) -> Person:
         hub, home = self.bench.hub, self.homes[caller.organisation]
         if caller.kind == "api key":
-            return {"authorization": f"Bearer {await self.bench.key(home)}"}
+            return Person({"authorization": f"Bearer {await self.bench.key(home)}"})
         if caller.kind == "token":
             issued = await hub.admin_tokens.issue(None, home, name="a", role=caller.role, lifetime_s=999)
-            return {"authorization": f"Bearer {issued.secret}"}
-        return {} if caller.kind == "nobody" else await self.session(caller, home)
+            return Person({"authorization": f"Bearer {issued.secret}"})
+        if caller.kind == "session":
+            return await self.session(await self.account(caller.role, home))
+        return Person()
 
-    async def session(self, caller, home):
-        account, cookie, now = await self.account(caller.role, home), new_token(), time.time()
+    async def session(self, account: Account) -> Person:
+        cookie, now = new_token(), time.time()
+        csrf, identifier = csrf_token(cookie), session_id(cookie)
         await self.bench.hub.storage.sessions.create(
-            session_id(cookie), account.id, csrf_token=csrf_token(cookie), expires_at=now + 999, now=now
+            identifier, account.id, csrf_token=csrf, expires_at=now + 999, now=now
         )
-        return {"cookie": f"porten-session={cookie}", "x-csrf": csrf_token(cookie)}
+        return Person({"cookie": f"porten-session={cookie}"}, csrf, account, identifier)
 
-    async def account(self, role, home):
+    async def account(self, role: Role, home: str) -> Account:
+        email, now = f"{next(self.numbers)}@a.example", time.time()
         return await self.bench.hub.storage.accounts.create(
-            home, email=f"{next(self.numbers)}@a.example", password_hash="-", role=role, now=time.time()
+            home, email=email, password_hash=self.password_hash, role=role, now=now
         )
 
     async def make_node(self):
@@ -69,7 +104,7 @@ class World:
             self.homes[HOME],
             name="a",
             public_key="A" * 43,
-            region=None,
+            region="eu",
             region_confirmed=False,
             trust=TrustClass.COMMUNITY,
             sharing=PRIVATE,
@@ -77,41 +112,58 @@ class World:
             now=time.time(),
         )
 
-    async def key_of(self):
+    async def make_key(self):
         await self.bench.key(self.homes[HOME])
         return (await self.bench.hub.storage.keys.list(self.homes[HOME]))[0]
 
-    async def path(self, row: Row) -> str:
-        """The address of a thing; what a request would use up is new for each."""
-        values = {"model:path": "tiny", "name": "mark.svg", "organisation_id": self.homes[HOME]}
-        values |= {"node_id": self.node, "key_id": self.key}
-        values["token_id"] = (self.join_token if "join" in row.path else self.admin_token).id
-        if row.path.endswith("/revoke") and row.method == "POST":
-            values |= {"node_id": (await self.make_node()).id, "key_id": (await self.key_of()).id}
-        if "user_code" in row.path:
-            grant = await self.bench.hub.enrollment.start_device(
-                base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="),
-                "a",
-                {},
-                f"{next(self.numbers)}",
-            )
-            values["user_code"] = grant.user_code
-        if "account_id" in row.path:
-            values["account_id"] = (await self.account(Role.MEMBER, self.homes[HOME])).id
+    async def needed(self, row: Row, person: Person) -> Needed:
+        """What is made for one request."""
+        maker = MAKERS.get(f"{row.method} {row.path}")
+        if maker is None:
+            return Needed()
+        return await maker(self, person.account or await self.account(Role.MEMBER, self.homes[HOME]))
+
+    def address(self, row: Row, needed: Needed) -> str:
+        values = self.things | needed.values
+        if "join-tokens" in row.path:
+            values["token_id"] = values["join_token"]
         return re.sub(r"\{([^}]+)\}", lambda match: values[match[1]], row.path)
 
-    async def ask(self, row: Row, caller: Caller) -> httpx.Response:
-        headers = dict(self.shown[caller])
-        csrf = headers.pop("x-csrf", "x")
-        if row.path == "/logout" and caller.kind == "session":  # it ends: with one of its own
-            headers = await self.session(caller, self.homes[caller.organisation])
-            csrf = headers.pop("x-csrf")
+    async def path(self, row: Row) -> str:
+        """The address of a thing; what a request would use up is new for each."""
+        return self.address(row, await self.needed(row, Person()))
+
+    async def browse(self, method: str, path: str, cookies: dict[str, str], **more: Any) -> httpx.Response:
+        """Ask with these cookies and from an address of its own, so that none is held to a pace."""
         number = next(self.numbers)
-        headers["x-forwarded-for"] = f"10.0.{number // 250}.{number % 250 + 1}"  # none is held to a pace
-        options = {}
-        if row.body is not None:
-            is_form = not row.path.startswith(("/v1/", "/admin/", "/enroll/"))
-            options = {"data": row.body | {"csrf_token": csrf}} if is_form else {"json": row.body}
-        return await self.http.request(
-            row.method, await self.path(row), headers=headers, params=row.query, **options
-        )
+        headers = {"x-forwarded-for": f"10.0.{number // 250}.{number % 250 + 1}"} | more.pop("headers", {})
+        if cookies:
+            shown = [f"{name}={value}" for name, value in cookies.items()]
+            headers["cookie"] = "; ".join(filter(None, [headers.get("cookie"), *shown]))
+        answer = await self.http.request(method, path, headers=headers, **more)
+        self.http.cookies.clear()  # the next one who asks is somebody else
+        return answer
+
+    async def ask(self, row: Row, caller: Caller) -> httpx.Response:
+        if row.own and caller.kind == "session":
+            person = await self.person(caller)
+            needed = await self.needed(row, person)
+        else:
+            person = self.people[caller]
+            needed = self.unused.pop(f"{row.method} {row.path}", None) or await self.needed(row, person)
+            if row.expects(caller) != OK:
+                self.unused[f"{row.method} {row.path}"] = needed
+        headers, csrf, cookies = dict(person.headers), person.csrf, dict(needed.cookies)
+        if row.is_page and row.who == "everybody":  # a form of somebody who has yet to sign in
+            cookies["porten-visit"] = visit = new_token()
+            csrf = csrf_token(visit)
+        body: dict[str, Any] | None = {**(row.body or {}), **needed.body} or row.body
+        options: dict[str, Any] = {"params": row.query | needed.query}
+        if row.script:
+            headers["x-csrf-token"] = csrf
+        if row.method != "GET" and row.is_page and not row.script:
+            options["data"] = {**(body or {}), "csrf_token": csrf}
+        elif body is not None and row.method != "GET":
+            options["json"] = body
+        path = self.address(row, needed)
+        return await self.browse(row.method, path, cookies, headers=headers, **options)

@@ -148,6 +148,45 @@ async def test_regions_and_organisations_are_the_operators(operator, owner):
     assert (await owner.get(f"/organisations/{owner.token.organisation_id}"))["name"] == "Acme"
 
 
+async def test_regions_are_renamed_and_moved(bench, operator, owner):
+    await operator.post("/regions", {"code": "eu-ber", "parent": "eu", "name": "Berlin"})
+    renamed = await operator.patch("/regions/eu-ber", {"name": "Berlin and around"})
+    assert renamed == {"code": "eu-ber", "parent": "eu", "name": "Berlin and around"}
+    moved = await operator.patch("/regions/eu-ber", {"parent": "eu-de"})
+    assert moved == renamed | {"parent": "eu-de"}
+    assert moved in (await owner.get("/regions"))["data"]
+    assert await operator.patch("/regions/eu-ber", {}) == moved
+    assert (await operator.patch("/regions/eu-ber", {"parent": None}))["parent"] is None
+    await operator.patch("/regions/eu", {"parent": "eu-de"}, 422)
+    await operator.patch("/regions/eu", {"parent": "nowhere"}, 422)
+    await operator.patch("/regions/eu", {"name": " "}, 422)
+    await operator.patch("/regions/nowhere", {"name": "a"}, 404)
+    await operator.patch("/regions/Not-A-Code", {"name": "a"}, 404)
+    await owner.patch("/regions/eu", {"name": "a"}, 403)
+
+
+async def test_a_region_that_lies_elsewhere_does_so_for_requests(bench, http, script, operator, owner):
+    await bench.node(owner.token.organisation_id, region="eu-de")
+    secret = (await owner.post("/keys", {"name": "app", "regions": ["us"]}))["secret"]
+    assert await chat(http, secret) == (503, "no_available_node")
+    await operator.patch("/regions/eu-de", {"parent": "us"})
+    await script.until(lambda: bench.hub.registry.regions.contains("us", "eu-de"), "the tree is read again")
+    assert await chat(http, secret) == (200, None)
+
+
+async def test_a_region_that_nothing_names_is_removed(operator, owner):
+    await operator.post("/regions", {"code": "us-ny", "parent": "us", "name": "New York"})
+    assert (await owner.ask("DELETE", "/regions/us-ny")).status_code == 403
+    used = await operator.ask("DELETE", "/regions/us")
+    assert used.status_code == 422
+    assert "1 region in it" in used.json()["error"]["message"]
+    assert (await operator.ask("DELETE", "/regions/us-ny")).status_code == 204
+    assert (await operator.ask("DELETE", "/regions/us-ny")).status_code == 404
+    assert "us-ny" not in {each["code"] for each in (await owner.get("/regions"))["data"]}
+    actions = [each["action"] for each in (await operator.get("/audit"))["data"]]
+    assert actions[0] == "region.removed"
+
+
 async def test_people_come_and_go(bench, owner):
     wish = {"email": "Ada@example.org", "password": "correct horse battery", "role": "auditor"}
     made = await owner.post("/accounts", wish)

@@ -9,8 +9,8 @@ import pytest
 
 from hub import identity_provider
 from hub.permissions import Role
-from tests.integration.hub.portal.sign_on.conftest import ADA, CALLBACK
 from tests.integration.hub.portal.sign_on.oidc_server import CLIENT_SECRET, FAULTS
+from tests.integration.hub.portal.sign_on.provider import ADA, CALLBACK
 
 
 async def ada(portal):
