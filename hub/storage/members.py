@@ -57,8 +57,10 @@ class Members:
                 await self._tell(connection, "account.role_changed", account, told)
             return codec.account(row.mappings().one())
 
-    async def remove(self, account_id: str, *, by: str | None) -> Account:
+    async def remove(self, account_id: str, *, by: str | None, whose_role: Role | None = None) -> Account:
         """Delete an account with its sessions. The log keeps the e-mail address, until it is erased.
+
+        ``whose_role`` is that of an admin token, which is nobody's account.
 
         Raises:
             NotFound: there is no such account where ``by`` could see it.
@@ -66,7 +68,8 @@ class Members:
         """
         async with self._database.change() as connection:
             account, actor = await _both(connection, account_id, by)
-            check_change(actor, account.role, None, others=await _others(connection, account))
+            role = whose_role or actor
+            check_change(role, account.role, None, others=await _others(connection, account))
             await connection.execute(delete(accounts).where(accounts.c.id == account_id))
             told = {"role": account.role.value, "email": Personal("email", account.email)}
             await self._tell(connection, "account.removed", account, told)

@@ -241,3 +241,15 @@ async def test_of_two_who_begin_a_second_step_at_once_neither_finds_a_fault(stor
         *[storage.second_steps.replace_codes(account.id, [f"{each:064}"]) for each in range(6)]
     )
     assert await storage.second_steps.codes_left(account.id) == 1
+
+
+async def test_whom_an_admin_token_removes_is_judged_as_they_are_then(storage, organisation):
+    made = [
+        await storage.accounts.create(
+            organisation.id, email=f"{name}@ours.example", password_hash="-", role=Role.OWNER, now=NOW
+        )
+        for name in ("ada", "bob")
+    ]
+    with pytest.raises(NotAllowed):
+        await storage.members.remove(made[0].id, by=None, whose_role=Role.ADMIN)
+    assert (await storage.members.remove(made[0].id, by=None, whose_role=Role.OWNER)).id == made[0].id
