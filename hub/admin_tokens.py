@@ -86,6 +86,11 @@ class AdminTokenService:
         )
         return IssuedAdminToken(token, minted.secret)
 
+    async def is_still(self, token: AdminToken) -> bool:
+        """Whether a token that let somebody in a while ago would do so now."""
+        found = await self._storage.admin_tokens.get(token.id)
+        return found is not None and found.is_active(self._clock())
+
     async def authenticate(self, secret: str, address: str) -> AdminToken:
         """The token with this secret, if it lets anybody in.
 

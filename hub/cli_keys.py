@@ -186,7 +186,7 @@ def set_key(
         lifetime = None if expires in (None, "never") else read_duration(expires)
         read_limits(UNLIMITED, **named)
 
-    async def job(place: Workplace) -> ApiKey:
+    async def attempt(place: Workplace) -> ApiKey | None:
         key, now = await place.key(key_id), place.clock()
         expires_at = key.expires_at if expires is None else None if lifetime is None else now + lifetime
         return await change_key(
@@ -201,6 +201,12 @@ def set_key(
             expires_at=expires_at,
             limits=read_limits(key.limits, **named),
         )
+
+    async def job(place: Workplace) -> ApiKey:
+        changed = None
+        while changed is None:  # again whenever somebody else changed it between our look and our write
+            changed = await attempt(place)
+        return changed
 
     _warn_of_absent(context, model or ())
     changed = work(context, job)

@@ -145,18 +145,24 @@ async def change_key(
     models: Collection[str] | None,
     expires_at: float | None,
     limits: Allowance,
-) -> ApiKey:
+) -> ApiKey | None:
     """Replace everything that a key allows; see `issue_key` for what each means. Its secret stays.
+
+    Returns:
+        The key as it is now; ``None``, with nothing done, where somebody has changed or revoked it since it
+        was read: read it again.
 
     Raises:
         InvalidInput: a field cannot be accepted.
-        NotFound: the key was revoked: it does not come back.
+        NotFound: the key is revoked: it does not come back.
     """
+    if key.revoked_at is not None:
+        raise NotFound("key", key.id)
     if expires_at is not None and expires_at <= now and expires_at != key.expires_at:
         raise InvalidInput("expires", "the key would have expired already")
     await _check_regions(storage, set(regions) - key.regions)
-    changed = await storage.keys.replace_rules(
-        key.id,
+    return await storage.keys.replace_rules(
+        key,
         name=checked_name(name),
         fleet=fleet,
         regions=frozenset(regions),
@@ -165,9 +171,6 @@ async def change_key(
         expires_at=expires_at,
         limits=checked_allowance(limits),
     )
-    if changed is None:
-        raise NotFound("key", key.id)
-    return changed
 
 
 async def rotate_key(storage: Storage, key: ApiKey, *, now: float, overlap_s: float) -> IssuedKey:

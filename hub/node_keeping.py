@@ -17,8 +17,8 @@ from hub.acting import acting_as, proved_as
 from hub.changes import Changes, NodeChanged, NodeRevoked
 from hub.errors import InvalidInput, NotFound, SignatureRefused
 from hub.machines import checked_public_key
-from hub.placement import Placement, decide, placement_of, require_manager, require_operator
-from hub.policy import PRIVATE, Sharing, TrustClass
+from hub.placement import Placement, PlacementChange, decide, placement_of, require_manager, require_operator
+from hub.policy import PRIVATE, TrustClass
 from hub.signed_requests import Asked, claimed_node, verify
 from hub.storage.records import Authority, Node
 from hub.storage.repositories import Storage
@@ -97,16 +97,7 @@ class NodeKeeper:
             raise SignatureRefused("the node's key cannot be read") from error
         return node, verify(token, key, hub_id=self._hub_id, now=self._clock())
 
-    async def place(
-        self,
-        node_id: str,
-        account: Authority,
-        *,
-        name: str,
-        region: str | None,
-        trust: TrustClass,
-        sharing: Sharing,
-    ) -> Node:
+    async def place(self, node_id: str, account: Authority, change: PlacementChange) -> Node:
         """Change what the Hub holds about a node; it counts at once.
 
         Raises:
@@ -115,8 +106,11 @@ class NodeKeeper:
             InvalidInput: a field cannot be accepted.
         """
         require_manager(account)
-        asked = Placement(name, region, region_confirmed=False, trust=trust, sharing=sharing)
-        return await self._replace(node_id, account, lambda node: self._decided(account, asked, node))
+
+        async def decided(node: Node) -> Placement:
+            return await self._decided(account, change.of(node), node, says_region=change.says_region)
+
+        return await self._replace(node_id, account, decided)
 
     async def set_trust(self, node_id: str, account: Authority, trust: TrustClass, *, reason: str) -> Node:
         """Raise or lower a node's trust class, and nothing else; the audit log keeps why.
@@ -208,13 +202,16 @@ class NodeKeeper:
             ),
         )
 
-    async def _decided(self, account: Authority, asked: Placement, node: Node | None) -> Placement:
+    async def _decided(
+        self, account: Authority, asked: Placement, node: Node | None, *, says_region: bool = True
+    ) -> Placement:
         return decide(
             account,
             asked,
             node=node,
             regions=await self._storage.regions.tree(),
             organisations={each.id for each in await self._storage.organisations.list()},
+            says_region=says_region,
         )
 
     def _announce(self, event: str, node: Node) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hub.errors import InvalidInput, NotAllowed
 from hub.identifiers import checked_name
-from hub.policy import RegionTree, Sharing, SharingKind, TrustClass
+from hub.policy import PRIVATE, RegionTree, Sharing, SharingKind, TrustClass
 from hub.storage.records import Authority, Node
 
 
@@ -24,6 +24,31 @@ class Placement:
     region_confirmed: bool
     trust: TrustClass
     sharing: Sharing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementChange:
+    """What somebody wants to be another; what is not said stays.
+
+    ``region`` may be wished away, so ``says_region`` tells whether it is said. What cannot be read of a node
+    and is not said becomes the narrowest.
+    """
+
+    name: str | None = None
+    region: str | None = None
+    says_region: bool = False
+    trust: TrustClass | None = None
+    sharing: Sharing | None = None
+
+    def of(self, node: Node) -> Placement:
+        """What the node is to be."""
+        return Placement(
+            name=self.name or node.name,
+            region=self.region if self.says_region else node.region,
+            region_confirmed=node.region_confirmed,
+            trust=self.trust or node.trust or TrustClass.COMMUNITY,
+            sharing=self.sharing or node.sharing or PRIVATE,
+        )
 
 
 def require_manager(account: Authority) -> None:
@@ -64,6 +89,7 @@ def decide(
     node: Node | None,
     regions: RegionTree,
     organisations: Collection[str],
+    says_region: bool = True,
 ) -> Placement:
     """Check what an account asks for, and decide whether its region is confirmed.
 
@@ -73,6 +99,7 @@ def decide(
         node: the node as it is, ``None`` for a new one. What does not change needs nobody's leave.
         regions: the operator's tree.
         organisations: ids that exist, for sharing.
+        says_region: the account says the region, which an operator confirms by it; else it merely stays.
 
     Raises:
         InvalidInput: a field cannot be accepted.
@@ -85,17 +112,18 @@ def decide(
     return Placement(
         name=checked_name(asked.name),
         region=asked.region,
-        region_confirmed=_is_confirmed(account, asked.region, node),
+        region_confirmed=_is_confirmed(account, asked.region, node, says_region=says_region),
         trust=asked.trust,
         sharing=_checked_sharing(asked.sharing, organisations),
     )
 
 
-def _is_confirmed(account: Authority, region: str | None, node: Node | None) -> bool:
+def _is_confirmed(account: Authority, region: str | None, node: Node | None, *, says_region: bool) -> bool:
     if region is None:
         return False
     unchanged = node is not None and node.region == region
-    return account.is_operator or (unchanged and node is not None and node.region_confirmed)
+    stays = unchanged and node is not None and node.region_confirmed
+    return stays or (account.is_operator and says_region)
 
 
 def _checked_sharing(sharing: Sharing, organisations: Collection[str]) -> Sharing:

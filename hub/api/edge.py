@@ -71,6 +71,8 @@ class Edge:
         state["request_id"] = identifier
         if "\0" in scope["path"]:  # no name holds one, and PostgreSQL does not even look for it
             scope["path"] = scope["path"].replace("\0", "%00")
+        if b"%00" in scope["query_string"]:  # nor does any value
+            scope["query_string"] = scope["query_string"].replace(b"%00", b"%2500")
         status = 0
 
         async def send_identified(message: Message) -> None:

@@ -280,7 +280,9 @@ class _Answer:
             self.pieces += 1
             piece = await receive()
         dispatch.finish()
+        self.sending = True  # the last piece waits for a client that takes nothing as any other does
         await send({"type": "http.response.body", "body": piece or b"", "more_body": False})
+        self.sending = False
 
     async def fail(self, failure: RequestFailed) -> None:
         """End with an error: as a response, as an event of a stream that has begun, or by breaking off."""

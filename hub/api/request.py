@@ -92,6 +92,8 @@ def peek(body: bytes, kind: type[Peek] = Peek) -> Peek:
         raise RequestFailed("invalid_json", "The body is not a JSON document.") from None
     if not 0 < len(found.model) <= MAX_MODEL_CHARACTERS:
         raise RequestFailed("invalid_value", "`model` is empty or too long.", param="model")
+    if "\0" in found.model:  # PostgreSQL would take no record of what a node of this name answered
+        raise RequestFailed("invalid_value", "`model` holds a character that is no text.", param="model")
     return found
 
 

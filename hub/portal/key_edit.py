@@ -16,6 +16,7 @@ from hub.portal.pages import PortalRoute, field_problem, hub_of, page, see_other
 from hub.portal.presenting import DAY_S, FLEETS, HOUR_S, TRUSTS, until_text
 from hub.portal.regions import RegionsView, read_regions
 from hub.portal.sessions import MayChange, Posted, Visitor
+from hub.receipts import policy_hash
 from hub.storage.records import ApiKey
 
 router = APIRouter(route_class=PortalRoute, include_in_schema=False)
@@ -43,11 +44,13 @@ async def change(request: Request, visitor: MayChange, form: Posted, key_id: str
     hub, known = hub_of(request), await read_regions(request)
     key = await _living_key(request, visitor, key_id)
     asked, errors = read_key_form(form, known.tree, hub.clock(), key)
+    if form.get("seen", _seen(key)) != _seen(key):
+        return await _edit_page(request, visitor, key, KeyForm.of_key(key), _CHANGED)
     if asked is None:
         return await _edit_page(request, visitor, key, KeyForm.of(form), errors)
     try:
         with hub.changes.announcing(KeyChanged(key.id)):
-            await change_key(
+            changed = await change_key(
                 hub.storage,
                 key,
                 name=asked.name,
@@ -61,7 +64,21 @@ async def change(request: Request, visitor: MayChange, form: Posted, key_id: str
             )
     except InvalidInput as error:
         return await _edit_page(request, visitor, key, KeyForm.of(form), field_problem(error))
+    if changed is None:
+        key = await _living_key(request, visitor, key_id)
+        return await _edit_page(request, visitor, key, KeyForm.of_key(key), _CHANGED)
     return see_other(f"/keys?saved={key.id}")
+
+
+_CHANGED = {
+    "name": "Somebody has changed this key since this page was opened, so nothing was saved. "
+    "Below is what it allows now: change it again."
+}
+
+
+def _seen(key: ApiKey) -> str:
+    """What the form carries of the rules its reader saw: nobody brings back what was narrowed."""
+    return policy_hash(key.policy, key.models)
 
 
 @router.get("/keys/{key_id}/rotate")
@@ -121,6 +138,7 @@ async def _edit_page(
         visitor=visitor,
         here="/keys",
         key=key,
+        seen=_seen(key),
         form=form,
         errors=errors,
         fleets=FLEETS,

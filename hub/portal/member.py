@@ -88,6 +88,7 @@ async def confirm_removal(request: Request, visitor: MayChangeMembers, account_i
         consequences=(
             "They are signed out everywhere at once, and their account is deleted.",
             "Keys and nodes stay: they are the organisation's. Rotate the keys they knew.",
+            "Admin tokens stay too, whoever made them. Revoke those they knew.",
             "Invitations that they made end. The audit log keeps what they did.",
         ),
         action=f"/members/{found.id}/remove",

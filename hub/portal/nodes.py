@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from hub.errors import InvalidInput, NotFound
+from hub.placement import PlacementChange
 from hub.portal.node_list import NodePage, read_page
 from hub.portal.node_models import model_rows
 from hub.portal.node_view import NodeView, node_view
@@ -79,10 +80,13 @@ async def change(request: Request, visitor: MayChange, form: Posted, node_id: st
         await hub_of(request).enrollment.place(
             found.id,
             visitor.account,
-            name=asked.name,
-            region=asked.region,
-            trust=asked.trust,
-            sharing=asked.sharing,
+            PlacementChange(
+                name=asked.name,
+                region=asked.region,
+                says_region="region" in form,
+                trust=asked.trust if visitor.account.is_operator else None,
+                sharing=asked.sharing,
+            ),
         )
     except InvalidInput as error:
         return await _node_page(request, visitor, found, typed, field_problem(error))

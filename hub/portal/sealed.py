@@ -37,6 +37,8 @@ def keep_sealed(request: Request, response: Response, purpose: str, value: list[
 def read_sealed(request: Request, purpose: str) -> list[Any] | None:
     """What the browser brought back; ``None`` where it is none of ours, of another purpose, or too old."""
     brought = request.cookies.get(_name(request, purpose), "")
+    if not brought.isascii():  # where it is no text of its own kind Fernet raises something else
+        return None
     try:
         said = _fernet(request, purpose).decrypt_at_time(brought, SEALED_S, int(hub_of(request).clock()))
     except InvalidToken:

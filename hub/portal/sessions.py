@@ -189,13 +189,18 @@ async def may_change_members(visitor: SignedIn) -> Visitor:
     return visitor
 
 
-async def posted(request: Request, _visitor: SignedIn) -> Form:
+async def posted(request: Request, visitor: SignedIn) -> Form:
     """Return the posted form of somebody signed in, once it is known to come from one of our pages.
 
     Raises:
         FormRefused: it carries no token of this session.
+        SignInRequired: while it came, the session ended or the visitor's role became another.
     """
-    return await _checked_form(request, request.cookies.get(session_cookie(request), ""))
+    form = await _checked_form(request, request.cookies.get(session_cookie(request), ""))
+    now = await find_visitor(request)  # a form may take its time, and what was judged is from before it
+    if now is None or now.account.role is not visitor.account.role:
+        raise SignInRequired("Sign in to go on.")
+    return form
 
 
 async def posted_before_sign_in(request: Request) -> Form:

@@ -112,7 +112,7 @@ class ApiKeys:
 
     async def replace_rules(
         self,
-        key_id: str,
+        seen: ApiKey,
         *,
         name: str,
         fleet: Fleet,
@@ -122,10 +122,14 @@ class ApiKeys:
         expires_at: float | None,
         limits: Allowance,
     ) -> ApiKey | None:
-        """Replace what a key allows; :func:`hub.keys.change_key` checks and calls this.
+        """Replace what a key allows, if it still allows what it was seen to.
+
+        What stays as it is was taken from what was seen, so a change by somebody else in between must win: a
+        name that is changed must not widen what was narrowed meanwhile. :func:`hub.keys.change_key` checks
+        and calls this.
 
         Returns:
-            The key as it is now; ``None`` where there is none or it was revoked.
+            The key as it is now; ``None`` where it is no longer as seen, or was revoked.
         """
         values = {
             "name": name,
@@ -135,10 +139,12 @@ class ApiKeys:
             **_rules(regions, models, limits),
         }
         async with self._database.change() as connection:
-            key = await _replace(connection, key_id, values)
+            if not await _is_still(connection, seen):
+                return None
+            key = await _replace(connection, seen.id, values)
             if key is not None:
                 of = key.organisation_id
-                await self._database.tell(connection, "key.changed", key_id, of=of, **_told(key))
+                await self._database.tell(connection, "key.changed", key.id, of=of, **_told(key))
         return key
 
     async def replace_secret(
@@ -199,6 +205,18 @@ def _told(key: ApiKey) -> dict[str, Any]:
         "expires_at": key.expires_at,
         **codec.allowance_told(key.limits),
     }
+
+
+async def _is_still(connection: AsyncConnection, seen: ApiKey) -> bool:
+    """Whether a key allows what it was seen to. It stays so until the transaction ends."""
+    query = select(api_keys).where(api_keys.c.id == seen.id).with_for_update()
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return row is not None and _allowed(codec.api_key(row)) == _allowed(seen)
+
+
+def _allowed(key: ApiKey) -> tuple[object, ...]:
+    rules = (key.fleet, key.regions, key.minimum_trust, key.models, key.limits)
+    return (key.name, key.expires_at, *rules)
 
 
 async def _replace(connection: AsyncConnection, key_id: str, values: Mapping[str, Any]) -> ApiKey | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import acting_as, proved_as
@@ -221,15 +221,16 @@ class Nodes:
     ) -> Node | None:
         """Replace what the Hub holds about a node, if it is still as it was seen.
 
-        What was decided may rest on what was seen (a confirmed region stays confirmed), so a change by
-        somebody else in between must win. A ``reason`` that was given goes into the audit log.
+        What was decided may rest on what was seen (a confirmed region stays confirmed, and whatever is not
+        changed stays), so a change by somebody else in between must win. A ``reason`` that was given goes
+        into the audit log.
 
         Returns:
             The node as it is now; ``None`` where it is no longer as seen, or was revoked.
         """
         statement = (
             update(nodes)
-            .where(nodes.c.id == seen.id, nodes.c.revoked_at.is_(None), _still(seen))
+            .where(nodes.c.id == seen.id, nodes.c.revoked_at.is_(None))
             .values(
                 name=name,
                 region=region,
@@ -241,6 +242,8 @@ class Nodes:
             .returning(*nodes.c)
         )
         async with self._database.change() as connection:
+            if not await _is_still(connection, seen):
+                return None
             row = (await connection.execute(statement)).mappings().one_or_none()
             if row is None:
                 return None
@@ -281,12 +284,15 @@ class Nodes:
             )
 
 
-def _still(seen: Node) -> ColumnElement[bool]:
-    """Region and trust class are as they were. A trust class that cannot be read may be replaced by any."""
-    same = nodes.c.region.is_not_distinct_from(seen.region) & (
-        nodes.c.region_confirmed == seen.region_confirmed
-    )
-    return same if seen.trust is None else same & (nodes.c.trust == seen.trust.label)
+async def _is_still(connection: AsyncConnection, seen: Node) -> bool:
+    """Whether a node is held to be what it was seen to be. It stays so until the transaction ends."""
+    query = select(nodes).where(nodes.c.id == seen.id).with_for_update()
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return row is not None and _held(codec.node(row)) == _held(seen)
+
+
+def _held(node: Node) -> tuple[object, ...]:
+    return (node.name, node.region, node.region_confirmed, node.trust, node.sharing)
 
 
 _COMPARED = frozenset({"region_before", "region_confirmed_before", "trust_before"})

@@ -16,7 +16,7 @@ from hub.storage import codec
 from hub.storage.engine import Database
 from hub.storage.people import organisation_of
 from hub.storage.records import SecondStep
-from hub.storage.tables import recovery_codes, second_steps
+from hub.storage.tables import accounts, recovery_codes, second_steps
 
 
 class SecondSteps:
@@ -48,6 +48,7 @@ class SecondSteps:
         """
         mine = second_steps.c.account_id == account_id
         async with self._database.note() as connection:
+            await _hold(connection, account_id)
             await connection.execute(delete(second_steps).where(mine, second_steps.c.confirmed_at.is_(None)))
             if await connection.scalar(select(second_steps.c.account_id).where(mine)) is not None:
                 return False
@@ -113,6 +114,7 @@ class SecondSteps:
             NotFound: the account has no second step any more.
         """
         async with self._database.note() as connection:
+            await _hold(connection, account_id)
             mine = select(second_steps.c.account_id).where(second_steps.c.account_id == account_id)
             if await connection.scalar(mine) is None:
                 raise NotFound("second step", account_id)
@@ -129,6 +131,12 @@ class SecondSteps:
             if gone:
                 of = await organisation_of(connection, account_id)
                 await self._database.tell(connection, "account.second_step_off", account_id, of=of)
+
+
+async def _hold(connection: AsyncConnection, account_id: str) -> None:
+    """Of two who do this for one account at once, the second waits and finds what the first did."""
+    row = select(accounts.c.id).where(accounts.c.id == account_id).with_for_update(key_share=True)
+    await connection.execute(row)
 
 
 async def _replace_codes(connection: AsyncConnection, account_id: str, hashes: Collection[str]) -> None:

@@ -179,9 +179,16 @@ async def edit_key(hub: TheHub, caller: Manager, key_id: KeyId, change: KeyChang
     Where stored rules cannot be read, all three (`fleet`, `regions`, `minimum_trust`) must be said anew: left
     as they are they would come to allow more.
     """
-    key = await _living(hub, caller, key_id)
+    changed = None
+    while changed is None:  # again whenever somebody else changed the key between our look and our write
+        changed = await _changed(hub, await _living(hub, caller, key_id), change)
+    hub.changes.publish(KeyChanged(changed.id))
+    return _shown(changed, hub.clock())
+
+
+async def _changed(hub: Hub, key: ApiKey, change: KeyChange) -> ApiKey | None:
     said = change.model_fields_set
-    changed = await change_key(
+    return await change_key(
         hub.storage,
         key,
         name=change.name or key.name,
@@ -193,8 +200,6 @@ async def edit_key(hub: TheHub, caller: Manager, key_id: KeyId, change: KeyChang
         expires_at=seconds_of(change.expires_at, "expires_at") if "expires_at" in said else key.expires_at,
         limits=change.limits.allowance if change.limits else key.limits,
     )
-    hub.changes.publish(KeyChanged(key.id))
-    return _shown(changed, hub.clock())
 
 
 @router.post("/keys/{key_id}/rotate")

@@ -27,7 +27,7 @@ from hub.api.admin.wire import (
 from hub.composition import Hub
 from hub.live import LiveNode
 from hub.node_state import NodeState, node_state
-from hub.policy import PRIVATE, TrustClass
+from hub.placement import PlacementChange
 from hub.storage.records import AdminToken, Node
 from tunnel.identity import fingerprint
 from tunnel.messages import DeviceStatus, ModelStatus
@@ -137,10 +137,13 @@ async def edit_node(hub: TheHub, caller: Manager, node_id: NodeId, change: NodeC
     placed = await hub.enrollment.place(
         node.id,
         caller,
-        name=change.name or node.name,
-        region=change.region if "region" in change.model_fields_set else node.region,
-        trust=trust_of(change.trust) if change.trust else node.trust or TrustClass.COMMUNITY,
-        sharing=change.sharing.sharing if change.sharing else node.sharing or PRIVATE,
+        PlacementChange(
+            name=change.name,
+            region=change.region,
+            says_region="region" in change.model_fields_set,
+            trust=trust_of(change.trust) if change.trust else None,
+            sharing=change.sharing.sharing if change.sharing else None,
+        ),
     )
     return _now(hub, placed)
 

@@ -80,6 +80,8 @@ class AdminRoute(APIRoute):
             return await handle(request)
         key = _idempotency_key(headers)
         body = await _body(request, headers)
+        if not await hub.admin_tokens.is_still(token):  # a body may take its time, in which a token ends
+            raise AdminTokenInvalid
         request = Request(request.scope, _given(body))
         with hub.changes.held():
             if key is None:

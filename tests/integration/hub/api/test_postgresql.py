@@ -43,6 +43,28 @@ async def test_and_no_models_either(bench, http, path):
     assert answer.json()["error"]["code"] == "model_not_found"
 
 
+async def test_nor_does_a_question_with_one_find_anything(bench, http, operator):
+    organisation = (await bench.hub.storage.organisations.by_name("Acme")).id
+    issued = await bench.hub.admin_tokens.issue(
+        None, organisation, name="ci", role=Role.OPERATOR, lifetime_s=60
+    )
+    token = {"authorization": f"Bearer {issued.secret}"}
+    for path in ("keys", "nodes", "tokens", "join-tokens", "accounts", "organisations"):
+        answer = await http.get(f"/admin/v1/{path}?after=%00", headers=token)
+        assert answer.status_code == 200, path
+    assert (await operator._http.get("/trust?saved=%00")).status_code == 200
+
+
+async def test_what_a_node_answers_under_such_a_name_would_count_nowhere(bench, http):
+    organisation = await bench.organisation()
+    node = await bench.node(organisation, model="ti\0ny")
+    key = {"authorization": f"Bearer {await bench.key(organisation)}"}
+    body = {"model": "ti\0ny", "messages": []}
+    answer = await http.post("/v1/chat/completions", json=body, headers=key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    assert node.seen == []
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 150])
 async def test_whatever_a_machine_calls_itself_it_is_no_fault_of_the_hubs(bench, http, name):
     asked = {"public_key": "A" * 43, "name": name, "machine": {"hostname": name, "os": name}}

@@ -7,6 +7,7 @@ import socket
 import httpx
 import pytest
 
+from hub.api.guarded_http import GuardedHttp
 from tunnel.messages import Head, Trailers
 
 CHAT = "/v1/chat/completions"
@@ -125,6 +126,37 @@ async def test_a_client_that_takes_nothing_for_a_minute_is_given_up(
     (record,) = await bench.usage(1)
     assert record.outcome == "cancelled"
     assert bench.hub.registry.snapshot()[node.node_id].in_flight == 0
+    reader.close()
+
+
+async def test_nor_is_the_last_piece_waited_with_any_longer(bench, node, auth, script, monkeypatch):
+    """The node has said all, and what it said last waits for room that never comes."""
+    monkeypatch.setattr("hub.api.inference.STALL_S", 0.4)
+    large = b"x" * (16 * 1024 * 1024)
+
+    async def whole(stream, body):
+        await stream.send_head(Head(status=200, headers=script.sse))
+        await stream.send(script.chunk("first"))
+        await held.wait()
+        await stream.send(b"data: [DONE]\n\n", fin=True, trailers=Trailers(usage=script.usage))
+
+    held, real, node.script = asyncio.Event(), GuardedHttp.connection_made, whole
+    lines = []
+
+    def connected(line, transport):
+        real(line, transport)
+        lines.append(line)
+
+    monkeypatch.setattr(GuardedHttp, "connection_made", connected)
+    reader = await never_reads(bench, auth)
+    head = b""
+    while b"first" not in head:
+        head += await asyncio.to_thread(reader.recv, 1024)
+    lines[-1].transport.write(large)  # so that there is no room for the last piece
+    held.set()
+    (record,) = await bench.usage(1)
+    assert record.outcome == "ok"
+    await script.until(lambda: not bench.hub.limits.held, "the place is given back")
     reader.close()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.portal_client import read_forms, text_of
 from hub.keys import hash_secret
+from hub.policy import Fleet
 from hub.quotas import UNLIMITED, Allowance
 from hub.storage.codec import UNREADABLE_REGION
 from hub.storage.records import Role, UsageRecord
@@ -198,3 +199,17 @@ async def test_a_revoked_key_cannot_be_changed(portal, owner):
     for path in (f"/keys/{key.id}", f"/keys/{key.id}/rotate"):
         assert (await owner.open(path)).status_code == 404
         assert (await owner.post(path, {"name": "x", "fleet": "own", "overlap": "day"})).status_code == 404
+
+
+async def test_an_old_page_does_not_bring_back_what_was_narrowed_meanwhile(portal, owner):
+    key = (await portal.key(fleet=Fleet.ANY)).key
+    path = f"/keys/{key.id}"
+    old = fields_of(await owner.open(path))
+    assert (await owner.post(path, old | {"fleet": "own"})).status_code == 303
+    answer = await owner.post(path, old | {"name": "renamed"})
+    assert (answer.status_code, "Somebody has changed this key" in answer.text) == (422, True)
+    stored = await portal.hub.storage.keys.get(key.id)
+    assert (stored.fleet, stored.name) == ("own", key.name)
+    assert (await owner.post(path, fields_of(answer) | {"name": "renamed"})).status_code == 303
+    stored = await portal.hub.storage.keys.get(key.id)
+    assert (stored.fleet, stored.name) == ("own", "renamed")

@@ -1,11 +1,13 @@
 """The members page: who sees it, who changes whom, what a link does, and that all of it counts at once."""
 
+import asyncio
 import re
 
 import pytest
 
 from benchmarks.portal_client import text_of
 from hub.permissions import Role
+from hub.portal.forms import read_form
 from hub.portal.roles import role_words
 
 INVITE = {"name": "Ada", "role": "member"}
@@ -239,3 +241,33 @@ async def test_all_of_it_is_in_the_audit_log_in_words(portal, owner, sign_in, li
     for words in ("Invitation made", "Invitation accepted", "Role changed", "Member removed"):
         assert words in page
     assert "ada@acme.example" in page.partition("Member removed")[2]
+
+
+@pytest.mark.parametrize("then", ["removed", "demoted"])
+async def test_whoever_loses_their_rights_while_their_form_comes_does_nothing(
+    portal, sign_in, monkeypatch, then
+):
+    browser, account = await sign_in(Role.ADMIN), await portal.account(Role.ADMIN)
+    token = await browser.token()
+    reading, lost = asyncio.Event(), asyncio.Event()
+
+    async def read(request):
+        reading.set()
+        return await read_form(request)
+
+    async def form():
+        yield f"csrf_token={token}&fleet=own".encode()
+        await lost.wait()
+        yield b"&name=app"
+
+    monkeypatch.setattr("hub.portal.sessions.read_form", read)
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    posted = asyncio.create_task(browser.http.post("/keys", content=form(), headers=headers))
+    await reading.wait()
+    if then == "removed":
+        await portal.hub.storage.members.remove(account.id, by=None)
+    else:
+        await portal.hub.storage.members.change_role(account.id, Role.AUDITOR, by=None)
+    lost.set()
+    assert (await posted).headers["location"].startswith("/login")
+    assert await portal.hub.storage.keys.list() == []

@@ -276,3 +276,9 @@ class TestAskedOfThoseWhoManage:
         account = await portal.account(Role.MEMBER)
         await portal.hub.storage.members.change_role(account.id, Role.ADMIN, by=None)
         assert (await member.open("/")).headers["location"] == START
+
+
+async def test_a_cookie_that_is_no_text_is_none_of_ours(portal, visit):
+    stranger = await visit(headers={"cookie": b"porten-step=\xc3\xa9"})
+    answer = await stranger.open("/login/code")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")

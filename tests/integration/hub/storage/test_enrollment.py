@@ -18,6 +18,7 @@ from hub.errors import (
     SignatureRefused,
     TooManyAttempts,
 )
+from hub.placement import PlacementChange
 from hub.policy import PRIVATE, Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
 from tunnel.identity import encode_public_key, read_credential
@@ -35,6 +36,11 @@ async def start(enrollment, address=ADDRESS):
 async def approve(enrollment, grant, account, **changes):
     wish = {"name": "box", "region": "eu-de"} | changes
     return await enrollment.service.approve(grant.user_code, account, **wish)
+
+
+def said(**changes):
+    """A change that says the region too."""
+    return PlacementChange(says_region=True, **changes)
 
 
 async def test_a_machine_becomes_a_node_of_whoever_approved_it(enrollment, people, clock):
@@ -192,11 +198,12 @@ async def test_an_owners_region_waits_for_the_operator(enrollment, people):
     node = await approve(enrollment, await start(enrollment), await people.get(Role.OWNER))
     assert (node.region, node.region_confirmed) == ("eu-de", False)
     same = {"name": node.name, "region": node.region, "trust": node.trust, "sharing": node.sharing}
-    placed = await enrollment.service.place(node.id, await people.get(Role.OPERATOR), **same)
+    placed = await enrollment.service.place(node.id, await people.get(Role.OPERATOR), said(**same))
     assert placed.region_confirmed
-    kept = await enrollment.service.place(node.id, await people.get(Role.OWNER), **same | {"name": "new"})
+    owner = await people.get(Role.OWNER)
+    kept = await enrollment.service.place(node.id, owner, said(**same | {"name": "new"}))
     assert (kept.name, kept.region_confirmed) == ("new", True)
-    moved = await enrollment.service.place(node.id, await people.get(Role.OWNER), **same | {"region": "eu"})
+    moved = await enrollment.service.place(node.id, owner, said(**same | {"region": "eu"}))
     assert not moved.region_confirmed
 
 
@@ -225,7 +232,7 @@ async def test_another_organisations_node_is_out_of_reach(enrollment, people, st
     )
     wish = {"name": "mine", "region": None, "trust": node.trust, "sharing": PRIVATE}
     with pytest.raises(NotFound):
-        await enrollment.service.place(node.id, stranger, **wish)
+        await enrollment.service.place(node.id, stranger, said(**wish))
     assert (await storage.nodes.get(node.id)).name == "box"
 
 
@@ -235,11 +242,21 @@ async def test_a_change_of_placement_by_two_at_once_loses_no_confirmation_rule(e
     node = await approve(enrollment, await start(enrollment), operator)
     wish = {"name": "n", "trust": node.trust, "sharing": PRIVATE}
     await asyncio.gather(
-        *(enrollment.service.place(node.id, owner, region="eu-de", **wish) for _ in range(3)),
-        enrollment.service.place(node.id, operator, region="eu", **wish),
+        *(enrollment.service.place(node.id, owner, said(region="eu-de", **wish)) for _ in range(3)),
+        enrollment.service.place(node.id, operator, said(region="eu", **wish)),
     )
     after = await storage.nodes.get(node.id)
     assert (after.region, after.region_confirmed) in {("eu", True), ("eu-de", False)}
+
+
+async def test_an_operator_confirms_a_region_by_saying_it_and_not_by_anything_else(enrollment, people):
+    node = await approve(enrollment, await start(enrollment), await people.get(Role.OWNER))
+    operator = await people.get(Role.OPERATOR)
+    change = PlacementChange(name="new", trust=TrustClass.VERIFIED)
+    placed = await enrollment.service.place(node.id, operator, change)
+    assert (placed.name, placed.trust, placed.region_confirmed) == ("new", TrustClass.VERIFIED, False)
+    assert (await enrollment.service.place(node.id, operator, said(region="eu-de"))).region_confirmed
+    assert (await enrollment.service.place(node.id, operator, change)).region_confirmed
 
 
 async def test_revoking_is_told_at_once_and_ends_an_enrollment_not_yet_fetched(enrollment, people):

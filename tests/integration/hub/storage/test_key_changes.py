@@ -97,13 +97,21 @@ class TestChange:
         later = NOW + 10
         renamed = await change_key(storage, key, **rules(key, name="y", now=later))
         assert not renamed.is_active(later)
+        key = renamed
         assert (await change_key(storage, key, **rules(key, now=later, expires_at=None))).is_active(later)
+
+    async def test_a_change_does_not_bring_back_what_somebody_else_narrowed(self, storage, organisation):
+        wide = (await issue_key(storage, organisation.id, name="x", now=NOW, fleet=Fleet.ANY)).key
+        narrowed = await change_key(storage, wide, **rules(wide, fleet=Fleet.OWN))
+        assert await change_key(storage, wide, **rules(wide, name="y")) is None
+        assert await storage.keys.get(wide.id) == narrowed
 
     async def test_a_revoked_key_does_not_come_back(self, storage, issued):
         await storage.keys.revoke(issued.key.id, now=NOW)
-        with pytest.raises(NotFound):
-            await change_key(storage, issued.key, **rules(issued.key, expires_at=None))
+        assert await change_key(storage, issued.key, **rules(issued.key, expires_at=None)) is None
         revoked = await storage.keys.get(issued.key.id)
+        with pytest.raises(NotFound):
+            await change_key(storage, revoked, **rules(revoked, expires_at=None))
         with pytest.raises(InvalidInput):
             await rotate_key(storage, revoked, now=NOW, overlap_s=0)
         with pytest.raises(NotFound):

@@ -318,3 +318,20 @@ async def test_a_secret_that_nobody_confirmed_counts_for_nothing(storage, person
     assert (await steps.get(account.id)).sealed_secret == "second"
     with pytest.raises(NotFound):
         await steps.replace_codes("acct_none", ["c"])
+
+
+async def test_of_two_who_begin_a_second_step_at_once_neither_finds_a_fault(storage, organisation):
+    account = await storage.accounts.create(
+        organisation.id, email="ada@ours.example", password_hash="-", role=Role.OWNER, now=NOW
+    )
+    begun = [storage.second_steps.begin(account.id, f"sealed {each}", now=NOW) for each in range(6)]
+    assert await asyncio.gather(*begun) == [True] * 6
+    step = await storage.second_steps.get(account.id)
+    confirmed = await storage.second_steps.confirm(
+        account.id, sealed_secret=step.sealed_secret, step=1, code_hashes=["0" * 64], now=NOW
+    )
+    assert confirmed
+    await asyncio.gather(
+        *[storage.second_steps.replace_codes(account.id, [f"{each:064}"]) for each in range(6)]
+    )
+    assert await storage.second_steps.codes_left(account.id) == 1

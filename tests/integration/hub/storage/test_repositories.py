@@ -205,6 +205,14 @@ async def test_placement_is_replaced_only_as_long_as_nobody_else_changed_it(stor
     )
     assert placed == await storage.nodes.get(node.id)
     assert await storage.nodes.replace_placement(node, **change, sharing=sharing) is None
+    private = await storage.nodes.replace_placement(placed, **change, sharing=Sharing())
+    assert (
+        await storage.nodes.replace_placement(
+            placed, **change | {"trust": TrustClass.VERIFIED}, sharing=sharing
+        )
+        is None
+    )
+    assert await storage.nodes.get(node.id) == private
 
 
 async def test_revoking_twice_keeps_the_first_time(storage, make_node):

@@ -255,3 +255,28 @@ async def test_a_fault_of_ours_says_nothing_of_itself(bench, owner, monkeypatch)
     answer = await owner.ask("GET", "/keys")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
+
+
+async def test_a_token_that_ends_while_a_body_comes_does_nothing(bench, programs):
+    owner = await programs.of(Role.OWNER)
+    reading = asyncio.Event()
+
+    async def body():
+        yield b'{"name":'
+        await reading.wait()
+        yield b' "app"}'
+
+    headers = {"content-type": "application/json"}
+    asked = asyncio.create_task(owner.ask("POST", "/keys", content=body(), headers=headers))
+    await until_used(bench, owner.token.id)
+    await bench.hub.storage.admin_tokens.revoke(owner.token.id, now=bench.hub.clock())
+    reading.set()
+    assert (await asked).status_code == 401
+    assert await bench.hub.storage.keys.list() == []
+
+
+async def until_used(bench, token_id):
+    """Wait until the token has let its program in."""
+    async with asyncio.timeout(10):
+        while (await bench.hub.storage.admin_tokens.get(token_id)).last_used_at is None:
+            await asyncio.sleep(0.01)

@@ -1,5 +1,6 @@
 """Everything that the portal can do, done by a program; what it changes counts for requests at once."""
 
+import asyncio
 import json
 
 from hub.evidence import LogCheck, read_export
@@ -74,6 +75,9 @@ async def test_a_node_live_changed_and_ended(bench, owner, operator):
     assert moved["sharing"]["kind"] == "public"
     refused = await owner.patch(path, {"trust": "confidential"}, 422)
     assert refused["error"]["param"] == "trust"
+    renamed = await operator.patch(path, {"name": "loft"})
+    assert (renamed["region"], renamed["region_confirmed"]) == ("us", False)  # nobody said it
+    await owner.patch(path, {"name": "attic"})
     raised = await operator.patch(path, {"trust": "verified", "region": "us"})
     assert (raised["trust"], raised["region_confirmed"], raised["name"]) == ("verified", True, "attic")
     assert (await owner.patch(path, {"region": None}))["region"] is None
@@ -301,3 +305,16 @@ async def test_trust_words_are_the_policys():
     from hub.api.admin.wire import Trust
 
     assert list(Trust.__args__) == [each.label for each in sorted(TrustClass)]
+
+
+async def test_of_two_changes_at_once_neither_undoes_the_other(bench, programs):
+    owner = await programs.of(Role.OWNER)
+    key = (await owner.post("/keys", {"name": "app", "fleet": "any"}))["key"]
+    for name in ("one", "two", "three", "four"):
+        await owner.patch(f"/keys/{key['id']}", {"fleet": "any"})
+        await asyncio.gather(
+            owner.patch(f"/keys/{key['id']}", {"fleet": "own"}),
+            owner.patch(f"/keys/{key['id']}", {"name": name}),
+        )
+        now = await owner.get(f"/keys/{key['id']}")
+        assert (now["fleet"], now["name"]) == ("own", name)
