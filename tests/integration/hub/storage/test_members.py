@@ -253,3 +253,24 @@ async def test_whom_an_admin_token_removes_is_judged_as_they_are_then(storage, o
     with pytest.raises(NotAllowed):
         await storage.members.remove(made[0].id, by=None, whose_role=Role.ADMIN)
     assert (await storage.members.remove(made[0].id, by=None, whose_role=Role.OWNER)).id == made[0].id
+
+
+async def test_an_invitation_that_is_withdrawn_while_it_is_accepted_ends_one_way_or_the_other(
+    storage, organisation
+):
+    owner = await storage.accounts.create(
+        organisation.id, email="ada@ours.example", password_hash="-", role=Role.OWNER, now=NOW
+    )
+    for number in range(8):
+        token = f"{number:064}"
+        made = await storage.members.invite(
+            owner.id, name="x", role=Role.MEMBER, token_hash=token, now=NOW, expires_at=NOW + 60
+        )
+        email = f"{number}@ours.example"
+        both = await asyncio.gather(
+            storage.members.accept(token, email=email, password_hash="-", now=NOW),
+            storage.members.withdraw(made.id, by=owner.id),
+            return_exceptions=True,
+        )
+        failed = [type(each) for each in both if isinstance(each, Exception)]
+        assert failed in ([InvitationInvalid], [NotFound])
