@@ -22,6 +22,8 @@ HEAD_TIMEOUT_S = 30.0
 """Seconds from the connection's start, or a later request's first byte, until a head is complete."""
 LAST_HEAD_TIMEOUT_S = 1.0
 """Seconds in which a connection that was let in just before the end may still say what it came for."""
+UNREAD_S = 120.0
+"""Seconds a peer may take nothing at all of what waits for it, after which the connection is cut."""
 _BETWEEN = len(b": \r\n")
 
 _TOO_LARGE = (
@@ -39,6 +41,7 @@ class GuardedHttp(HttpToolsProtocol):
     """One connection."""
 
     _timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
     _in_head = True
     _refused = False
     _ending = False
@@ -136,6 +139,7 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
         self._forget_timer()
+        self._forget_unread()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -146,6 +150,33 @@ class GuardedHttp(HttpToolsProtocol):
         self._ending = True
         self._forget_timer()
         self._await_head(LAST_HEAD_TIMEOUT_S)
+
+    # --- what is not taken -------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The peer does not take what is written as fast as it comes."""
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._forget_unread()
+        super().resume_writing()
+
+    def _await_taking(self) -> None:
+        waits = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(UNREAD_S, self._untaken, waits)
+
+    def _untaken(self, waited: int) -> None:
+        if self.transport.get_write_buffer_size() >= waited:
+            self.transport.abort()
+        else:
+            self._await_taking()
+
+    def _forget_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _await_head(self, seconds: float) -> None:
         self._timer = self.loop.call_later(seconds, self._late)

@@ -273,14 +273,15 @@ async def _others(connection: AsyncConnection, account: Account) -> int:
 async def _spend(connection: AsyncConnection, token_hash: str, now: float) -> Invitation:
     """Take an invitation out; of two who come with it at once, one gets it."""
     mine = (invitations.c.hash == token_hash) & (invitations.c.expires_at > now)
-    row = (await connection.execute(delete(invitations).where(mine).returning(*invitations.c))).mappings()
-    found = row.one_or_none()
-    if found is None:
+    row = (await connection.execute(select(invitations).where(mine))).mappings().one_or_none()
+    if row is None:
         raise InvitationInvalid
-    invitation = codec.invitation(found)
-    try:
+    invitation = codec.invitation(row)
+    try:  # the organisation first, as whoever withdraws it does: else each could wait for the other
         inviter, _ = await _both(connection, invitation.invited_by, None, now=now)
         check_grant(inviter.role, invitation.role)
     except (NotFound, NotAllowed):
         raise InvitationInvalid from None
+    if not (await connection.execute(delete(invitations).where(mine))).rowcount:
+        raise InvitationInvalid
     return invitation

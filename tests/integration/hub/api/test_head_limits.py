@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import socket
 import subprocess
 import sys
 
@@ -167,3 +168,26 @@ def test_the_process_may_hold_as_many_connections_as_the_system_allows():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(hard)] * 2
+
+
+async def test_a_peer_that_takes_nothing_of_its_answers_is_cut_off(bench, monkeypatch):
+    monkeypatch.setattr("hub.api.guarded_http.UNREAD_S", 0.2)
+    host, port = bench.url.removeprefix("http://").split(":")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.to_thread(peer.connect, (host, int(port)))
+        ask = b"GET /login HTTP/1.1\r\nhost: x\r\n\r\n" * 64
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(is_cut_off, peer, ask):
+                pass
+
+
+def is_cut_off(peer, data):
+    peer.settimeout(0.1)
+    try:
+        peer.sendall(data)
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    return False

@@ -335,3 +335,24 @@ async def test_of_two_who_begin_a_second_step_at_once_neither_finds_a_fault(stor
         *[storage.second_steps.replace_codes(account.id, [f"{each:064}"]) for each in range(6)]
     )
     assert await storage.second_steps.codes_left(account.id) == 1
+
+
+async def test_an_invitation_that_is_withdrawn_while_it_is_accepted_ends_one_way_or_the_other(
+    storage, organisation
+):
+    owner = await storage.accounts.create(
+        organisation.id, email="ada@ours.example", password_hash="-", role=Role.OWNER, now=NOW
+    )
+    for number in range(8):
+        token = f"{number:064}"
+        made = await storage.members.invite(
+            owner.id, name="x", role=Role.MEMBER, token_hash=token, now=NOW, expires_at=NOW + 60
+        )
+        email = f"{number}@ours.example"
+        both = await asyncio.gather(
+            storage.members.accept(token, email=email, password_hash="-", now=NOW),
+            storage.members.withdraw(made.id, by=owner.id),
+            return_exceptions=True,
+        )
+        failed = [type(each) for each in both if isinstance(each, Exception)]
+        assert failed in ([InvitationInvalid], [NotFound])
