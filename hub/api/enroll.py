@@ -276,6 +276,15 @@ async def _body(request: Request) -> bytes:
         raise InvalidInput("body", f"did not arrive whole within {BODY_S:.0f} seconds") from None
 
 
+def _number(literal: str) -> float:
+    """A number with a point or an exponent. To JSON Schema, and so to the document, 1.0 is an integer."""
+    number = float(literal)
+    return int(number) if number.is_integer() else number
+
+
+_JSON = msgspec.json.Decoder(float_hook=_number)
+
+
 def _decode(body: bytes, kind: type[Asked]) -> Asked:
     """Read a JSON body; the decoder's words name fields and types, never values.
 
@@ -283,7 +292,7 @@ def _decode(body: bytes, kind: type[Asked]) -> Asked:
         InvalidInput: it is not what it should be.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.convert(_JSON.decode(body), kind)
     except msgspec.ValidationError as error:
         raise InvalidInput("body", str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -13,6 +13,7 @@ from hub.api.admin.callers import Caller, Listed, Manager, TheHub, Whose, visibl
 from hub.api.admin.nodes import Machine, NodeShown, machine_shown, node_shown
 from hub.api.admin.route import admin_router
 from hub.api.admin.wire import (
+    WHOLE,
     Name,
     Page,
     PageSize,
@@ -95,8 +96,8 @@ class JoinTokenWish(Wire):
 
     name: Name = "join token"
     region: RegionCode | None = None
-    max_uses: Annotated[int, Field(strict=True, ge=1, le=MAX_JOIN_USES)] = 1
-    expires_in_s: Annotated[int, Field(strict=True, ge=1, le=int(MAX_JOIN_LIFETIME_S))] = 86_400
+    max_uses: Annotated[int, Field(strict=True, ge=1, le=MAX_JOIN_USES), WHOLE] = 1
+    expires_in_s: Annotated[int, Field(strict=True, ge=1, le=int(MAX_JOIN_LIFETIME_S)), WHOLE] = 86_400
 
 
 @router.get("/enrollments/{user_code}")

@@ -12,6 +12,7 @@ from pydantic import Field
 from hub.api.admin.callers import Caller, Listed, Manager, TheHub, Whose, visible
 from hub.api.admin.route import admin_router
 from hub.api.admin.wire import (
+    WHOLE,
     Limits,
     ModelId,
     Moment,
@@ -105,7 +106,7 @@ class KeyChange(Wire):
 class Rotation(Wire):
     """Seconds for which the secret before still works; 0 ends it now."""
 
-    overlap_s: Annotated[int, Field(strict=True, ge=0, le=MAX_OVERLAP_S)] = 86_400
+    overlap_s: Annotated[int, Field(strict=True, ge=0, le=MAX_OVERLAP_S), WHOLE] = 86_400
 
 
 class NodeVerdict(Wire):

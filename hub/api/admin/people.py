@@ -13,7 +13,7 @@ from hub.accounts import MAXIMUM_PASSWORD, MINIMUM_PASSWORD
 from hub.admin_tokens import DEFAULT_LIFETIME_S, MAX_LIFETIME_S
 from hub.api.admin.callers import Caller, Listed, Manager, Reviewer, TheHub, Whose, visible
 from hub.api.admin.route import admin_router
-from hub.api.admin.wire import Name, Page, PageSize, Told, Wire, id_path, maybe_told, page, told
+from hub.api.admin.wire import WHOLE, Name, Page, PageSize, Told, Wire, id_path, maybe_told, page, told
 from hub.errors import NotAllowed
 from hub.permissions import check_grant
 from hub.storage.records import Account, AdminToken, Role
@@ -22,6 +22,7 @@ router = admin_router()
 
 AccountId = Annotated[str, id_path("acct")]
 TokenId = Annotated[str, id_path("atk")]
+Lifetime = Annotated[int, Field(strict=True, ge=60, le=int(MAX_LIFETIME_S)), WHOLE]
 
 
 class AccountShown(Wire):
@@ -87,7 +88,7 @@ class TokenWish(Wire):
 
     name: Name
     role: Role = Role.MEMBER
-    expires_in_s: Annotated[int, Field(strict=True, ge=60, le=int(MAX_LIFETIME_S))] = int(DEFAULT_LIFETIME_S)
+    expires_in_s: Lifetime = int(DEFAULT_LIFETIME_S)
 
 
 @router.get("/accounts")

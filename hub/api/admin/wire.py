@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from hub.errors import InvalidInput
 from hub.identifiers import NAME_LIMIT, Kind
@@ -45,6 +45,11 @@ def _checked_moment(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    """To JSON Schema a number without a fraction is an integer, however it is written: 1.0 too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT, examples=["my-app"])]
 REGION_CODE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 RegionCode = Annotated[str, Field(pattern=REGION_CODE, max_length=32, examples=["eu-de"])]
@@ -58,8 +63,10 @@ Moment = Annotated[
 ]
 Told = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time as it is answered."""
-Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST_COUNT)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=LARGEST_TOKENS)]
+WHOLE = BeforeValidator(_whole)
+"""Stands behind a strict integer: an integer is what JSON Schema means by it, no text and no truth value."""
+Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST_COUNT), WHOLE]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=LARGEST_TOKENS), WHOLE]
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="So many at most.")]
 
 

@@ -91,6 +91,18 @@ async def test_a_body_is_json_and_a_header_is_there_once(http, owner):
     refused(await http.get("/admin/v1/self", headers=twice), 400, "invalid_value", "authorization")
 
 
+async def test_an_integer_is_one_however_it_is_written(owner):
+    """So JSON Schema means it; what has a fraction, is text or a truth value is none."""
+    limits = {"requests_per_minute": 5.0, "monthly_tokens": 1e6}
+    made = await owner.post("/keys", {"name": "a", "limits": limits})
+    assert made["key"]["limits"] | limits == made["key"]["limits"]
+    assert (await owner.post("/join-tokens", {"max_uses": 2.0}))["token"]["max_uses"] == 2
+    for value in (1.5, "1", True, 1e300, None):
+        refused(
+            await owner.ask("POST", "/join-tokens", {"max_uses": value}), 400, "invalid_value", "max_uses"
+        )
+
+
 async def test_unknown_addresses_and_methods_get_the_envelope(http, owner):
     for path in ("/admin/v1/nothing", "/admin/", "/admin/v1/keys/", "/admin/v1//keys"):
         answer = await owner.http.get(path)

@@ -124,6 +124,9 @@ SENSELESS_WORDS = [
     with_device(memory_total=-1),
     with_device(memory_total=2**61),
     with_device(memory_total=SECRET),
+    with_device(memory_total=1.5),
+    with_device(memory_total=1e300),
+    with_device(memory_total=True),
 ]
 
 
@@ -148,6 +151,15 @@ async def test_a_name_that_no_person_would_type_is_made_fit_or_refused(bench, ma
     nodes = await bench.hub.storage.nodes.list()
     assert (answer.status_code, len(nodes)) in ((200, 1), (400, 0))
     assert all(node.name.isprintable() and node.name for node in nodes)
+
+
+async def test_an_integer_is_one_however_it_is_written(bench, machine, join_token):
+    """So JSON Schema means it, and so the document that the Hub gives."""
+    whole = machine.says | {"join_token": await join_token()}
+    body = json.dumps(whole | with_device(memory_total="SIZE")).replace('"SIZE"', "8e9")
+    assert (await machine.post("join", content=body.encode())).status_code == 200
+    [node] = await bench.hub.storage.nodes.list()
+    assert node.machine["devices"][0]["memory_total"] == 8_000_000_000
 
 
 async def test_what_a_later_node_may_add_is_passed_over(machine):
