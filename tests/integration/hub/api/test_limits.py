@@ -258,10 +258,10 @@ async def test_a_changed_key_is_obeyed_at_once(bench, ask):
         "models": None,
         "expires_at": None,
     }
-    await change_key(bench.hub.storage, key, limits=Allowance(requests_per_minute=50), **rules)
+    changed = await change_key(bench.hub.storage, key, limits=Allowance(requests_per_minute=50), **rules)
     bench.hub.changes.publish(KeyChanged(key.id))
     assert (await ask()).status_code == 200
-    await change_key(bench.hub.storage, key, limits=Allowance(), **rules | {"models": {"other"}})
+    assert await change_key(bench.hub.storage, changed, limits=Allowance(), **rules | {"models": {"other"}})
     bench.hub.changes.publish(KeyChanged(key.id))
     refused = await ask()
     assert (refused.status_code, told(refused)) == (403, {})
