@@ -1,5 +1,6 @@
 """Programs with admin tokens, of every role, that ask a real Hub."""
 
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +71,17 @@ class Programs:
         )
         self.clients.append(client)
         return Program(client, issued.token, issued.secret)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request):
+    """A database of each kind: what is written here is written in one transaction with its answer."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    postgres, name = request.getfixturevalue("postgres"), f"hub_{secrets.token_hex(6)}"
+    yield {"database_url": postgres.create(name)}
+    postgres.drop(name)
 
 
 @pytest.fixture
