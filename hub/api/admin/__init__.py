@@ -1,1 +1,1 @@
-"""The administrative API: everything that the portal can do, for programs."""
+"""The administrative API: what the portal can do, for programs."""
