@@ -41,7 +41,7 @@ def create_admin_token(
 
     porten-hub admin-tokens create --name terraform --role admin
 
-    porten-hub admin-tokens create --name siem --role auditor --organisation Lab --expires 366d
+    porten-hub admin-tokens create --name siem --role auditor --expires 366d
     """
     with explained():
         may, lifetime = read_role(role), read_duration(expires)

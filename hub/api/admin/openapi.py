@@ -23,9 +23,9 @@ _ALWAYS = (400, 401, 403, 404, 422, 429, 500, 503)
 _WRITING = (409, 413, 415)
 _UNASKED = {"unknown_url", "method_not_allowed"}  # of addresses that the document does not have
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
-_ABOUT = """What the portal can do, for programs; invitations and the playground are for people. Ask with an admin token:
-`Authorization: Bearer padm-…`; `porten-hub admin-tokens create` makes one. What belongs to another
-organisation is not found. Every write may carry an `Idempotency-Key`."""
+_ABOUT = """What the portal can do, for programs; invitations and the playground are for people.
+Ask with an admin token: `Authorization: Bearer padm-…`; `porten-hub admin-tokens create` makes one. What
+belongs to another organisation is not found. Every write may carry an `Idempotency-Key`."""
 
 Document = dict[str, Any]
 

@@ -22,6 +22,6 @@ def test_a_token_is_made_shown_once_listed_and_ended(hub, ask):
 def test_what_cannot_be_is_said_with_the_remedy(hub):
     assert "porten-hub admin-tokens create" in hub("admin-tokens", "list").output
     assert "is not one of" in hub("admin-tokens", "create", "--name", "a", "--role", "king", status=2).output
-    too_long = hub("admin-tokens", "create", "--name", "a", "--expires", "999d", status=1)
+    too_long = hub("admin-tokens", "create", "--name", "a", "--expires", "999d", status=2)
     assert "within 366 days" in too_long.output
     assert "atk_…" in hub("admin-tokens", "revoke", "ci", status=2).output
