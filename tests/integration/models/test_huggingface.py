@@ -54,9 +54,10 @@ async def test_a_file_comes_down_with_progress(
 async def test_an_interrupted_download_goes_on_where_it_stopped(
     store: ModelStore, hub_spec: Make, hub: Any, weights: bytes
 ) -> None:
+    others = psutil.Process().children()  # of tests before: a database that several share
     have = await interrupt(hub_spec(), store, hub)
     assert have >= MEGABYTE
-    assert psutil.Process().children() == []
+    assert psutil.Process().children() == others
     stored = await pull(hub_spec(), store)
     assert hub.behaviour.ranges() == [f"bytes={have}-"]
     assert stored.path.read_bytes() == weights
