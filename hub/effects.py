@@ -69,7 +69,12 @@ def _takes(policy: Policy | None, code: str, regions: RegionTree) -> bool:
     """Whether a policy takes the place itself: asked of a node there that passes every other gate."""
     if policy is None:
         return False
-    anyone = NodeFacts("node", policy.organisation_id, code, True, max(TrustClass), PRIVATE)  # noqa: FBT003
+    anyone = NodeFacts(
+        *("node", policy.organisation_id, code),
+        region_confirmed=True,
+        trust=max(TrustClass),
+        sharing=PRIVATE,
+    )
     return permits(policy, anyone, regions).permitted
 
 

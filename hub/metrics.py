@@ -102,7 +102,7 @@ class Metrics:
     def _counts_of(self, model: str) -> _Counts:
         return _Counts(self._ttft.labels(model), *(self._tokens.labels(model, kind) for kind in _KINDS))
 
-    def database_answers(self, answers: bool) -> None:  # noqa: FBT001 - it is what is told
+    def database_answers(self, answers: bool) -> None:  # noqa: FBT001 - a callback's one argument
         """Note whether the database answered the last time that it was looked at."""
         self._database.set(1 if answers else 0)
 

@@ -155,7 +155,8 @@ def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions, continued lines joined, comments left out."""
     lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    return [tuple(line.split(" ", 1)) for line in joined.splitlines() if line]  # type: ignore[misc]
+    parts = (line.partition(" ") for line in joined.splitlines() if line)
+    return [(name, rest) for name, _, rest in parts]
 
 
 def test_the_image_is_built_of_what_is_there_in_stages_and_runs_as_nobody_in_particular() -> None:
