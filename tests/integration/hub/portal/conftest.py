@@ -18,7 +18,7 @@ from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import hub.portal
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub import serve
 from hub.admin_tokens import IssuedAdminToken
 from hub.composition import Hub
