@@ -2,7 +2,7 @@
 
 Owns the plan and the order of its parts. Requests and streams go through a Hub, a node's relay and a scripted
 engine, each a process of its own, in turns with the engine by itself; the key has every kind of limit. How
-results are shown is `benchmarks.hub_report`'s matter.
+results are shown is `benchmarks.hub.report`'s matter.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a node's daemon costs: its local API against the engine's own port, and the daemon doing nothing.
 
 Owns the plan, the engine's options, and which figures are held to which bounds. How a comparison is made is
-`benchmarks.overhead`'s matter; how results are shown, `benchmarks.node_report`'s.
+`benchmarks.overhead.comparing`'s matter; how results are shown, `benchmarks.node.report`'s.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The one result document that every command of ``porten-bench`` writes, and its reading.
 
 Owns the schema ``porten.bench/1``: what is comparable (figures), what can be drawn (plots), and what a reader
-must know (refusals, remarks). What breaks a reader raises the number; new fields with a default do not. No key,
-prompt or answer is in it. Must not know what is measured.
+must know (refusals, remarks). What breaks a reader raises the number; new fields with a default do not. No
+key, prompt or answer is in it. Must not know what is measured.
 """
 
 from collections.abc import Iterator
