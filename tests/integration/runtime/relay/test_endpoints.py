@@ -11,6 +11,9 @@ from runtime.forward import HELD_BODY_BYTES
 from tunnel.errors import ResetCode
 from tunnel.messages import Usage
 
+# What an endpoint is told and counted, not how it is carried: one loop is enough.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
 
 @pytest.fixture
 def theirs(leases: Any) -> None:

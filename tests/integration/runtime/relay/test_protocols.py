@@ -11,6 +11,9 @@ from runtime.api_paths import BOTH
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.messages import Usage
 
+# What is read in the bytes, not how they are carried: one loop is enough.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
 
 def event(kind: str, **members: object) -> bytes:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **members})}\n\n".encode()
