@@ -26,6 +26,7 @@ COPIED: Final = (
     "tunnel",
     "tests/unit/hub",
     "tests/conftest.py",
+    "tests/databases.py",
     "tests/postgres.py",
     "pyproject.toml",
 )
