@@ -214,8 +214,6 @@ class Chooser:
             self._nodes.regions,
             asked.narrowing,
             exclude=asked.exclude,
-            tie_break=asked.tie_break,
-            affinity=asked.affinity,
         )
 
     def _leaves(self, asked: Asked) -> list[Leaf]:
