@@ -110,7 +110,8 @@ class AccountService:
             raise
         account = await self._storage.accounts.by_email(email)
         usable = account is not None and account.has_password
-        stored = account.password_hash if account is not None and usable else await self._decoy_hash()
+        decoy = await self._decoy_hash()  # in any case: the first time it is a hash more
+        stored = account.password_hash if account is not None and usable else decoy
         if not await self._verify(stored, password) or account is None or not usable:
             self._on_refused(account, address)
             raise SignInRefused

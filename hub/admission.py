@@ -115,8 +115,14 @@ class Admission:
     async def _admit(self, key_hash: str) -> Admitted:
         admitted = self._copies.get(key_hash) or await self._read(key_hash)
         if admitted is None or not admitted.key.admits(key_hash, self._clock()):
+            self._drop(key_hash)
             raise _unknown()
         return admitted
+
+    def _drop(self, key_hash: str) -> None:
+        """Keep no copy of a key that opens nothing: it is looked up each time, as one that never was."""
+        if (copy := self._copies.pop(key_hash, None)) is not None:
+            copy.current = False
 
     async def _read(self, key_hash: str) -> Admitted | None:
         """Read until nothing changed meanwhile: an answer from before a change must not outlive it."""

@@ -166,6 +166,26 @@ class Chooser:
             permitted = (one for one in node_ids if self._is_permitted(policy, narrowing, one, name))
             yield Offered(name, tally(leaves), tuple(islice(permitted, most)))
 
+    def offering(
+        self, policy: Policy | None, narrowing: Narrowing = NO_NARROWING, *, model: str = ""
+    ) -> Iterator[tuple[str, list[Candidate]]]:
+        """The permitted nodes that name a model, each as it is now, model by model.
+
+        Args:
+            policy: the key's rules; ``None`` may use nothing.
+            narrowing: what would be asked for on top.
+            model: only this one.
+        """
+        if policy is None:
+            return
+        regions = self._nodes.regions
+        for name, leaves in self._index.by_model(policy, regions, narrowing, model):
+            node_ids = dict.fromkeys(self._index.node_ids(readiest(leaves)))  # a node may stand there twice
+            known = (self._nodes.candidate(node_id, name) for node_id in node_ids)
+            found = [one for one in known if one and permits(policy, one.facts, regions, narrowing).permitted]
+            if found:
+                yield name, found
+
     def _is_permitted(self, policy: Policy, narrowing: Narrowing, node_id: str, model: str) -> bool:
         candidate = self._nodes.candidate(node_id, model)
         return candidate is not None and bool(
@@ -194,8 +214,6 @@ class Chooser:
             self._nodes.regions,
             asked.narrowing,
             exclude=asked.exclude,
-            tie_break=asked.tie_break,
-            affinity=asked.affinity,
         )
 
     def _leaves(self, asked: Asked) -> list[Leaf]:

@@ -172,7 +172,9 @@ class HubConfig(BaseSettings):
         10.0, ge=0, description="Seconds a request waits for room when every permitted node is full."
     )
     max_waiting_per_model: int = Field(
-        256, ge=1, description="Requests that wait for room for one model at once; more get `overloaded`."
+        256,
+        ge=1,
+        description="Requests of one organisation that wait for one model at once; more get `overloaded`.",
     )
     spread_after_s: float = Field(
         10.0,

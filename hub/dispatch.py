@@ -87,7 +87,7 @@ class Dispatcher:
             read_error: understands a node's error responses.
             on_record: told of every record, for the metrics.
             on_refused: told of every refusal by policy, for the audit log; it must not fail.
-            max_waiting: requests that may wait for one model at once.
+            max_waiting: requests of one organisation that may wait for one model at once.
             demand: told of every request that needs a place, and of every answer's length.
         """
         self.registry = registry

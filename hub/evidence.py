@@ -189,6 +189,17 @@ def export_event(event: Event) -> str:
     return _line({"kind": "event", **asdict(event)})
 
 
+def export_own_event(event: Event) -> str:
+    """The line of one event for those who see its organisation's alone: without its place among everybody's.
+
+    Its hash stays: whoever has the whole log can be held to it.
+    """
+    hidden = ("sequence", "previous_hash", "batch")
+    return _line(
+        {"kind": "event"} | {name: value for name, value in asdict(event).items() if name not in hidden}
+    )
+
+
 def read_export(text: str) -> Export:
     """Read an export back.
 

@@ -40,7 +40,7 @@ class Line(Generic[T]):
     """Those who wait for one model.
 
     Args:
-        limit: how many may wait at once.
+        limit: how many of one organisation may wait at once.
     """
 
     def __init__(self, limit: int) -> None:
@@ -54,31 +54,19 @@ class Line(Generic[T]):
     def __len__(self) -> int:
         return self._waiting.total()
 
-    def join(self, waiter: Waiter[T]) -> Waiter[T] | None:
-        """Stand in line.
+    def join(self, waiter: Waiter[T]) -> bool:
+        """Stand in line; False where as many of the waiter's organisation stand there as may.
 
-        Returns:
-            Who has to go for it where the line is full: the newest of the organisation with the most, or,
-            where none has clearly more than the newcomer's, the newcomer itself.
+        How many others wait makes no difference: a line that all of them fill would tell each, by turning it
+        away, that others ask for the same model, be it on nodes of their own.
         """
-        refused = None
-        if len(self) >= self._limit:
-            refused = self._crowding(waiter.organisation)
-            if refused is None:
-                return waiter
-            self.leave(refused)
+        if self._waiting[waiter.organisation] >= self._limit:
+            return False
         self._arrivals += 1
         waiter.number = self._arrivals
         self._files.setdefault((waiter.organisation, waiter.kind), {})[waiter] = None
         self._waiting[waiter.organisation] += 1
-        return refused
-
-    def _crowding(self, newcomer: str) -> Waiter[T] | None:
-        crowd, count = max(self._waiting.items(), key=lambda each: each[1], default=("", 0))
-        if count < self._waiting[newcomer] + 2:
-            return None
-        newest = (next(reversed(file)) for (name, _), file in self._files.items() if name == crowd)
-        return max(newest, key=lambda waiter: waiter.number)
+        return True
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Stand in line no more; who does not stand in it may leave, too."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hub.evidence import export_event, export_head
+from hub.evidence import export_event, export_head, export_own_event
 from hub.sealing import Sealer
 from hub.storage.audit import Audit
 
@@ -36,5 +36,5 @@ async def own_log(audit: Audit, organisation_id: str) -> AsyncIterator[str]:
     before: int | None = None
     while events := await audit.page(organisation_id, before=before, limit=_PAGE):
         for event in events:
-            yield export_event(event)
+            yield export_own_event(event)
         before = events[-1].sequence

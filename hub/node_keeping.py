@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hub.acting import acting_as, proved_as
 from hub.changes import Changes, NodeChanged, NodeRevoked
@@ -55,6 +55,7 @@ class NodeKeeper:
         self._hub_id = hub_id
         self._clock = clock
         self._changes = changes
+        self._nobodys_key = Ed25519PrivateKey.generate().public_key()
 
     async def leave(self, token: str) -> None:
         """Revoke the node that signed this token.
@@ -87,15 +88,22 @@ class NodeKeeper:
         log.info("node key announced", extra={"event": "node.key_announced", "node_id": node.id})
 
     async def _signer(self, token: str, asked: Asked) -> tuple[Node, Mapping[str, Any]]:
-        """The node whose current key signed a request, and what it claims."""
+        """The node whose current key signed a request, and what it claims.
+
+        A node that is not there costs the same work and gets the same words as a wrong signature: who knows
+        the id of another's node must not learn whether it is still enrolled.
+        """
         node = await self._storage.nodes.get(claimed_node(token, asked))
-        if node is None:
-            raise SignatureRefused("no such node")
+        claims = verify(token, self._key_of(node), hub_id=self._hub_id, now=self._clock())
+        assert node is not None, "nobody signs with a key that was thrown away"
+        return node, claims
+
+    def _key_of(self, node: Node | None) -> Ed25519PublicKey:
+        """A node's key; one that nobody has where it is not there, or is stored damaged."""
         try:
-            key = decode_public_key(node.public_key)
-        except CredentialInvalid as error:
-            raise SignatureRefused("the node's key cannot be read") from error
-        return node, verify(token, key, hub_id=self._hub_id, now=self._clock())
+            return self._nobodys_key if node is None else decode_public_key(node.public_key)
+        except CredentialInvalid:
+            return self._nobodys_key
 
     async def place(self, node_id: str, account: Authority, change: PlacementChange) -> Node:
         """Change what the Hub holds about a node; it counts at once.

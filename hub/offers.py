@@ -95,6 +95,7 @@ class OfferIndex:
 
     def __init__(self) -> None:
         self._models: defaultdict[str, dict[str, Shelf]] = defaultdict(dict)
+        self._names: defaultdict[str, set[str]] = defaultdict(set)
         self._filed: dict[str, _Filed] = {}
         self._at: dict[int, str] = {}
         self._tree = RegionTree()
@@ -153,12 +154,22 @@ class OfferIndex:
 
     def _move(self, model: str, reach: str, filed: _Filed, old: int | None, new: int | None) -> None:
         shelves = self._models[model]
-        shelf = shelves.get(reach) or shelves.setdefault(reach, Shelf())
+        shelf = shelves.get(reach)
+        if shelf is None:
+            shelf = shelves[reach] = Shelf()
+            self._names[reach].add(model)
         shelf.move(filed.access.leaf, filed.place, old, new)
         if not shelf.leaves:
             del shelves[reach]
+            self._forget_name(reach, model)
             if not shelves:
                 del self._models[model]
+
+    def _forget_name(self, reach: str, model: str) -> None:
+        names = self._names[reach]
+        names.discard(model)
+        if not names:
+            del self._names[reach]
 
     # --- looking -----------------------------------------------------------------------------------------
 
@@ -191,15 +202,18 @@ class OfferIndex:
     ) -> Iterator[tuple[str, list[Leaf]]]:
         """What a key may use, model by model, by their names; of one model alone where one is named.
 
-        For lists: no pools are made for it.
+        For lists: no pools are made for it. What it costs grows with what the key's reaches have, and with
+        nobody else's models or nodes: how long a list takes would else tell of them.
         """
         if not _is_readable(policy):
             return
+        reaches = _reaches(policy)
         scope = self._scope(policy, regions, narrowing)
         allows = partial(_allows, policy, regions, narrowing)
-        for name in sorted(self._models.keys() - {_EVERY_MODEL}) if not model else [model]:
+        names = {name for reach in reaches for name in self._names.get(reach, ())} - {_EVERY_MODEL}
+        for name in sorted(names) if not model else [model]:
             shelves = self._models.get(name, {})
-            reached = (shelf for reach in _reaches(policy) if (shelf := shelves.get(reach)) is not None)
+            reached = (shelf for reach in reaches if (shelf := shelves.get(reach)) is not None)
             if found := [leaf for shelf in reached for leaf in shelf.allowed(scope, allows)]:
                 yield name, found
 

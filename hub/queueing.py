@@ -25,7 +25,7 @@ from hub.router import PASSING, Candidate, Selection, why_not, why_unable
 
 @dataclass(slots=True)
 class _Request:
-    """What waits: `place` becomes a place, ``None`` to look again, or the refusal of a full line."""
+    """What waits: `place` becomes a place, or ``None`` to look again."""
 
     asked: Asked
     place: asyncio.Future[Occupied | None]
@@ -39,7 +39,7 @@ class WaitingRoom:
 
     Args:
         registry: where places are taken.
-        limit: requests that may wait for one model at once.
+        limit: requests of one organisation that may wait for one model at once.
     """
 
     def __init__(self, registry: Registry, *, limit: int) -> None:
@@ -59,15 +59,14 @@ class WaitingRoom:
             cannot be told: then look again.
 
         Raises:
-            RequestFailed: ``overloaded``: too many wait.
+            RequestFailed: ``overloaded``: too many of the organisation wait.
         """
         place: asyncio.Future[Occupied | None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(organisation_id, (asked.policy, asked.narrowing), _Request(asked, place))
         line = self._lines.setdefault(asked.model, Line(self._limit))
-        refused = line.join(waiter)
-        if refused is not None and not refused.request.place.done():
-            refused.request.place.set_exception(refusals.overloaded())
         try:
+            if not line.join(waiter):
+                raise refusals.overloaded()
             return await place
         except asyncio.CancelledError:
             self._give_back(place)
@@ -78,7 +77,7 @@ class WaitingRoom:
 
     def _give_back(self, place: asyncio.Future[Occupied | None]) -> None:
         """The place came, and its owner was cancelled before it could take it."""
-        if place.done() and not place.cancelled() and place.exception() is None:
+        if place.done() and not place.cancelled():
             occupied = place.result()
             if occupied is not None:
                 occupied.release()

@@ -270,16 +270,6 @@ class Registry:
         for facts in self.facts:
             yield self._candidate(facts, self._live.get(facts.node_id), model)
 
-    def connected_nodes(self) -> Iterator[NodeFacts]:
-        """Every node that is known and has a session."""
-        return (facts for facts in self.facts if facts.node_id in self._live)
-
-    def candidates_on(self, facts: NodeFacts) -> Iterator[tuple[str, Candidate]]:
-        """One node for each of the models that it named last."""
-        live = self._live.get(facts.node_id)
-        for model in () if live is None else live.models:
-            yield model, self._candidate(facts, live, model)
-
     def _candidate(self, facts: NodeFacts, live: Live | None, model: str) -> Candidate:
         if live is None:
             return Candidate(facts, None, online=False)

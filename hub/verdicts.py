@@ -43,7 +43,8 @@ def own_verdicts(
         model: the model asked for.
         narrowing: what the request's own headers would ask for.
     """
-    candidates = {each.facts.node_id: each for each in registry.candidates(model)}
+    known = (registry.candidate(node.id, model) for node in own)
+    candidates = {each.facts.node_id: each for each in known if each is not None}
     facts = [candidates[node.id].facts if node.id in candidates else node.facts(authority) for node in own]
     regions = registry.facts.regions
     return explain(key.policy, facts, regions, narrowing, model=model, candidates=candidates.values())

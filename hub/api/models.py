@@ -1,12 +1,13 @@
 """`/v1/models`: what a key may use, and how far along it is.
 
 Owns the merging of several nodes' reports into one answer a model. Whether a node counts is the policy's
-word, asked for each node and each request; a model that only forbidden nodes offer does not exist here.
+word, asked for each node and each request; a model that only forbidden nodes offer does not exist here, and
+forbidden nodes cost no time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from hub.admission import Admitted
 from hub.api.protocols import OTHERS
 from hub.api.request import Headers, wishes
 from hub.composition import Hub
-from hub.policy import Narrowing, NodeFacts, permits
+from hub.policy import Narrowing
 from hub.router import Candidate, ModelState
 from tunnel.messages import ModelStatus
 
@@ -40,31 +41,18 @@ class Offer:
 
 def offers(hub: Hub, admitted: Admitted, narrowing: Narrowing) -> list[Offer]:
     """Everything that the caller may use now, by name."""
-    usable: dict[str, list[Candidate]] = {}
-    for facts in hub.registry.connected_nodes():
-        if not _is_permitted(hub, admitted, narrowing, facts):
-            continue
-        for model, candidate in hub.registry.candidates_on(facts):
-            if _is_able(candidate) and admitted.key.allows_model(model):
-                usable.setdefault(model, []).append(candidate)
-    found = (_merged(hub, model, usable[model]) for model in sorted(usable))
+    offering = hub.registry.chooser.offering(admitted.policy, narrowing)
+    found = (_merged(hub, model, nodes) for model, nodes in offering if admitted.key.allows_model(model))
     return [offer for offer in found if offer is not None]
 
 
 def _offer(hub: Hub, admitted: Admitted, narrowing: Narrowing, model: str) -> Offer | None:
-    usable = [
-        candidate
-        for candidate in hub.registry.candidates(model)
-        if _is_able(candidate) and _is_permitted(hub, admitted, narrowing, candidate.facts)
-    ]
-    return _merged(hub, model, usable)
+    offering = hub.registry.chooser.offering(admitted.policy, narrowing, model=model)
+    return next((_merged(hub, model, nodes) for _, nodes in offering), None)
 
 
-def _is_permitted(hub: Hub, admitted: Admitted, narrowing: Narrowing, facts: NodeFacts) -> bool:
-    return permits(admitted.policy, facts, hub.registry.facts.regions, narrowing).permitted
-
-
-def _merged(hub: Hub, model: str, usable: list[Candidate]) -> Offer | None:
+def _merged(hub: Hub, model: str, nodes: Iterable[Candidate]) -> Offer | None:
+    usable = [node for node in nodes if _is_able(node)]
     usable.sort(key=lambda candidate: _READIEST.index(candidate.model_state or ModelState.COLD))
     reports = [
         report

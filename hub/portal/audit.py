@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from hub.audit import ids_in
 from hub.errors import NotAllowed
+from hub.log_places import LogPlaces
 from hub.portal.audit_view import ACTIONS, audit_rows, known_actions
 from hub.portal.pages import PortalRoute, hub_of, page
 from hub.portal.sessions import SignedIn, Visitor
@@ -26,7 +27,8 @@ async def audit(request: Request, visitor: SignedIn) -> Response:
         raise NotAllowed("Your role does not read the audit log")
     stored = hub_of(request).storage.audit
     actions = known_actions(request.query_params.getlist("action"))
-    before = _sequence(request.query_params.get("before", ""))
+    places = LogPlaces(hub_of(request).key)
+    before = places.open(request.query_params.get("before", ""))  # of what is no place, the newest
     mine = _organisation(visitor)
     events = await stored.page(mine, before=before, actions=actions, limit=PAGE + 1)
     shown = events[:PAGE]
@@ -38,7 +40,7 @@ async def audit(request: Request, visitor: SignedIn) -> Response:
         rows=audit_rows(shown, names, visitor.account),
         groups=ACTIONS,
         chosen=actions[0] if actions else "",
-        older=_address(actions, shown[-1].sequence) if len(events) > PAGE else None,
+        older=_address(actions, places.seal(shown[-1].sequence)) if len(events) > PAGE else None,
         newest=None if before is None else _address(actions, None),
     )
 
@@ -47,12 +49,7 @@ def _organisation(visitor: Visitor) -> str | None:
     return None if visitor.account.is_operator else visitor.organisation.id
 
 
-def _sequence(text: str) -> int | None:
-    """A place in the log; what is none is the newest."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def _address(actions: list[str], before: int | None) -> str:
+def _address(actions: list[str], before: str | None) -> str:
     asked = [("action", action) for action in actions]
-    asked += [] if before is None else [("before", str(before))]
+    asked += [] if before is None else [("before", before)]
     return f"/audit?{urlencode(asked)}" if asked else "/audit"

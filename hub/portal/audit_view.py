@@ -102,9 +102,12 @@ _MAX_SHOWN = 160  # characters of one detail
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """An event as the page shows it; times are UTC seconds since the epoch."""
+    """An event as the page shows it; times are UTC seconds since the epoch.
 
-    sequence: int
+    Its place in everybody's log is shown to operators alone.
+    """
+
+    sequence: int | None
     at: float
     words: str
     refused: bool
@@ -131,7 +134,7 @@ def _row(event: Event, names: Mapping[str, str], reader: Account) -> AuditRow:
     traits = [str(details[name]) for name in sorted(_OF_THE_PERSON & set(details))]
     seen = [names.get(trait, "erased") for trait in traits] if known or reader.is_operator else []
     return AuditRow(
-        sequence=event.sequence,
+        sequence=event.sequence if reader.is_operator else None,
         at=event.time_ms / 1000,
         words=_WORDS.get(event.action, event.action),
         refused=event.action.endswith("refused"),

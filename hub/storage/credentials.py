@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import NotFound
@@ -22,6 +33,7 @@ from hub.storage.paging import page_of
 from hub.storage.records import ApiKey, JoinToken
 from hub.storage.tables import api_keys, join_tokens, organisations
 
+_CHUNK = 1000  # secrets in one question: databases bound what a statement may hold
 _CEILING = [organisations.c[name].label(f"{codec.CEILING}{name}") for name in codec.LIMITS]
 
 
@@ -172,11 +184,9 @@ class ApiKeys:
 
     async def mark_used(self, used_at: Mapping[str, float]) -> None:
         """Note when keys were last used, by the hashes of the secrets that opened them."""
-        # In one order, so that two Hubs never wait for each other.
-        seen = [{"secret": secret, "at": at} for secret, at in sorted(used_at.items())]
         async with self._database.note() as connection:
-            await connection.execute(_MARK_USED, seen)
-            await connection.execute(_MARK_PREVIOUS_USED, seen)
+            if seen := await _by_key(connection, used_at):
+                await connection.execute(_MARK_USED, seen)
 
     async def revoke(self, key_id: str, *, now: float) -> None:
         """End a key. Revoking twice keeps the first time.
@@ -234,17 +244,37 @@ def _later(column: Column[Any]) -> ColumnElement[bool]:
     return or_(column.is_(None), column < _AT)
 
 
+_OPENS_AS_PREVIOUS = (api_keys.c.previous_hash == _SECRET) & _later(api_keys.c.previous_used_at)
 _MARK_USED = (
     update(api_keys)
     .where(or_(api_keys.c.hash == _SECRET, api_keys.c.previous_hash == _SECRET))
-    .where(_later(api_keys.c.last_used_at))
-    .values(last_used_at=_AT)
+    .where(or_(_later(api_keys.c.last_used_at), _OPENS_AS_PREVIOUS))
+    .values(
+        last_used_at=case((_later(api_keys.c.last_used_at), _AT), else_=api_keys.c.last_used_at),
+        previous_used_at=case((_OPENS_AS_PREVIOUS, _AT), else_=api_keys.c.previous_used_at),
+    )
 )
-_MARK_PREVIOUS_USED = (
-    update(api_keys)
-    .where(api_keys.c.previous_hash == _SECRET, _later(api_keys.c.previous_used_at))
-    .values(previous_used_at=_AT)
-)
+"""All of a use in one statement: a second pass over the keys would lock those that the first passed over, in
+an order of its own."""
+
+
+async def _by_key(connection: AsyncConnection, used_at: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What to note, by the keys whose rows are locked in this order: so two Hubs never wait for each other.
+
+    The order of the secrets is none: in a rotation's overlap two of them are one key, and Hubs that saw one
+    each would lock two such keys crosswise.
+    """
+    key_of: dict[str, str] = {}
+    secrets = list(used_at)
+    for start in range(0, len(secrets), _CHUNK):
+        some = secrets[start : start + _CHUNK]
+        query = select(api_keys.c.id, api_keys.c.hash, api_keys.c.previous_hash).where(
+            or_(api_keys.c.hash.in_(some), api_keys.c.previous_hash.in_(some))
+        )
+        for key_id, *hashes in await connection.execute(query):
+            key_of |= dict.fromkeys(hashes, key_id)
+    known = sorted((key_of[secret], secret) for secret in secrets if secret in key_of)
+    return [{"secret": secret, "at": used_at[secret]} for _, secret in known]
 
 
 def _rules(

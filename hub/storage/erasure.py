@@ -19,6 +19,7 @@ from hub.storage.engine import Database
 from hub.storage.records import Account, Node, Organisation, Role
 from hub.storage.tables import (
     accounts,
+    api_keys,
     audit_events,
     device_enrollments,
     idempotency_records,
@@ -167,7 +168,9 @@ class Erasure:
 
 
 async def _hold_organisation(connection: AsyncConnection, organisation_id: str) -> None:
-    """Let nobody add anything that is an organisation's until this transaction ends.
+    """Let nobody add anything that is an organisation's until this transaction ends, nor note a key's use.
+
+    Its keys are held in the order in which uses are noted.
 
     Raises:
         NotFound: it is gone already.
@@ -175,6 +178,8 @@ async def _hold_organisation(connection: AsyncConnection, organisation_id: str) 
     query = select(organisations.c.id).where(organisations.c.id == organisation_id).with_for_update()
     if await connection.scalar(query) is None:
         raise NotFound("organisation", organisation_id)
+    keys = select(api_keys.c.id).where(api_keys.c.organisation_id == organisation_id)
+    await connection.execute(keys.order_by(api_keys.c.id).with_for_update())
 
 
 async def _members(connection: AsyncConnection, table: Table, organisation_id: str) -> list[str]:

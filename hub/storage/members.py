@@ -220,9 +220,15 @@ async def _both(
     """The account and the role of whoever acts, as they are once nobody else changes its organisation.
 
     For an operator's account every organisation is held, in one order: operators are counted over the Hub.
+    What is out of reach is not found before anything is held, as if it had never been.
     """
     known = select(accounts.c.organisation_id, accounts.c.role).where(accounts.c.id == account_id)
-    of, role = (await connection.execute(known)).one_or_none() or (None, None)
+    if by is not None:
+        known = known.where(_in_reach_of(by))
+    row = (await connection.execute(known)).one_or_none()
+    if row is None:
+        raise NotFound("member", account_id)
+    of, role = row
     held = select(organisations.c.id).order_by(organisations.c.id).with_for_update(key_share=True)
     if role != Role.OPERATOR.value:
         held = held.where(organisations.c.id == of)
@@ -239,6 +245,14 @@ async def _both(
     if token is None or not (token.is_operator or token.organisation_id == of):
         raise NotFound("member", account_id)
     return found[account_id], token.role
+
+
+def _in_reach_of(by: str) -> ColumnElement[bool]:
+    """The accounts that somebody could see: of their own organisation, an operator's token those of all."""
+    actor, token = accounts.alias(), admin_tokens.c
+    home = select(actor.c.organisation_id).where(actor.c.id == by)
+    everybody = (token.role == Role.OPERATOR.value) | (token.organisation_id == accounts.c.organisation_id)
+    return accounts.c.organisation_id.in_(home) | select(token.id).where(token.id == by, everybody).exists()
 
 
 async def _held_token(connection: AsyncConnection, token_id: str, now: float) -> AdminToken | None:

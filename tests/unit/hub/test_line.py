@@ -13,7 +13,7 @@ from hub.line import Line, Waiter
 def waiting(line, organisation, count, kind="any"):
     waiters = [Waiter(organisation, kind, f"{organisation}{number}") for number in range(count)]
     for waiter in waiters:
-        assert line.join(waiter) is None
+        assert line.join(waiter)
     return waiters
 
 
@@ -63,14 +63,18 @@ def test_within_an_organisation_it_is_first_come_first_served_among_those_that_m
     assert [line.next(bool), line.next(bool)] == [first, third]
 
 
-def test_a_full_line_refuses_the_newest_of_who_crowds_it():
+def test_an_organisation_may_have_so_many_in_it_whatever_others_have():
     line = Line(4)
-    crowd = waiting(line, "a", 4)
-    assert line.join(again := Waiter("a", "any", "a4")) is again, "nobody has more than it"
-    assert line.join(Waiter("b", "any", "b0")) is crowd[-1]
-    assert line.join(Waiter("b", "any", "b1")) is crowd[-2]
-    assert line.join(late := Waiter("b", "any", "b2")) is late, "they have as many"
-    assert served(line, 9) == ["a0", "b0", "a1", "b1"]
+    waiting(line, "a", 3)
+    last = Waiter("a", "elsewhere", "a3")
+    assert line.join(last)
+    assert not line.join(Waiter("a", "any", "a4"))
+    waiting(line, "b", 4)
+    assert not line.join(Waiter("b", "any", "b4"))
+    line.leave(last)
+    assert line.join(Waiter("a", "any", "a5")), "there is room again"
+    assert not line.join(Waiter("b", "any", "b5")), "which is nobody else's"
+    assert served(line, 9) == ["a0", "b0", "a1", "b1", "a2", "b2", "a5", "b3"]
 
 
 def test_only_the_first_of_each_kind_is_asked():
@@ -93,7 +97,7 @@ def test_leaving_twice_or_never_having_joined_does_nothing():
 
 KINDS = ["x", "y", "z"]
 ORGANISATIONS = ["a", "b", "c"]
-LIMIT = 12
+LIMIT = 5
 
 
 class Lines(RuleBasedStateMachine):
@@ -109,19 +113,10 @@ class Lines(RuleBasedStateMachine):
     @rule(organisation=st.sampled_from(ORGANISATIONS), kind=st.sampled_from(KINDS))
     def join(self, organisation, kind):
         waiter = Waiter(organisation, kind, None)
-        refused = self.line.join(waiter)
         counts = Counter(each.organisation for each in self.all)
-        assert (refused is None) == (len(self.all) < LIMIT)
-        self.all.append(waiter)
-        if refused is not None:
-            if refused is not waiter:
-                assert counts[refused.organisation] == max(counts.values())
-                assert counts[refused.organisation] >= counts[organisation] + 2
-                mates = [each for each in self.all if each.organisation == refused.organisation]
-                assert mates[-1] is refused
-            else:
-                assert max(counts.values()) < counts[organisation] + 2
-            self.all.remove(refused)
+        assert self.line.join(waiter) == (counts[organisation] < LIMIT)
+        if counts[organisation] < LIMIT:
+            self.all.append(waiter)
 
     @rule(data=st.data())
     def leave(self, data):

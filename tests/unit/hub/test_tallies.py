@@ -113,9 +113,30 @@ def test_it_counts_what_the_policy_permits_and_names_the_readiest(seed, count, p
         assert list(fleets.chooser.offered(policy, narrowing, model=model, most=5)) == [each]
 
 
+@settings(max_examples=150)
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 40),
+    POLICIES,
+    st.sampled_from([Narrowing(), Narrowing(region="eu-de"), Narrowing(node_id="n3")]),
+)
+def test_it_gives_each_permitted_node_of_a_model_once_as_it_is_now(seed, count, policy, narrowing):
+    fleets = Fleets(seed, count)
+    offering = dict(fleets.chooser.offering(policy, narrowing))
+    expected = {model: fleets.permitted(policy, narrowing, model) for model in MODELS}
+    assert list(offering) == [model for model in MODELS if expected[model]]
+    for model, found in offering.items():
+        assert sorted(each.facts.node_id for each in found) == sorted(expected[model])
+        assert all(each is fleets.known[each.facts.node_id][model] for each in found)
+        assert dict(fleets.chooser.offering(policy, narrowing, model=model)) == {model: found}
+
+
 def test_no_policy_and_one_that_makes_no_sense_are_offered_nothing():
     fleets = Fleets(1, 40)
     assert list(fleets.chooser.offered(None)) == []
     assert list(fleets.chooser.offered(Policy("org_a", fleet="own"))) == []
     assert list(fleets.chooser.offered(Policy(""))) == []
     assert list(fleets.chooser.offered(Policy("org_a"), model="none")) == []
+    for policy in (None, Policy("org_a", fleet="own"), Policy("")):
+        assert list(fleets.chooser.offering(policy)) == []
+    assert list(fleets.chooser.offering(Policy("org_a"), model="none")) == []

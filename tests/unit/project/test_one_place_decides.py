@@ -58,7 +58,7 @@ REASONS = {
     "hub.portal.node_models.give_job": "hands it on to give_by_hand",
     "hub.jobs_by_hand.give_by_hand": "whether a node offers a model; the job is judged by Jobs.give",
 }
-MUST_ASK = {"candidates", "candidates_on", "connected_nodes", "session", "room", "occupy"}
+MUST_ASK = {"candidates", "session", "room", "occupy"}
 """What leads to a node being given work. No reason excuses these; wiring names them without calling."""
 
 

@@ -1,6 +1,7 @@
 """Several processes' worth of connections at once: no lost count, no half-seen change, no deadlock."""
 
 import asyncio
+import secrets
 from collections import Counter
 from contextlib import AsyncExitStack
 
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from hub.acting import Actor, acting_as, current_actor
 from hub.audit import ChainCheck
 from hub.errors import AlreadyExists, NotAllowed, StorageUnavailable
-from hub.keys import hash_secret, issue_key
+from hub.keys import hash_secret, issue_key, rotate_key
 from hub.storage import engine
 from hub.storage.chain import Act
 from hub.storage.records import Role, UsageRecord
@@ -26,6 +27,17 @@ async def hubs(storage, database_url):
     """Storage of several Hubs on one database."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(await Storage.open(database_url)) for _ in range(HUBS)]
+
+
+@pytest.fixture
+async def postgres_hubs(postgres):
+    """Three of them on a PostgreSQL: SQLite has one lock for all writers, and no order of them."""
+    url = postgres.create(name := f"hub_{secrets.token_hex(6)}")
+    async with AsyncExitStack() as stack:
+        hubs = [await stack.enter_async_context(await Storage.open(url)) for _ in range(3)]
+        await hubs[0].migrate()
+        yield hubs
+    postgres.drop(name)
 
 
 def used(number, key_id):
@@ -98,6 +110,42 @@ async def test_usage_of_the_same_keys_from_many_hubs_waits_for_nobody_for_ever(h
     (total,) = await hubs[0].usage.sums("org_1", since=0, until=NOW + 2 * count)
     assert total.requests == count
     assert {key.last_used_at for key in await hubs[0].keys.list()} == {NOW + count - len(keys)}
+
+
+async def crossing(storage, organisation_id):
+    """Two keys by their ids, the higher written first, and a secret of each that hash the other way round."""
+    while True:
+        high, low = [await issue_key(storage, organisation_id, name="k", now=NOW) for _ in range(2)]
+        _, rotated = [await rotate_key(storage, each.key, now=NOW, overlap_s=60) for each in (high, low)]
+        hashes = [hash_secret(rotated.secret), hash_secret(high.secret)]
+        if low.key.id < high.key.id and hashes[0] > hashes[1]:
+            return low.key.id, high.key.id, dict.fromkeys(hashes, NOW + 5)
+
+
+@pytest.mark.parametrize("what", ["use is noted", "the organisation is erased"])
+async def test_whoever_waits_for_a_key_holds_none_that_comes_after(postgres_hubs, what):
+    """Else two Hubs that saw other secrets of two keys in a rotation's overlap would lock them crosswise."""
+    one, other, looking = postgres_hubs
+    organisation = await one.organisations.create("Ours", now=NOW)
+    low, high, used_at = await crossing(one, organisation.id)
+    hold = text("SELECT id FROM api_keys WHERE id = :id FOR UPDATE NOWAIT")
+    waiting = text("SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with other.database.note() as connection:
+        await connection.execute(hold, {"id": low})
+        acting = asyncio.create_task(
+            one.keys.mark_used(used_at) if "use" in what else one.erasure.organisation(organisation)
+        )
+        async with asyncio.timeout(10):
+            while True:
+                async with looking.database.note() as asking:
+                    if await asking.scalar(waiting):
+                        break
+                await asyncio.sleep(0.01)
+        async with looking.database.note() as asking:
+            await asking.execute(hold, {"id": high})
+    await acting
+    left = {key.last_used_at for key in await one.keys.list() if key.id in (low, high)}
+    assert left == ({NOW + 5} if "use" in what else set())
 
 
 async def test_acts_of_many_hubs_are_one_chain_while_people_are_erased(hubs, organisation):

@@ -129,3 +129,36 @@ def test_what_is_offered_is_judged_by_what_is_known_now_and_not_by_where_it_was_
     assert not nodes.chooser.is_offered(asked)
     if now is None or "facts" in now:
         assert [each.node_ids for each in nodes.chooser.offered(asked.policy)] == [()]
+
+
+def spread(states):
+    """Nodes of the same owner: many in the US and one in Europe, each in this condition."""
+    nodes = Nodes()
+    for number in range(60):
+        region = "eu" if number == 59 else "us"
+        facts = NodeFacts(f"n{number}", "org_a", region, True, TrustClass.TRUSTED, Sharing())
+        nodes.put(facts, {"m": states})
+    return nodes
+
+
+EUROPE = Asked(policy=POLICY, model="m", narrowing=Narrowing(region="eu"))
+
+
+@pytest.mark.parametrize(
+    "states", [{"model_state": ModelState.READY, "in_flight": 16}, {"model_state": None, "reported": False}]
+)
+def test_the_one_that_may_be_waited_for_is_seen_among_many_that_may_not(states):
+    """It is looked for where the request's own narrowing leaves nodes: a few of all would not have it."""
+    assert spread(states).chooser.is_passing(EUROPE)
+
+
+def test_cold_nodes_are_drawn_of_those_that_a_narrowing_leaves():
+    found = spread({"model_state": ModelState.COLD}).chooser.find_cold(EUROPE, 1)
+    assert [each.facts.node_id for each in found] == ["n59"]
+
+
+def test_a_list_names_one_node_of_a_model_and_none_that_a_narrowing_leaves_out():
+    chooser = fleet(5).chooser
+    assert [len(each.node_ids) for each in chooser.offered(POLICY)] == [1]
+    (only,) = chooser.offered(POLICY, Narrowing(node_id="n3"), most=5)
+    assert only.node_ids == ("n3",)

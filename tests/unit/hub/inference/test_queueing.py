@@ -261,6 +261,19 @@ async def test_a_full_line_refuses(world, requests):
     assert len(world.dispatcher.places.waiting) == 256
 
 
+async def test_nobody_learns_of_others_that_wait_by_being_turned_away(world, requests):
+    """Two that ask for the same model, each on a node of its own; all are more than one may have waiting."""
+    await fleet(world, n1={}, n2={"owner_id": "org_b"})
+    both = [await caller(world), await caller(world, "org_b")]
+    for number, each in enumerate(both):
+        await requests.fill(each, prefix=f"first{number}-")
+    for number, each in enumerate(both):
+        for which in range(200):
+            await requests.begin(f"{number}.{which}", each)
+    assert len(world.dispatcher.places.waiting) == 400
+    assert not any(task.done() for name, task in requests.tasks.items() if "." in name)
+
+
 # --- at random
 
 

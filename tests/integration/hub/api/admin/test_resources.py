@@ -252,6 +252,24 @@ async def test_the_audit_log_names_the_token_that_did_it(owner, operator):
     assert seen == list(range(len(seen), 0, -1))
 
 
+async def test_an_organisations_part_of_the_log_does_not_tell_how_much_others_do(owner, operator):
+    for number in range(3):
+        await owner.post("/keys", {"name": "app"})
+        await operator.post("/organisations", {"name": f"Other {number}"})
+    places = [each["sequence"] for each in (await operator.get("/audit"))["data"]]
+    assert places == list(range(len(places), 0, -1))
+    seen, after = [], None
+    while True:
+        part = await owner.get("/audit", limit=2, **({"after": after} if after else {}))
+        seen += part["data"]
+        if (after := part["next"]) is None:
+            break
+        assert not any(str(place) == after for place in places)
+    assert [each["action"] for each in seen[:3]] == ["key.created"] * 3
+    assert {(each["sequence"], each["previous_hash"]) for each in seen} == {(None, None)}
+    assert (await owner.get("/audit", after="A" * 32))["data"] == []
+
+
 async def test_the_log_as_a_whole_is_the_operators_and_holds_up(bench, owner, operator):
     await owner.post("/keys", {"name": "app"})
     whole = await operator.ask("GET", "/audit/export")
@@ -267,6 +285,8 @@ async def test_the_log_as_a_whole_is_the_operators_and_holds_up(bench, owner, op
     assert len(export.events) > 3
     own = [json.loads(line) for line in (await owner.ask("GET", "/audit/export")).text.splitlines()]
     assert {each["organisation_id"] for each in own} == {owner.token.organisation_id}
+    assert all(not {"sequence", "previous_hash", "batch"} & set(each) for each in own)
+    assert {each["hash"] for each in own} < {event.hash for event in export.events}
     assert len(own) < len(whole.text.splitlines())
 
 
