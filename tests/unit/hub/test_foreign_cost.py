@@ -10,7 +10,7 @@ import pytest
 from hub.choosing import Asked
 from hub.policy import Fleet, Narrowing, NodeFacts, Policy, Sharing, SharingKind, TrustClass
 from hub.router import ModelState
-from tests.unit.hub.test_choosing import Nodes
+from tests.unit.hub.choosing.nodes import Nodes
 
 CONDITIONS = [
     {"model_state": ModelState.READY},
