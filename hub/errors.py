@@ -19,6 +19,7 @@
     ├── IdempotencyConflict     a key for a request that cannot be used (again) now; says why
     ├── NodeNotConnected        a job for a node that is not here
     ├── NodeNotPermitted        a job for a node that the policy of whoever gives it refuses
+    ├── NodeDraining            a job that would put a node to work which is on drain
     ├── TooManyJobs             a node has as many jobs as it may have
     ├── SignatureRefused        a request in a node's own name that its key did not sign
     ├── CheckpointInvalid       a checkpoint of the audit log that no trusted key signed
@@ -194,6 +195,13 @@ class NodeNotPermitted(HubError):
     def __init__(self, node_id: str, gate: str | None) -> None:
         super().__init__(f"node {node_id} may not be given a job: its {gate or 'policy'} refuses")
         self.gate = gate
+
+
+class NodeDraining(HubError):
+    """The node is on drain: it gets no work that it does not have already."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} is on drain and gets no new work: resume it first")
 
 
 class TooManyJobs(HubError):

@@ -176,6 +176,28 @@ class NodeKeeper:
         _note("node.placed", placed)
         return placed
 
+    async def drain(self, node_id: str) -> Node:
+        """Give a node no new work from now on; what it is answering goes on. Draining twice is the same.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        with self._changes.announcing(NodeChanged(node_id)):
+            node = await self._storage.nodes.drain(node_id, now=self._clock())
+        _note("node.drained", node)
+        return node
+
+    async def resume(self, node_id: str) -> Node:
+        """Let a node that is on drain have work again. Resuming one that is on none is the same.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        with self._changes.announcing(NodeChanged(node_id)):
+            node = await self._storage.nodes.resume(node_id)
+        _note("node.resumed", node)
+        return node
+
     async def revoke(self, node_id: str) -> None:
         """End a node at once. Revoking twice does nothing more.
 

@@ -50,7 +50,7 @@ class Act(StrEnum):
     ASK = "ask models in the playground, under the organisation's keys"
     SEE_MEMBERS = "see who is a member, with which role"
     APPROVE_NODES = "approve and refuse machines"
-    CHANGE_NODES = "change and revoke nodes"
+    CHANGE_NODES = "change, drain and revoke nodes"
     CHANGE_KEYS = "create, change, rotate and revoke keys"
     CHANGE_MEMBERS = "invite, change, sign out and remove members"
     SET_TRUST = "set a node's trust class"

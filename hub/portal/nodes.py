@@ -93,6 +93,22 @@ async def change(request: Request, visitor: MayChange, form: Posted, node_id: st
     return see_other(f"/nodes/{found.id}?saved=1")
 
 
+@router.post("/nodes/{node_id}/drain")
+async def drain(request: Request, visitor: MayChange, _form: Posted, node_id: str) -> Response:
+    """Give a node no new work."""
+    found = await _visible_node(request, visitor, node_id)
+    await hub_of(request).enrollment.drain(found.id)
+    return see_other(f"/nodes/{found.id}#drain")
+
+
+@router.post("/nodes/{node_id}/resume")
+async def resume(request: Request, visitor: MayChange, _form: Posted, node_id: str) -> Response:
+    """Let a node that is on drain have work again."""
+    found = await _visible_node(request, visitor, node_id)
+    await hub_of(request).enrollment.resume(found.id)
+    return see_other(f"/nodes/{found.id}#drain")
+
+
 @router.get("/nodes/{node_id}/revoke")
 async def confirm_revoke(request: Request, visitor: MayChange, node_id: str) -> Response:
     """Ask before a node ends."""

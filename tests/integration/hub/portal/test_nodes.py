@@ -172,6 +172,48 @@ async def test_revoking_a_node_cuts_its_connection_and_keeps_it_out(portal, owne
     assert (await portal.hub.storage.nodes.get(node.id)).name == "attic"
 
 
+async def test_a_node_is_drained_and_resumed_and_its_pages_say_so(portal, owner, connect):
+    node = await portal.node()
+    await connect(node, models=(model("quick", "cold"), model("warm", "ready")))
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    assert "Drain this node" in page
+    assert "Load quick" in page
+    answer = await owner.post(f"/nodes/{node.id}/drain")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/nodes/{node.id}#drain")
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    for said in ("Drained: it answers nothing", "Resume this node", "Unload warm"):
+        assert said in page
+    assert "Load quick" not in page, "a node on drain is given nothing to load"
+    assert "Drained: it answers nothing" in (await owner.open("/nodes/live")).text
+    assert "It is on drain, so requests are refused." in (await owner.open("/")).text
+    await portal.until(lambda: portal.hub.registry.facts.get(node.id) is not None, "the drain is read")
+    refused = await owner.post(f"/nodes/{node.id}/models", {"action": "load", "model": "quick"})
+    assert (refused.status_code, "resume it first" in refused.text) == (409, True)
+    with portal.hub.registry.occupy(node.id, "warm"):
+        page = (await owner.open(f"/nodes/{node.id}")).text
+        assert "Draining: 1 answer in flight, and it gets no new request." in page
+    await owner.post(f"/nodes/{node.id}/resume")
+    assert "Online" in (page := (await owner.open(f"/nodes/{node.id}")).text)
+    assert "Drain this node" in page
+
+
+async def test_who_may_not_change_a_node_sees_that_it_is_on_drain(portal, sign_in):
+    node = await portal.node()
+    await portal.hub.enrollment.drain(node.id)
+    page = (await (await sign_in(Role.MEMBER)).open(f"/nodes/{node.id}")).text
+    assert "On drain: it gets no request until it is resumed." in page
+    assert "Resume this node" not in page
+    await portal.hub.enrollment.resume(node.id)
+    assert "Drain" not in (await (await sign_in(Role.MEMBER)).open(f"/nodes/{node.id}")).text
+
+
+async def test_a_revoked_node_is_not_drained(portal, owner):
+    node = await portal.node()
+    await portal.hub.enrollment.revoke(node.id)
+    for act in ("drain", "resume"):
+        assert (await owner.post(f"/nodes/{node.id}/{act}")).status_code == 404
+
+
 async def test_an_approved_machine_that_was_revoked_gets_no_credential(portal, owner, ask, visit):
     grant = await ask()
     form = {"action": "approve", "user_code": grant["user_code"]}

@@ -255,6 +255,35 @@ def test_nodes_are_listed_and_revoked(hub):
     assert "no such node" in hub("nodes", "revoke", "node_none", status=1).stderr
 
 
+def test_a_node_is_drained_and_resumed(hub, ask):
+    async def add(storage):
+        (ours,) = await storage.organisations.list()
+        return await storage.nodes.create(
+            ours.id,
+            name="rack",
+            public_key="key",
+            region=None,
+            region_confirmed=False,
+            trust=TrustClass.COMMUNITY,
+            sharing=PRIVATE,
+            machine={},
+            now=1,
+        )
+
+    node = ask(add)
+    assert f"porten-hub nodes resume {node.id}" in hub("nodes", "drain", node.id).stderr
+    assert re.search(r"rack .*since \d{4}-", hub("nodes", "list").stdout)
+    hub("keys", "create", "--name", "app")
+    explained = hub("explain", "--key", "app", "--model", "m").stdout
+    assert re.search(r"rack .*draining +permitted, but on drain", explained)
+    hub("nodes", "resume", node.id)
+    assert "since" not in hub("nodes", "list").stdout
+    assert "draining" not in hub("explain", "--key", "app", "--model", "m").stdout
+    for act in ("drain", "resume"):
+        assert "no such node" in hub("nodes", act, "node_none", status=1).stderr
+        assert "'rack' is not an id" in hub("nodes", act, "rack", status=2).stderr
+
+
 def test_every_organisations_nodes_are_listed_with_their_owner(hub, ask):
     owner = hub("organisations", "create", "Others").stdout.strip()
 
