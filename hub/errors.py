@@ -7,6 +7,7 @@
     ├── NotFound                no such thing, or not one the caller may see
     ├── NotAllowed              the caller's role does not reach this far
     ├── AlreadyExists           a unique name is taken
+    ├── Outdated                what is to be changed is another by now than whoever changes it saw
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
     ├── SecondStepRefused       a code at sign-in that is wrong, used or too old: one answer for all
@@ -82,6 +83,13 @@ class AlreadyExists(HubError):
         super().__init__(f"{kind} exists already: {identifier}")
         self.kind = kind
         self.identifier = identifier
+
+
+class Outdated(HubError):
+    """What is to be changed is another by now than whoever changes it saw: nothing was changed."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"somebody has changed this {kind} meanwhile: look at it again")
 
 
 class TooManyAttempts(HubError):

@@ -6,6 +6,7 @@ import re
 import httpx
 import pytest
 
+from benchmarks.portal_client import read_forms
 from hub.policy import Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus
@@ -170,6 +171,39 @@ async def test_revoking_a_node_cuts_its_connection_and_keeps_it_out(portal, owne
         answer = await owner.post(path, fields)
         assert answer.status_code == (404 if fields else 303)
     assert (await portal.hub.storage.nodes.get(node.id)).name == "attic"
+
+
+async def form_of(browser, path, field):
+    """What the form of a page that has this field sends as it stands."""
+    forms = read_forms((await browser.open(path)).text)
+    return next(form.fields for form in forms if field in form.fields)
+
+
+async def test_a_page_that_was_open_while_the_node_was_narrowed_widens_nothing(portal, owner, sign_in):
+    node = await portal.node(sharing=Sharing(SharingKind.PUBLIC))
+    path, stale = f"/nodes/{node.id}", await form_of(owner, f"/nodes/{node.id}", "sharing")
+    admin = await sign_in(Role.ADMIN)
+    narrow = await form_of(admin, path, "sharing") | {"sharing": "private"}
+    assert (await admin.http.post(path, data=narrow)).status_code == 303
+    for wrong in ({}, {"name": ""}):
+        refused = await owner.http.post(path, data=stale | {"sharing": "public"} | wrong)
+        assert (refused.status_code, "Somebody has changed this node" in refused.text) == (422, True)
+        assert (await portal.hub.storage.nodes.get(node.id)).sharing == Sharing()
+    again = await form_of(owner, path, "sharing") | {"sharing": "public"}
+    assert (await owner.http.post(path, data=again)).status_code == 303
+    assert (await portal.hub.storage.nodes.get(node.id)).sharing.kind is SharingKind.PUBLIC
+
+
+async def test_a_page_of_trust_that_was_open_while_it_was_lowered_raises_nothing(portal, operator):
+    node = await portal.node(trust=TrustClass.CONFIDENTIAL)
+    path, stale = f"/trust/{node.id}", await form_of(operator, f"/trust/{node.id}", "reason")
+    low = stale | {"trust": "community", "reason": "stolen"}
+    assert (await operator.http.post(path, data=low)).status_code == 303
+    for wrong in ({}, {"reason": ""}):
+        high = stale | {"trust": "trusted", "reason": "audited"} | wrong
+        refused = await operator.http.post(path, data=high)
+        assert (refused.status_code, "Somebody has changed this node" in refused.text) == (422, True)
+    assert (await portal.hub.storage.nodes.get(node.id)).trust is TrustClass.COMMUNITY
 
 
 async def test_a_node_is_drained_and_resumed_and_its_pages_say_so(portal, owner, connect):
