@@ -234,6 +234,30 @@ async def test_a_node_that_goes_lets_those_go_that_waited_for_it(world, requests
     assert caught.value.code == "no_available_node"
 
 
+async def test_who_asks_without_a_secret_is_looked_at_again_before_each_choice(world, requests):
+    await fleet(world, n1={})
+    mine, looks, gone = await caller(world), [], []
+
+    async def look():
+        looks.append(len(requests.order))
+        await asyncio.sleep(0)
+        if gone:
+            raise RequestFailed("invalid_api_key", "signed out", param="session")
+
+    await requests.fill(mine, count=ROOM - 1)
+    await requests.begin("visits", mine, look_again=look)
+    await requests.begin("waits", mine, look_again=look)
+    assert looks == [ROOM - 1, ROOM], "each before its first choice"
+    gone.append("signed out")
+    await requests.end("first0")
+    with pytest.raises(RequestFailed) as caught:
+        await requests.tasks["waits"]
+    assert (caught.value.code, caught.value.param) == ("invalid_api_key", "session")
+    assert looks == [ROOM - 1, ROOM, ROOM]
+    await requests.begin("next", mine)
+    assert requests.order[-1] == "next", "the place was given back"
+
+
 def turn(world, name, *, draining):
     """Put a node on drain, or off: stored, and told."""
     world.table[name] = replace(world.table[name], draining=draining)
