@@ -115,6 +115,16 @@ def check_grant(by: Role, to: Role) -> None:
         raise NotAllowed(f"somebody who is {by} cannot make anybody {to}")
 
 
+def check_token_grant(by: Role, to: Role) -> None:
+    """Whether somebody may make an admin token of a role.
+
+    Raises:
+        NotAllowed: they may not.
+    """
+    if not by.may_grant(to):
+        raise NotAllowed(f"the role {by} makes no admin token of the role {to}")
+
+
 def check_reach(by: Role, of: Role) -> None:
     """Whether somebody may act on another's account: sign it out, reset its second step, change or remove it.
 
