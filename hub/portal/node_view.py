@@ -104,7 +104,7 @@ def node_view(
         state=state,
         state_words=words,
         tone=tone,
-        since=_since(node, seen, now),
+        since=_since(node, state, seen, now),
         reason=_CLONED if state == "quarantined" else seen.reason if seen else None,
         drain=_drain_words(node, state, seen),
         in_flight=seen.in_flight if seen else 0,
@@ -136,9 +136,11 @@ def node_views(
     return sorted(views, key=lambda view: (not view.is_online, view.name.casefold(), view.id))
 
 
-def _since(node: Node, live: LiveNode | None, now: float) -> str:
+def _since(node: Node, state: NodeState, live: LiveNode | None, now: float) -> str:
     if node.revoked_at is not None:
         return f"revoked {ago_text(node.revoked_at, now)}"
+    if node.draining_since is not None and state in ("draining", "drained"):
+        return f"for {span_text(now - node.draining_since)}"
     if live is not None:
         return f"for {span_text(now - live.connected_at)}"
     return "never connected" if node.last_seen_at is None else f"last seen {ago_text(node.last_seen_at, now)}"
