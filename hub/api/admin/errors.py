@@ -35,6 +35,7 @@ from hub.errors import (
     TooManyAttempts,
     TooManyJobs,
 )
+from hub.field_words import field_words
 
 _INVALID = "invalid_request_error"
 _UNAVAILABLE = "service_unavailable"
@@ -108,7 +109,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _invalid(error: RequestValidationError) -> RequestFailed:
-    """The first thing that is wrong. The validator's words name fields and rules, never values."""
+    """The first thing that is wrong. The words name fields and rules, never values."""
     first: Mapping[str, Any] = error.errors()[0]
     where, *names = first["loc"]
     if where == "path":  # an id of another form is nobody's
@@ -116,11 +117,12 @@ def _invalid(error: RequestValidationError) -> RequestFailed:
     if first["type"] == "json_invalid":
         return RequestFailed("invalid_json", "The body is no JSON document.")
     param = ".".join(str(name) for name in names)[:200] or str(where)
-    return _VALIDATION.get(first["type"], _wrong)(param, str(first["msg"]))
+    words = field_words(first) or "cannot be accepted"
+    return _VALIDATION.get(first["type"], _wrong)(param, words)
 
 
 def _wrong(param: str, words: str) -> RequestFailed:
-    return RequestFailed("invalid_value", f"{param}: {words}.", param=param)
+    return RequestFailed("invalid_value", f"{param} {words}.", param=param)
 
 
 def _missing(param: str, _words: str) -> RequestFailed:
