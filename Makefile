@@ -106,7 +106,7 @@ mutate: $(VENV)/.ready-dev $(VENV)/.ready-mutate
 	$(BIN)/python tests/mutation/run.py $(MODULES)
 
 bench: $(VENV)/.ready-dev fixtures
-	$(BIN)/python -m benchmarks.relay_overhead --shared-data $(DATA) $(BENCH)
+	$(BIN)/python -m benchmarks.overhead.relay --shared-data $(DATA) $(BENCH)
 
 clean:
 	rm -rf $(VENV) .cache reports .mypy_cache .ruff_cache .pytest_cache .hypothesis

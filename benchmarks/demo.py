@@ -19,9 +19,18 @@ from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.portal_client import PortalError
-from benchmarks.processes import ProcessFailed, clean_environment
-from benchmarks.stack import ENGINE, MODEL, HubProcess, NodeProcess, SharedData, Stack, approve, command
+from benchmarks.machine.processes import ProcessFailed, clean_environment
+from benchmarks.stacks.portal_client import PortalError
+from benchmarks.stacks.stack import (
+    ENGINE,
+    MODEL,
+    HubProcess,
+    NodeProcess,
+    SharedData,
+    Stack,
+    approve,
+    command,
+)
 
 PROMPT: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "In two short sentences: why keep data close to home?"}

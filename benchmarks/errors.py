@@ -5,6 +5,7 @@
     BenchmarkError
     ├── SettingInvalid      a setting that makes no sense; the command line answers with exit code 2
     ├── EndpointUnusable    the endpoint refused the probe: nothing was measured; exit code 1
+    ├── ResultUnreadable    a result file that is none, or of another schema; exit code 1
     ├── ProcessMissing      a process whose CPU time was wanted is not there; exit code 1
     └── ExchangeFailed      one request failed; it is counted under its kind and never ends a run
 """
@@ -20,6 +21,10 @@ class SettingInvalid(BenchmarkError):
 
 class EndpointUnusable(BenchmarkError):
     """The endpoint did not answer the probe request, so that a measurement would say nothing."""
+
+
+class ResultUnreadable(BenchmarkError):
+    """A file is no result that this version can read; the message says what to do."""
 
 
 class ProcessMissing(BenchmarkError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.databases import Prepared
 from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
@@ -79,6 +80,12 @@ def own_postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Databases whose schema stands already."""
+    return Prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="session")

@@ -120,9 +120,9 @@ class PostgresServer:
         """The URL of a database of it."""
         return f"postgresql://{USER}:{password or self.password}@/{database}?host={self.folder}"
 
-    def create(self, database: str) -> str:
-        """Make an empty database; returns its URL."""
-        self.sql(f'CREATE DATABASE "{database}" STRATEGY file_copy')
+    def create(self, database: str, *, template: str = "template1") -> str:
+        """Make a database, empty or as the template is; returns its URL."""
+        self.sql(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY file_copy')
         return self.url(database)
 
     def drop(self, database: str) -> None:

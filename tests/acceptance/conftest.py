@@ -8,7 +8,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from benchmarks.stack import SharedData, Stack, run_stack
+from benchmarks.stacks.stack import SharedData, Stack, run_stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

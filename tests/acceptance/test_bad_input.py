@@ -7,7 +7,7 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.stack import MODEL, Stack
+from benchmarks.stacks.stack import MODEL, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT = "/chat/completions"

@@ -10,7 +10,7 @@ import openai
 import psutil
 import pytest
 
-from benchmarks.stack import MODEL, Stack, until_gone
+from benchmarks.stacks.stack import MODEL, Stack, until_gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT = "/chat/completions"

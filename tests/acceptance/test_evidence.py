@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.processes import ProcessFailed
-from benchmarks.stack import MODEL, Stack, run_command
+from benchmarks.machine.processes import ProcessFailed
+from benchmarks.stacks.stack import MODEL, Stack, run_command
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}

@@ -6,7 +6,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from benchmarks.stack import MODEL, Stack
+from benchmarks.stacks.stack import MODEL, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]

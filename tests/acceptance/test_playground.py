@@ -6,7 +6,7 @@ import playwright.async_api as pw
 import pytest
 import pytest_asyncio
 
-from benchmarks.stack import MODEL, OPERATOR, Stack
+from benchmarks.stacks.stack import MODEL, OPERATOR, Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from benchmarks.stack import MODEL, SharedData, Stack, run_stack
+from benchmarks.stacks.stack import MODEL, SharedData, Stack, run_stack
 from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

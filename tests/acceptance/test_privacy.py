@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from benchmarks.stack import MODEL, Stack
+from benchmarks.stacks.stack import MODEL, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMPT = "zanzibar-otter-41873"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from benchmarks.stack import MODEL, SharedData, Stack, run_stack
+from benchmarks.stacks.stack import MODEL, SharedData, Stack, run_stack
 from models.catalog import load_catalog
 from models.store import ModelStore
 from tests.backends import ranker

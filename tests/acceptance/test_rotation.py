@@ -12,8 +12,8 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from benchmarks.processes import ManagedProcess, ProcessFailed
-from benchmarks.stack import MODEL, Stack, command
+from benchmarks.machine.processes import ManagedProcess, ProcessFailed
+from benchmarks.stacks.stack import MODEL, Stack, command
 from tunnel.dial import Dialler
 from tunnel.errors import HandshakeRefused
 from tunnel.identity import NodeIdentity, encode_public_key

@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from benchmarks.stack import MODEL, Stack
+from benchmarks.stacks.stack import MODEL, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MEBIBYTE = 1024 * 1024

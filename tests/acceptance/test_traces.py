@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.stack import MODEL, SharedData, run_stack
+from benchmarks.stacks.stack import MODEL, SharedData, run_stack
 from tests.otlp import Receiver, receiving
 
 STEPS = ("porten.request", "porten.tunnel", "porten.node", "porten.engine")

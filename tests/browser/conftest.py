@@ -18,6 +18,7 @@ from hub.accounts import AccountService
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
 from hub.identity import create_hub_key
+from tests.databases import Prepared
 
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
@@ -160,9 +161,10 @@ async def browser(chromium: str) -> AsyncIterator[pw.Browser]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> HubConfig:
+def config(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> HubConfig:
     data: Path = tmp_path_factory.mktemp("portal") / "hub"
     data.mkdir(mode=0o700)
+    prepared.copy_to(data / "hub.db")
     found = HubConfig(data_dir=data, port=0, tunnel_port=0, drain_s=1)
     create_hub_key(found.key_file)
     return found

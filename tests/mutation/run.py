@@ -26,6 +26,7 @@ COPIED: Final = (
     "tunnel",
     "tests/unit/hub",
     "tests/conftest.py",
+    "tests/databases.py",
     "tests/postgres.py",
     "pyproject.toml",
 )
@@ -45,7 +46,8 @@ TESTS: Final = {
         "test_router_machine.py",
     ),
     "hub/choosing.py": (
-        "test_choosing.py",
+        "choosing/test_as_a_scan.py",
+        "choosing/test_choices.py",
         "test_tallies.py",
         "test_decisions.py",
         "inference/test_registry_index.py",

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.client import Client
-from benchmarks.load import ClosedLoop, Limit, RealTime, drive
-from benchmarks.metrics import e2el, measure, tpot, ttft
-from benchmarks.target import Api, Target
-from benchmarks.workloads import Fixed, Workload
+from benchmarks.figures.metrics import e2el, measure, tpot, ttft
+from benchmarks.generator.client import Client
+from benchmarks.generator.load import ClosedLoop, Limit, RealTime, drive
+from benchmarks.generator.target import Api, Target
+from benchmarks.generator.workloads import Fixed, Workload
 
 WORKLOAD = Workload(Fixed(4), Fixed(3))
 

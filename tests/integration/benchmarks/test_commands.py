@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
+from benchmarks.reports.result import read
 from tunnel.version import __version__
 
 SERVING = ("serving", "--model", "m", "--prompt-tokens", "4", "--output-tokens", "3")
@@ -23,6 +24,10 @@ def invoke(*arguments: str, key: str | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), env={"PORTEN_API_KEY": key, "COLUMNS": "200"})
 
 
+def metrics_in(file: Path) -> Any:
+    return read(file).details["metrics"]
+
+
 def test_a_measurement_is_shown_and_written(engine_in_thread: Callable[..., Any], tmp_path: Path) -> None:
     server, file = engine_in_thread(), tmp_path / "result.json"
     result = invoke(
@@ -30,18 +35,19 @@ def test_a_measurement_is_shown_and_written(engine_in_thread: Callable[..., Any]
         "--seed", "5", "--json", str(file), key=KEY,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    for text in ("TTFT", "ITL", "TPOT", "E2EL", "p99", "Output tokens/s", "6 complete"):
+    for text in ("TTFT", "ITL", "TPOT", "E2EL", "p99", "output tokens/s", "complete requests"):
         assert text in result.output
-    document = json.loads(file.read_text())
-    assert document["schema"] == "porten.bench.serving/1"
-    assert document["load"] == {"kind": "closed", "concurrency": 2}
-    assert document["workload"]["seed"] == 5
-    assert document["results"]["output_tokens"] == 18
-    assert document["results"]["output_tokens_counted_by"] == "usage"
-    for latency in ("ttft_ms", "itl_ms", "tpot_ms", "e2el_ms"):
-        figures = document["results"][latency]
-        assert 0 <= figures["minimum"] <= figures["p50"] <= figures["p90"] <= figures["p99"]
-    assert document["environment"]["cpu_count"] >= 1
+    written = read(file)
+    assert written.settings["load"] == {"kind": "closed", "concurrency": 2}
+    assert written.settings["workload"]["seed"] == 5
+    assert metrics_in(file)["output_tokens"] == 18
+    assert metrics_in(file)["output_tokens_counted_by"] == "usage"
+    figures = {figure.key: figure.value for _, figure in written.figures()}
+    assert figures["completed"] == 6
+    for latency in ("ttft", "itl", "tpot", "e2el"):
+        p50, p90, p99 = (figures[f"{latency}_{which}_ms"] for which in ("p50", "p90", "p99"))
+        assert 0 <= metrics_in(file)[f"{latency}_ms"]["minimum"] <= p50 <= p90 <= p99
+    assert written.made.environment["cpu_count"] >= 1
     assert KEY not in file.read_text() + result.output
     assert len(server.requests) == 1 + 2 + 6  # probe, warm-up, measured
     assert all(f"Bearer {KEY}" in engine.head for engine in server.requests)
@@ -49,7 +55,7 @@ def test_a_measurement_is_shown_and_written(engine_in_thread: Callable[..., Any]
 
 def test_json_on_standard_output_is_nothing_but_json(engine_in_thread: Callable[..., Any]) -> None:
     result = invoke(*SERVING, "--base-url", engine_in_thread().url, "--requests", "2", "--json", "-")
-    assert json.loads(result.stdout)["results"]["completed"] == 2
+    assert json.loads(result.stdout)["details"]["metrics"]["completed"] == 2
     assert "TTFT" in result.stderr
 
 
@@ -64,10 +70,9 @@ def test_an_open_loop_and_replies_in_one_piece(engine_in_thread: Callable[..., A
         "--requests", "5", "--json", str(file), "--quiet",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    document = json.loads(file.read_text())
-    assert document["results"]["ttft_ms"] is None
-    assert document["results"]["e2el_ms"]["count"] == 5
-    assert document["load"]["arrivals"] == "poisson"
+    assert metrics_in(file)["ttft_ms"] is None
+    assert metrics_in(file)["e2el_ms"]["count"] == 5
+    assert read(file).settings["load"]["arrivals"] == "poisson"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_failures_during_a_run_are_counted_by_kind(
     result = invoke(*SERVING, "--base-url", server.url, "--requests", "6", "--json", str(file))
     assert result.exit_code == 0
     assert "3 x http_503:overloaded" in result.output
-    assert json.loads(file.read_text())["results"]["errors"] == {"http_503:overloaded": 3}
+    assert metrics_in(file)["errors"] == {"http_503:overloaded": 3}
 
 
 def test_an_endpoint_against_another(engine_in_thread: Callable[..., Any], tmp_path: Path) -> None:
@@ -136,14 +141,16 @@ def test_an_endpoint_against_another(engine_in_thread: Callable[..., Any], tmp_p
         "--output-tokens", "3", "--cpu-pid", f"self={os.getpid()}", "--json", str(file), key=KEY,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    document = json.loads(file.read_text())
-    assert document["schema"] == "porten.bench.overhead/1"
-    assert [level["concurrency"] for level in document["levels"]] == [1, 2]
-    for level in document["levels"]:
-        assert level["throughput_ratio"]["rounds"] == 3
-        assert level["throughput_ratio"]["low"] <= level["throughput_ratio"]["high"]
+    written = read(file)
+    figures = {figure.key: figure for _, figure in written.figures()}
+    levels = written.details["levels"]
+    assert [level["concurrency"] for level in levels] == [1, 2]
+    for level in levels:
+        ratio = figures[f"c{level['concurrency']}/throughput_ratio"]
+        assert len(ratio.values) == 3
+        assert ratio.low <= ratio.value <= ratio.high
         assert level["via"]["output_tokens"] == level["direct"]["output_tokens"] == 18
-        assert level["cpu_ms_per_token"]["self"] >= 0
+        assert figures[f"c{level['concurrency']}/self_cpu_ms_per_token"].value >= 0
     assert {engine.body["model"] for engine in direct.requests} == {"raw"}
     assert not any("Authorization" in engine.head for engine in direct.requests)
     assert all(f"Bearer {KEY}" in engine.head for engine in via.requests)
@@ -179,9 +186,10 @@ def test_control_c_keeps_what_was_measured(
     )
     output, errors = program.communicate(timeout=60)
     assert program.returncode == 130, errors.decode()
-    assert b"3 complete, 1 cut off" in output
-    document = json.loads(file.read_text())
-    assert (document["results"]["completed"], document["results"]["interrupted"]) == (3, True)
+    assert b"Interrupted" in output
+    found = metrics_in(file)
+    assert (found["completed"], found["unfinished"], found["interrupted"]) == (3, 1, True)
+    assert read(file).interrupted
 
 
 def test_the_version_can_be_asked_for_in_two_ways() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.cpu import WatchedTree, consumed, read_cpu
 from benchmarks.errors import ProcessMissing
+from benchmarks.machine.cpu import WatchedTree, consumed, read_cpu
 
 PARENT = """
 import subprocess, sys

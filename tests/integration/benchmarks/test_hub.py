@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.hub_bench import HubPlan, Part, run_hub
-from benchmarks.hub_memory import measure_memory
-from benchmarks.progress import Progress
+from benchmarks.command.progress import Progress
+from benchmarks.hub.measuring import HubPlan, Part, run_hub
+from benchmarks.hub.memory import measure_memory
+from benchmarks.reports.result import read
 
 
 @pytest.fixture
@@ -28,15 +28,13 @@ def test_the_command_shows_and_writes_every_part(tmp_path: Path) -> None:
         env={"COLUMNS": "160"},
     )
     assert result.exit_code == 0, result.output
-    document = json.loads(file.read_text())
-    assert document["schema"] == "porten.bench.hub/1"
-    assert document["parts"] == ["chunks", "memory", "requests"]
-    figures = {each["name"]: each["found"] for part in document["figures"] for each in part["figures"]}
-    for name, found in figures.items():
-        assert name in result.output
-        assert (found["median"] if isinstance(found, dict) else found) > 0, name
+    written = read(file)
+    figures = [figure for _, figure in written.figures()]
+    for figure in figures:
+        assert figure.name in result.output
+        assert figure.value > 0, figure.key
     assert len(figures) == 4
-    level = document["requests"]["levels"][0]
+    level = written.details["requests"]["levels"][0]
     assert (level["via"]["completed"], level["via"]["errors"], level["spoiled_rounds"]) == (60, {}, 0)
     assert set(level["cpu_ms_per_token"]) == {"engine", "hub", "node"}
 

@@ -12,17 +12,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.client import Client
-from benchmarks.processes import ProcessFailed
-from benchmarks.progress import Progress
-from benchmarks.target import Target
-from benchmarks.tunnel import Part, TunnelPlan, run_tunnel
-from benchmarks.tunnel_bare import BareTunnels
-from benchmarks.tunnel_engine import model_name
-from benchmarks.tunnel_relay import StreamLoad
-from benchmarks.tunnel_server import Carry
-from benchmarks.tunnel_stack import python_process
-from benchmarks.workloads import Fixed, Workload
+from benchmarks.command.progress import Progress
+from benchmarks.generator.client import Client
+from benchmarks.generator.target import Target
+from benchmarks.generator.workloads import Fixed, Workload
+from benchmarks.machine.processes import ProcessFailed
+from benchmarks.reports.result import read
+from benchmarks.stacks.scripted_engine import model_name
+from benchmarks.tunnel.bare import BareTunnels
+from benchmarks.tunnel.measuring import Part, TunnelPlan, run_tunnel
+from benchmarks.tunnel.relay import StreamLoad
+from benchmarks.tunnel.server import Carry
+from benchmarks.tunnel.stack import python_process
 
 WORKLOAD = Workload(Fixed(8), Fixed(6))
 
@@ -34,7 +35,7 @@ def progress() -> Progress:
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[str]:
-    async with python_process("engine", "benchmarks.tunnel_engine", directory=tmp_path) as process:
+    async with python_process("engine", "benchmarks.stacks.scripted_engine", directory=tmp_path) as process:
         at = (await process.wait_for_line(r"listening engine=(\S+)"))[1]
         yield f"http://{at}/v1"
         assert await process.stop() == 0
@@ -125,7 +126,7 @@ async def test_a_node_that_ends_by_itself_is_told_and_not_waited_for(
                 (nodes,) = (
                     child
                     for child in psutil.Process().children()
-                    if "benchmarks.tunnel_nodes" in child.cmdline()
+                    if "benchmarks.tunnel.nodes" in child.cmdline()
                 )
                 nodes.kill()
 
@@ -157,16 +158,15 @@ def test_the_command_shows_and_writes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in ("chunks, one way", "chunks, both ways", "8 MiB to the node", "8 MiB from the node"):
         assert text in result.output
-    document = json.loads(file.read_text())
-    assert document["schema"] == "porten.bench.tunnel/1"
-    assert document["parts"] == ["body", "chunks"]
-    assert [each["ways"] for each in document["chunks"]] == [1, 2]
-    for each in document["chunks"]:
-        assert each["chunks_per_s"] > 100
-        assert 0 < each["hub_cpu_s_per_100k"] < 1000
-        assert 0 < each["node_cpu_s_per_100k"] < 1000
-    assert document["body"]["to_node_bytes_per_s"]["bodies"] == 5
-    assert (document["relay"], document["sessions"], document["storms"]) == ([], [], [])
+    written = read(file)
+    assert written.made.quick
+    figures = {figure.key: figure for _, figure in written.figures()}
+    for way in ("one_way", "both_ways"):
+        assert figures[f"chunks/{way}_per_s"].value > 100
+        assert 0 < figures[f"chunks/{way}_hub_cpu_s_per_100k"].value < 1000
+        assert 0 < figures[f"chunks/{way}_node_cpu_s_per_100k"].value < 1000
+    assert len(figures["body/to_node_mb_per_s"].values) == 5
+    assert {key.partition("/")[0] for key in figures} == {"chunks", "body"}
 
 
 def test_a_part_that_does_not_exist_is_a_usage_error() -> None:

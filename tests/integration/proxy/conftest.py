@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from benchmarks.processes import ManagedProcess
+from benchmarks.machine.processes import ManagedProcess
 from hub import serve
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

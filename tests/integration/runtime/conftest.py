@@ -45,7 +45,7 @@ MODEL = "smollm2"
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What carries requests is tried on uvloop too: the daemon runs on it, and it has classes of its own."""
     own = {"asyncio": asyncio.new_event_loop}
-    carries_requests = item.path.stem in ("test_engine_http", "test_relay", "test_local_api")
+    carries_requests = item.path.parent.name in ("engine_http", "relay") or item.path.stem == "test_local_api"
     return own | {"uvloop": uvloop.new_event_loop} if carries_requests else own
 
 

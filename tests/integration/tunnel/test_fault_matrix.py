@@ -7,8 +7,8 @@ is tried here through a relay that freezes, throttles and cuts.
 half-open, either direction: found within the liveness times; the replacement serves; no task leaked
     faults/test_half_open.py::test_half_open_is_found_in_time_and_the_replacement_serves
     faults/test_half_open.py::test_a_line_that_is_slow_for_less_than_the_silence_is_no_death
-    test_connecting.py::test_a_silent_peer_is_found_and_nothing_leaks
-    test_connecting.py::test_heartbeats_keep_an_idle_session
+    connecting/test_liveness.py::test_a_silent_peer_is_found_and_nothing_leaks
+    connecting/test_liveness.py::test_heartbeats_keep_an_idle_session
     test_sessions.py::test_a_peer_that_does_not_read_is_dead_after_the_stall
 one slow reader, client or node: neighbours go on; memory within its window
     faults/test_slow_reader.py::test_a_client_that_does_not_read_slows_nobody_down
@@ -18,12 +18,12 @@ SIGTERM of the Hub mid-stream, under load: no truncated stream, nothing refused
     faults/test_hub_lost.py::test_a_hub_that_drains_under_load_truncates_nothing_and_refuses_nothing
     faults/raw_peers/test_hostile_node.py::\
 test_who_was_still_introducing_itself_when_the_hub_began_to_leave_is_sent_away
-    test_connecting.py::test_a_hub_that_drains_truncates_no_stream
-    test_connecting.py::test_a_node_moves_to_another_hub_before_the_first_closes
-    test_connecting.py::test_a_draining_hub_answers_through_a_node_that_has_nowhere_to_go
+    connecting/test_draining.py::test_a_hub_that_drains_truncates_no_stream
+    connecting/test_draining.py::test_a_node_moves_to_another_hub_before_the_first_closes
+    connecting/test_draining.py::test_a_draining_hub_answers_through_a_node_that_has_nowhere_to_go
 SIGKILL of the Hub: nodes back, spread by jitter
     faults/test_hub_lost.py::test_a_hub_that_is_killed_has_its_nodes_back_one_after_the_other
-    test_connecting.py::test_a_node_comes_back_by_itself_when_the_hub_does
+    connecting/test_coming_back.py::test_a_node_comes_back_by_itself_when_the_hub_does
 two instances, one credential: one owner a generation
     faults/test_one_credential.py::test_the_newest_generation_is_the_only_owner
 cancel at OPEN, HEAD, FIN: the engine stops within 1 s; ids reclaimed; late frames dropped
@@ -36,11 +36,11 @@ loop stalled on either side: a clean end, not a wedge
     faults/test_stalled_loop.py::test_a_loop_stalled_for_longer_than_the_deadline
     faults/test_stalled_loop.py::test_a_loop_stalled_for_less_than_the_deadline
 replayed or wrong-host HELLO, revoked, pre-auth flood: refused
-    test_connecting.py::test_a_replayed_hello_is_refused
-    test_connecting.py::test_a_hello_for_somebody_else_is_refused
-    test_connecting.py::test_a_changed_hello_is_refused
-    test_connecting.py::test_an_unknown_node_is_turned_away_before_the_upgrade
-    test_connecting.py::test_too_many_handshakes_are_told_when_to_come_back
+    connecting/test_handshake.py::test_a_replayed_hello_is_refused
+    connecting/test_handshake.py::test_a_hello_for_somebody_else_is_refused
+    connecting/test_handshake.py::test_a_changed_hello_is_refused
+    connecting/test_handshake.py::test_an_unknown_node_is_turned_away_before_the_upgrade
+    connecting/test_floods.py::test_too_many_handshakes_are_told_when_to_come_back
     faults/test_refused.py::test_a_revoked_node_is_cut_at_once_and_kept_out
     faults/test_refused.py::test_a_flood_before_authentication_is_bounded_and_keeps_nobody_else_out
     faults/test_refused.py::test_connections_that_never_ask_are_hung_up_on
@@ -58,7 +58,7 @@ malformed frames, credit overflow, over-send, reset flood: that session ends; me
 N with N-1: works both ways
     faults/raw_peers/test_versions.py::test_a_node_of_another_release_serves
     faults/raw_peers/test_versions.py::test_a_node_serves_a_hub_of_another_release
-    test_connecting.py::test_a_hello_may_carry_fields_we_do_not_know
+    connecting/test_handshake.py::test_a_hello_may_carry_fields_we_do_not_know
 image beside tokens: they hardly notice
     faults/test_image_beside_tokens.py::test_pictures_beside_tokens
 random flaps under load: every request ends, in one way, once; nothing is left over

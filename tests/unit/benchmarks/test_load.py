@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.client import Sample
-from benchmarks.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop, RealTime, Run, drive
-from benchmarks.workloads import Request
+from benchmarks.generator.client import Sample
+from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop, RealTime, Run, drive
+from benchmarks.generator.workloads import Request
 
 
 class VirtualTime:

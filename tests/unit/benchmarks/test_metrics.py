@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.client import Sample
-from benchmarks.load import Run
-from benchmarks.metrics import e2el, measure, measure_all, tpot, ttft
+from benchmarks.figures.metrics import e2el, measure, measure_all, tpot, ttft
+from benchmarks.generator.client import Sample
+from benchmarks.generator.load import Run
 
 
 def answered(start: float, arrivals: list[float], tokens: int | None = None) -> Sample:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.client import Sample
-from benchmarks.cpu import consumed
-from benchmarks.load import Run
-from benchmarks.overhead import ComparePlan, Round, reduce_rounds
-from benchmarks.workloads import Fixed, Workload
+from benchmarks.generator.client import Sample
+from benchmarks.generator.load import Run
+from benchmarks.generator.workloads import Fixed, Workload
+from benchmarks.machine.cpu import consumed
+from benchmarks.overhead.comparing import ComparePlan, Round, reduce_rounds
 
 
 def run(duration: float, first: float, *, tokens: int = 10, error: str | None = None) -> Run:
@@ -32,7 +32,8 @@ def test_a_level_is_the_median_of_its_rounds() -> None:
     assert level.added_ttft_s.median == pytest.approx(0.004)
     assert level.e2el_ratio is not None
     assert level.e2el_ratio.median == pytest.approx(2.0)
-    assert level.cpu_per_token_s == {"hub": pytest.approx(0.03 / 30)}
+    assert level.cpu_per_token_s["hub"].median == pytest.approx(0.01 / 10)
+    assert level.cpu_per_request_s["hub"].median == pytest.approx(0.01)
     assert (level.concurrency, level.rounds, level.spoiled_rounds) == (4, 3, 0)
 
 

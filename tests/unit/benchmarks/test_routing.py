@@ -1,25 +1,23 @@
 """The routing benchmark: traces, simulated nodes, rules, and decisions about a real registry."""
 
-import io
-import json
 import random
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import routing_report
 from benchmarks.cli import app
 from benchmarks.errors import SettingInvalid
-from benchmarks.routing import Part, RoutingPlan, RoutingResult
-from benchmarks.routing_decision import DecisionCase, DecisionPlan, FleetSize, Times, measure
-from benchmarks.routing_fleet import PREFILL_TOKENS_PER_S, Cache, Job, Replica
-from benchmarks.routing_rules import RULES, RuleName, View, Wanted
-from benchmarks.routing_simulation import SimulationPlan, build_fleet, model_name, place_of, simulate
-from benchmarks.routing_trace import TraceShape, conversations, popularity
+from benchmarks.reports.result import Made, read
+from benchmarks.routing import report as routing_report
+from benchmarks.routing.decision import DecisionCase, DecisionPlan, FleetSize, Times, measure
+from benchmarks.routing.fleet import PREFILL_TOKENS_PER_S, Cache, Job, Replica
+from benchmarks.routing.measuring import Part, RoutingPlan, RoutingResult
+from benchmarks.routing.rules import RULES, RuleName, View, Wanted
+from benchmarks.routing.simulation import SimulationPlan, build_fleet, model_name, place_of, simulate
+from benchmarks.routing.trace import TraceShape, conversations, popularity
 
 SMALL = SimulationPlan(nodes=60, models=6, seconds=30, utilisation=0.7)
 
@@ -159,10 +157,9 @@ def test_a_decision_that_takes_too_long_or_longer_for_forbidden_nodes_is_told():
         "p99, 100 nodes, 9,900 forbidden": "kept",
         "p50, 100 nodes, 9,900 forbidden / none": "missed",
     }
-    page = io.StringIO()
-    routing_report.show(Console(file=page, width=160), found)
-    assert "10,000" in page.getvalue()
-    assert "missed" in page.getvalue()
+    written = routing_report.report(found, Made(at="", command=[], environment={}))
+    keys = [figure.key for _, figure in written.figures()]
+    assert len(set(keys)) == len(keys) == 3 * 6 + 1
 
 
 # --- the command
@@ -175,10 +172,9 @@ def test_the_command_shows_and_writes_both_parts(tmp_path):
     assert done.exit_code == 0, done.output
     for text in ("least-load", "power-of-two", "cached", "hot model", "forbidden"):
         assert text in done.output
-    document = json.loads(file.read_text())
-    assert document["schema"] == "porten.bench.routing/1"
-    assert [set(trace) for trace in document["simulation"]["traces"]] == [set(RuleName)]
-    assert [each["forbidden"] for each in document["decision"]["fleets"]] == [0, 0, 900]
+    keys = {figure.key for _, figure in read(file).figures()}
+    assert {f"simulation/{rule}/ttft_p50_ms" for rule in RuleName} <= keys
+    assert {f"decision/{size}/hot_p99_us" for size in ("100+0", "500+0", "100+900")} <= keys
 
 
 def test_a_fleet_that_is_too_small_is_refused_in_one_line():

@@ -4,11 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu import WatchedTree
-from benchmarks.errors import SettingInvalid
-from benchmarks.load import Arrivals, ClosedLoop, Limit, OpenLoop
-from benchmarks.serving import NO_WARMUP
-from benchmarks.settings import (
+from benchmarks.command.settings import (
     parse_counts,
     parse_limit,
     parse_load,
@@ -16,7 +12,11 @@ from benchmarks.settings import (
     parse_warmup,
     read_key,
 )
-from benchmarks.target import Api, Origin, Target
+from benchmarks.errors import SettingInvalid
+from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop
+from benchmarks.generator.target import Api, Origin, Target
+from benchmarks.machine.cpu import WatchedTree
+from benchmarks.serving.measuring import NO_WARMUP
 
 
 def test_loads() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.statistics import bootstrap_median, median, percentile, summarise
+from benchmarks.figures.statistics import bootstrap_median, median, percentile, summarise
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 samples = st.lists(numbers, min_size=1, max_size=60)

@@ -1,23 +1,23 @@
 """The tunnel's figures from made-up runs, and the result they are told in."""
 
 import io
-import json
 import logging
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from benchmarks import report, tunnel_report
-from benchmarks.client import Sample
-from benchmarks.load import Limit, Run
-from benchmarks.overhead import Round
-from benchmarks.progress import Progress
-from benchmarks.tunnel import Part, TunnelPlan, TunnelResult
-from benchmarks.tunnel_bare import IdleSessions, Storm
-from benchmarks.tunnel_nodes import DialCounter
-from benchmarks.tunnel_relay import StreamLoad, reduce_relay_rounds
-from benchmarks.tunnel_server import BodiesCarried, Carried, ChunksCarried
+from benchmarks.command.progress import Progress
+from benchmarks.generator.client import Sample
+from benchmarks.generator.load import Limit, Run
+from benchmarks.overhead.comparing import Round
+from benchmarks.reports.result import Made, Result
+from benchmarks.tunnel import report as tunnel_report
+from benchmarks.tunnel.bare import IdleSessions, Storm
+from benchmarks.tunnel.measuring import Part, TunnelPlan, TunnelResult
+from benchmarks.tunnel.nodes import DialCounter
+from benchmarks.tunnel.relay import StreamLoad, reduce_relay_rounds
+from benchmarks.tunnel.server import BodiesCarried, Carried, ChunksCarried
 
 LOAD = StreamLoad(2, 20, chunks=4)
 
@@ -91,34 +91,31 @@ def whole_result() -> TunnelResult:
     )
 
 
-def test_the_document_holds_every_part() -> None:
-    document = tunnel_report.document(whole_result(), command=["porten-bench"], environment={})
-    told = json.loads(report.json_bytes(document))
-    assert told["schema"] == "porten.bench.tunnel/1"
-    assert set(told["parts"]) == {part.value for part in Part}
-    assert told["relay"][0]["load"] == {"streams": 2, "interval_ms": 20, "chunks": 4, "answers": 1}
-    assert told["relay"][0]["added_chunk_p99_ms"]["median"] == pytest.approx(10.0)
-    assert told["relay"][0]["via"]["chunk_ms"]["p50"] == pytest.approx(12.0)
-    assert told["chunks"] == [
-        {"ways": 1, "chunks_per_s": 50_000, "hub_cpu_s_per_100k": 0.25, "node_cpu_s_per_100k": 0.5}
-    ]
-    assert told["body"]["to_node_bytes_per_s"]["high"] == 8 * 1024 * 1024 / 0.016
-    assert told["sessions"][0]["bytes_each"] == 30_000
-    assert told["storms"][0]["handshakes_lost"] == {"TimeoutError": 2}
+def reported(found: TunnelResult) -> Result:
+    return tunnel_report.report(found, Made(at="", command=[], environment={}))
 
 
-def test_the_page_shows_every_part() -> None:
-    console = Console(file=io.StringIO(), width=160)
-    tunnel_report.show(console, replace(whole_result(), interrupted=True))
-    page = console.file.getvalue()
-    for text in ("2 x 20 ms", "+10.00", "50,000 /s", "29.3 KiB", "5.5 s", "2 TimeoutError", "Interrupted"):
-        assert text in page
+def test_the_result_holds_every_part() -> None:
+    found = reported(whole_result())
+    told = {figure.key: figure.value for _, figure in found.figures()}
+    assert told["relay/2x20ms/added_chunk_p99_ms"] == pytest.approx(10.0)
+    assert told["relay/2x20ms/hub_cpu_s_per_100k"] == pytest.approx(10_000)
+    assert told["latency/2x20ms/added_ttft_p50_ms"] == pytest.approx(10.0)
+    assert told["chunks/one_way_per_s"] == 50_000
+    assert (told["chunks/one_way_hub_cpu_s_per_100k"], told["chunks/one_way_node_cpu_s_per_100k"]) == (
+        0.25,
+        0.5,
+    )
+    assert told["body/from_node_mb_per_s"] == pytest.approx(8 * 1024 * 1024 / 0.064 / 1e6)
+    assert told["sessions/100/kib_each"] == pytest.approx(30_000 / 1024)
+    assert told["storm/50@10/all_back_s"] == 5.5
+    assert told["storm/50@10/lost"] == 2
+    assert any("2 TimeoutError" in figure.name for _, figure in found.figures())
+    assert len(told) == len(list(found.figures()))
 
 
-def test_what_was_not_measured_is_not_shown() -> None:
-    console = Console(file=io.StringIO(), width=160)
-    tunnel_report.show(console, TunnelResult(TunnelPlan()))
-    assert console.file.getvalue() == ""
+def test_what_was_not_measured_is_not_told() -> None:
+    assert reported(TunnelResult(TunnelPlan())).groups == []
 
 
 def test_quick_is_smaller_in_everything() -> None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.exchange import Reply
-from benchmarks.tunnel_engine import Answer, Pacer, model_name, pace_of
+from benchmarks.generator.exchange import Reply
+from benchmarks.stacks.scripted_engine import Answer, Pacer, model_name, pace_of
 
 
 @dataclass

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import SettingInvalid
-from benchmarks.workloads import Fixed, Lognormal, Normal, Uniform, Workload, parse_distribution
+from benchmarks.generator.workloads import Fixed, Lognormal, Normal, Uniform, Workload, parse_distribution
 
 distributions = st.one_of(
     st.integers(1, 300).map(Fixed),

@@ -277,11 +277,12 @@ def settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def config(tmp_path, settings) -> HubConfig:
+def config(tmp_path, settings, prepared) -> HubConfig:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
     data = tmp_path / "hub"
     data.mkdir(mode=0o700)
+    prepared.copy_to(data / "hub.db")
     found = HubConfig(data_dir=data, port=0, tunnel_port=0, catalog=(catalog,), drain_s=1, **settings)
     create_hub_key(found.key_file)
     return found

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from benchmarks.portal_client import PortalClient
+from benchmarks.stacks.portal_client import PortalClient
 from hub.storage.records import Role
 
 PASSWORD = "correct horse battery"

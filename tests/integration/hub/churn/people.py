@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from benchmarks.portal_client import read_forms, text_of
+from benchmarks.stacks.portal_client import read_forms, text_of
 from hub.policy import Sharing, TrustClass
 from hub.storage.records import Node
 from hub.storage.repositories import Storage

@@ -18,7 +18,7 @@ from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import hub.portal
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub import serve
 from hub.admin_tokens import IssuedAdminToken
 from hub.composition import Hub
@@ -180,10 +180,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def portal(tmp_path, settings, clock) -> AsyncIterator[Portal]:
+async def portal(tmp_path, settings, clock, prepared) -> AsyncIterator[Portal]:
     """Runs in a task of its own: what was entered there is left there."""
     data = tmp_path / "hub"
     data.mkdir(mode=0o700)
+    prepared.copy_to(data / "hub.db")
     config = HubConfig(data_dir=data, port=0, tunnel_port=0, drain_s=0, **settings)
     create_hub_key(config.key_file)
     ready: asyncio.Future[Portal] = asyncio.get_running_loop().create_future()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub.permissions import Role
 from hub.portal.sessions import session_id
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.portal_client import read_forms, text_of
+from benchmarks.stacks.portal_client import read_forms, text_of
 from hub.keys import hash_secret
 from hub.policy import Fleet
 from hub.quotas import UNLIMITED, Allowance

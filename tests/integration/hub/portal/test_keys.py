@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks.portal_client import read_forms, text_of
+from benchmarks.stacks.portal_client import read_forms, text_of
 from hub.keys import hash_secret
 from hub.policy import Fleet, TrustClass
 from hub.storage.records import UsageRecord

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks.portal_client import text_of
+from benchmarks.stacks.portal_client import text_of
 from hub.permissions import Role
 from hub.portal.forms import read_form
 from hub.portal.roles import role_words

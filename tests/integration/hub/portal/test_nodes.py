@@ -6,7 +6,7 @@ import re
 import httpx
 import pytest
 
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub.policy import Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus

@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub.portal.assets import ASSETS
 from hub.portal.security import PAGE_HEADERS
 from hub.storage.records import Role

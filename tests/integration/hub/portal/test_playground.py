@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from hub.changes import KeyChanged
 from hub.errors import StorageUnavailable
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass

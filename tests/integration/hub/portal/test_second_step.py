@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from benchmarks.portal_client import text_of
+from benchmarks.stacks.portal_client import text_of
 from hub.permissions import Role
 
 START, CONFIRM, OFF = "/account/second-step", "/account/second-step/confirm", "/account/second-step/off"

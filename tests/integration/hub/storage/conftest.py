@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
 from hub.changes import Change, Changes
 from hub.enrollment import EnrollmentService
@@ -47,9 +47,12 @@ def database_url(request, tmp_path) -> Iterator[str]:
 
 
 @pytest.fixture
-async def storage(database_url):
+async def storage(database_url, prepared, request, tmp_path):
+    if database_url.startswith("sqlite"):
+        prepared.copy_to(tmp_path / "hub.db")
+    else:
+        await prepared.replace(request.getfixturevalue("postgres"), make_url(database_url).database)
     async with await Storage.open(database_url) as opened:
-        await opened.migrate()
         await opened.regions.add("eu", None, "Europe")
         await opened.regions.add("eu-de", "eu", "Germany")
         yield opened

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import connect
 
-from benchmarks.portal_client import read_forms
+from benchmarks.stacks.portal_client import read_forms
 from runtime.enrollment import HubApi, describe_machine, tls_context
 from runtime.errors import HubUnreachable
 from tunnel.identity import encode_public_key

@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from benchmarks.processes import ProcessFailed
-from benchmarks.stack import NodeProcess, SharedData
+from benchmarks.machine.processes import ProcessFailed
+from benchmarks.stacks.stack import NodeProcess, SharedData
 from hub.policy import TrustClass
 
 pytestmark = [

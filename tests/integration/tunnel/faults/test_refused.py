@@ -1,4 +1,4 @@
-"""Row "replayed or wrong-host HELLO, revoked, pre-auth flood": what `test_connecting.py` does not try."""
+"""Row "replayed or wrong-host HELLO, revoked, pre-auth flood": what `connecting/` does not try."""
 
 import asyncio
 import contextlib

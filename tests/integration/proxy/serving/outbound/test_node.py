@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stack import NodeProcess, SharedData
+from benchmarks.stacks.stack import NodeProcess, SharedData
 
 NOBODY = "http://127.0.0.1:1"
 

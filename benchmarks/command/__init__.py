@@ -1,0 +1,1 @@
+"""What the commands share: options and their reading, the terminal, progress."""

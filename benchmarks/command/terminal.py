@@ -1,0 +1,105 @@
+"""How a command meets its terminal: Ctrl-C or SIGTERM, progress, one-line errors, where the result goes.
+
+Owns what all commands of ``porten-bench`` do alike. Must not know what is measured.
+"""
+
+import asyncio
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks.command.progress import Progress
+from benchmarks.errors import BenchmarkError, SettingInvalid
+from benchmarks.machine.environment import describe_environment
+from benchmarks.reports import page, result
+from benchmarks.reports.result import Made, Result
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C."""
+REFUSED: Final = 3
+"""Exit code where something was measured, and is not to be believed."""
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    """Run a measurement with its progress on stderr; Ctrl-C or SIGTERM sets the event it is given."""
+
+    async def measure() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            # A second Ctrl-C finds Python's own handler and ends the program at once.
+            stop.set()
+            for number in _STOPS:
+                loop.remove_signal_handler(number)
+
+        for number in _STOPS:  # either way what was started must be ended
+            loop.add_signal_handler(number, interrupt)
+        async with Progress(Console(stderr=True), quiet=quiet) as progress:
+            return await work(stop, progress)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measure())
+
+
+def conclude(found: Result, json_file: str | None) -> None:
+    """Show a result, write it where it was asked for (``-`` is stdout), and end with its exit code.
+
+    Raises:
+        BenchmarkError: the file cannot be written.
+        typer.Exit: it was interrupted, or is not to be believed.
+    """
+    page.show(Console(stderr=json_file == "-"), found)
+    if json_file == "-":
+        sys.stdout.buffer.write(result.to_json(found))
+        sys.stdout.flush()
+    elif json_file is not None:
+        try:
+            result.write(found, Path(json_file))
+        except OSError as error:
+            raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if found.refusals:
+        raise typer.Exit(REFUSED)
+
+
+def made(*, quick: bool = False) -> Made:
+    """How the result comes about: now, by this command line, on this machine.
+
+    Keys come from files and the environment: the command line never holds one.
+    """
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    command = ["porten-bench", *sys.argv[1:]]
+    return Made(at=at, command=command, environment=describe_environment(), quick=quick)
+
+
+def fresh_seed() -> int:
+    """A seed of chance: a fixed one would repeat the last run's prompts, and measure the prompt cache."""
+    return secrets.randbelow(1 << 31)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End with one line and the right exit code where something cannot be measured."""
+    try:
+        yield
+    except SettingInvalid as error:
+        raise typer.BadParameter(str(error)) from error
+    except BenchmarkError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,1 @@
+"""What asks: workloads, loads, and a client that notes when tokens came."""

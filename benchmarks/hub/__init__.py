@@ -1,0 +1,1 @@
+"""`porten-bench hub`: what the whole Hub costs."""

@@ -1,0 +1,1 @@
+"""`porten-bench node`: what the daemon costs."""

@@ -1,0 +1,1 @@
+"""`porten-bench overhead`: what lies between two endpoints."""

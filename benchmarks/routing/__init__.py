@@ -1,0 +1,1 @@
+"""`porten-bench routing`: the Hub's choice of a node."""

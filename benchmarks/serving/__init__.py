@@ -1,0 +1,1 @@
+"""`porten-bench serving`: one endpoint under load."""

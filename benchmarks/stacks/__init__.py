@@ -1,0 +1,1 @@
+"""What is measured: Hub, node and engine as real processes on this machine."""

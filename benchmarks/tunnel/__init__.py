@@ -1,0 +1,1 @@
+"""`porten-bench tunnel`: what Hub and node cost for each chunk."""
