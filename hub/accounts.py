@@ -56,17 +56,24 @@ class AccountService:
         self._addresses = Attempts(_PER_ADDRESS)
         self._decoy: str | None = None
 
-    async def create(self, organisation_id: str, *, email: str, password: str, role: Role) -> Account:
+    async def create(
+        self, organisation_id: str, *, email: str, password: str, role: Role, by: str | None = None
+    ) -> Account:
         """Add an account.
+
+        ``by`` is the id of the account or the admin token that makes it, ``None`` for a command on the Hub's
+        machine.
 
         Raises:
             InvalidInput: the e-mail address or the password cannot be accepted.
             AlreadyExists: the e-mail address has an account.
+            NotAllowed: ``by`` may not give this role, as it is once the password is hashed.
+            AdminTokenInvalid: the token ``by`` has ended by then.
         """
         email = checked_email(email)
         password_hash = await self.hashed(checked_password(password))
         return await self._storage.accounts.create(
-            organisation_id, email=email, password_hash=password_hash, role=role, now=self._clock()
+            organisation_id, email=email, password_hash=password_hash, role=role, now=self._clock(), by=by
         )
 
     async def change_password(

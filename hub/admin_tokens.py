@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hub.attempts import Attempts, Limit
-from hub.errors import AdminTokenInvalid, InvalidInput, NotAllowed
+from hub.errors import AdminTokenInvalid, InvalidInput
 from hub.identifiers import checked_name
 from hub.keys import ADMIN_TOKEN_PREFIX, hash_secret, looks_valid, mint
 from hub.storage.records import AdminToken, Authority, Role
@@ -67,11 +67,10 @@ class AdminTokenService:
             lifetime_s: seconds until it ends.
 
         Raises:
-            NotAllowed: the maker's role does not reach that far.
+            NotAllowed: the maker's role, as it is when the token is stored, does not reach that far.
+            AdminTokenInvalid: the maker is a token that has ended.
             InvalidInput: a field cannot be accepted.
         """
-        if by is not None and not by.role.may_grant(role):
-            raise NotAllowed(f"the role {by.role} makes no admin token of the role {role}")
         if not 0 < lifetime_s <= MAX_LIFETIME_S:
             raise InvalidInput("expires", f"must be within {MAX_LIFETIME_S / 86_400:.0f} days")
         minted, now = mint(ADMIN_TOKEN_PREFIX), self._clock()
@@ -83,6 +82,7 @@ class AdminTokenService:
             role=role,
             expires_at=now + lifetime_s,
             now=now,
+            by=None if by is None else by.id,
         )
         return IssuedAdminToken(token, minted.secret)
 

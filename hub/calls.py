@@ -5,12 +5,15 @@ Pure. Must not know HTTP, nodes or how a request is carried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from hub.admission import Admitted
 from hub.errors import RequestFailed
 from hub.policy import Narrowing
+
+LookAgain = Callable[[], Awaitable[None]]
+"""Raises `RequestFailed` where whoever asks may no longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,8 @@ class Call:
         offered_as: the word by which a node says that its engine has the endpoint; ``None`` where every does.
         warmup_budget_s: seconds it may wait for a model to load.
         deadline: UTC seconds since the epoch after which nobody waits for it.
+        look_again: for who asks without the key's secret; awaited before each choice of a node, where
+            the key is looked at again too.
     """
 
     request_id: str
@@ -38,6 +43,7 @@ class Call:
     deadline: float
     needs_vision: bool = False
     offered_as: str | None = None
+    look_again: LookAgain | None = None
 
 
 def check_capabilities(call: Call, capabilities: Iterable[str]) -> None:

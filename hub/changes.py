@@ -24,7 +24,7 @@ class KeyChanged:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node was enrolled, renamed, or its region, trust class or sharing changed."""
+    """A node was enrolled, renamed, put on drain or off, or its region, trust class or sharing changed."""
 
     node_id: str
 

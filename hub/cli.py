@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from hub.accounts import checked_email
 from hub.cli_access import join_tokens_app, nodes_app, regions_app
@@ -212,10 +214,19 @@ def _report(context: typer.Context, made: Initialised) -> None:
     say.print(f"  database      {_shown('database_url', config.database)}", markup=False)
     say.print(f"  regions       {made.regions}: porten-hub regions list")
     if not made.was_there:
+        command = escape(_command(context))
         say.print("\nNext:")
-        say.print("  1. [bold]porten-hub serve[/bold], and sign in to the portal")
+        say.print(f"  1. [bold]{command} serve[/bold], and sign in to the portal")
         say.print("  2. on a machine of yours: [bold]porten login --hub URL[/bold], and approve it there")
-        say.print("  3. [bold]porten-hub keys create --name my-app[/bold], and point your app at URL/v1")
+        say.print(f"  3. [bold]{command} keys create --name my-app[/bold], and point your app at URL/v1")
+
+
+def _command(context: typer.Context) -> str:
+    """This program as it has to be called again to find the same Hub."""
+    given = {} if context.parent is None else context.parent.params
+    options = [("--config", given.get("config")), ("--data-dir", given.get("data_dir"))]
+    words = [word for name, value in options if value is not None for word in (name, str(value.absolute()))]
+    return shlex.join(["porten-hub", *words])
 
 
 def _shown(name: str, value: object) -> str:

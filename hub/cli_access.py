@@ -40,14 +40,46 @@ def list_nodes(
 
     names, nodes = work(context, job)
     rows = [(*_node_row(node), *([names[node.organisation_id]] if every else [])) for node in nodes]
-    columns = ("id", "name", "region", "trust", "sharing", "last seen", *(["organisation"] if every else []))
-    show_table(columns, rows, empty="There are no nodes: run `porten login` on a machine.")
+    columns = ("id", "name", "region", "trust", "sharing", "last seen", "on drain")
+    show_table(
+        (*columns, *(["organisation"] if every else [])),
+        rows,
+        empty="There are no nodes: run `porten login` on a machine.",
+    )
+
+
+NodeArgument = Annotated[str, typer.Argument(help="Its id, node_…")]
+
+
+@nodes_app.command("drain")
+def drain_node(context: typer.Context, node_id: NodeArgument) -> None:
+    """Give a node no new work, before its machine is restarted or moved.
+
+    A running Hub obeys within a second. What the node is answering goes on to its end: its page in the portal
+    says how much that is.
+
+    [bold]Example[/bold]
+
+    porten-hub nodes drain node_…
+    """
+    with explained():
+        read_id(node_id, "node", "node")
+    work(context, lambda place: place.enrollment.drain(node_id))
+    say.print(f"{node_id} is on drain. It gets work again after:", markup=False)
+    say.print(f"  porten-hub nodes resume {node_id}", markup=False)
+
+
+@nodes_app.command("resume")
+def resume_node(context: typer.Context, node_id: NodeArgument) -> None:
+    """Let a node that is on drain have work again."""
+    with explained():
+        read_id(node_id, "node", "node")
+    work(context, lambda place: place.enrollment.resume(node_id))
+    say.print(f"{node_id} is not on drain: it gets work while it is connected.", markup=False)
 
 
 @nodes_app.command("revoke")
-def revoke_node(
-    context: typer.Context, node_id: Annotated[str, typer.Argument(help="Its id, node_…")]
-) -> None:
+def revoke_node(context: typer.Context, node_id: NodeArgument) -> None:
     """End a node. A running Hub cuts its connection within a second."""
     with explained():
         read_id(node_id, "node", "node")
@@ -148,7 +180,8 @@ def _node_row(node: Node) -> tuple[str, ...]:
     if node.region is not None and not node.region_confirmed:
         region += " (unconfirmed)"
     trust = "(unreadable)" if node.trust is None else node.trust.label
-    return (node.id, node.name, region, trust, _sharing_words(node.sharing), day(node.last_seen_at))
+    drain = "" if node.draining_since is None else f"since {day(node.draining_since)}"
+    return (node.id, node.name, region, trust, _sharing_words(node.sharing), day(node.last_seen_at), drain)
 
 
 def _sharing_words(sharing: Sharing | None) -> str:

@@ -105,7 +105,7 @@ def _show(found: _Explained, model: str, *, unknown: bool) -> None:
 
 def _row(found: _Explained, verdict: Verdict) -> tuple[str, ...]:
     node = found.nodes[verdict.facts.node_id]
-    because = "" if verdict.permitted else verdict.words
+    because = "" if verdict.serves else verdict.words
     decided = "permitted" if verdict.reason is None else verdict.reason.value
     return (node.id, node.name, found.owners[node.organisation_id], decided, because)
 

@@ -17,9 +17,9 @@ from hub.keys import IssuedKey, change_key, issue_key, rotate_key
 from hub.operations import (
     Workplace,
     absent_models,
+    find_key,
     read_duration,
     read_fleet,
-    read_id,
     read_limits,
     read_trust,
 )
@@ -43,7 +43,7 @@ from hub.terminal import (
 
 keys_app = typer.Typer(help="API keys, the policies they carry and their limits.", no_args_is_help=True)
 
-KeyArgument = Annotated[str, typer.Argument(help="Its id, key_…")]
+KeyArgument = Annotated[str, typer.Argument(help="Its id, the beginning that the list shows, or its name.")]
 
 
 @keys_app.command("create")
@@ -139,7 +139,7 @@ def list_keys(context: typer.Context, *, organisation: OrganisationOption = None
 @keys_app.command("set")
 def set_key(
     context: typer.Context,
-    key_id: KeyArgument,
+    key: KeyArgument,
     *,
     name: Annotated[str | None, typer.Option(help="What you will call it.")] = None,
     fleet: Annotated[
@@ -179,15 +179,15 @@ def set_key(
         "monthly_tokens": monthly_tokens,
     }
     with explained():
-        read_id(key_id, "key", "key")
         _check_contradictions(region, model, anywhere=anywhere, all_models=all_models)
         whose = None if fleet is None else read_fleet(fleet)
         minimum_trust = None if trust is None else read_trust(trust)
         lifetime = None if expires in (None, "never") else read_duration(expires)
         read_limits(UNLIMITED, **named)
+        _check_change(name, fleet, region, anywhere, trust, model, all_models, expires, *named.values())
 
-    async def attempt(place: Workplace) -> ApiKey | None:
-        key, now = await place.key(key_id), place.clock()
+    async def attempt(place: Workplace, found: str) -> ApiKey | None:
+        key, now = await place.key(found), place.clock()
         expires_at = key.expires_at if expires is None else None if lifetime is None else now + lifetime
         return await change_key(
             place.storage,
@@ -203,9 +203,9 @@ def set_key(
         )
 
     async def job(place: Workplace) -> ApiKey:
-        changed = None
+        found, changed = await find_key(place.storage, key, place.clock()), None
         while changed is None:  # again whenever somebody else changed it between our look and our write
-            changed = await attempt(place)
+            changed = await attempt(place, found.id)
         return changed
 
     _warn_of_absent(context, model or ())
@@ -216,7 +216,7 @@ def set_key(
 @keys_app.command("rotate")
 def rotate(
     context: typer.Context,
-    key_id: KeyArgument,
+    key: KeyArgument,
     *,
     overlap: Annotated[
         str,
@@ -234,12 +234,11 @@ def rotate(
     porten-hub keys rotate key_… --overlap 24h
     """
     with explained():
-        read_id(key_id, "key", "key")
         overlap_s = read_duration(overlap, "overlap")
 
     async def job(place: Workplace) -> IssuedKey:
-        key = await place.key(key_id)
-        return await rotate_key(place.storage, key, now=place.clock(), overlap_s=overlap_s)
+        found = await find_key(place.storage, key, place.clock())
+        return await rotate_key(place.storage, found, now=place.clock(), overlap_s=overlap_s)
 
     issued = work(context, job)
     end = f"works until {day(issued.key.previous_expires_at)} UTC" if overlap_s else "has ended"
@@ -248,12 +247,28 @@ def rotate(
 
 
 @keys_app.command("revoke")
-def revoke_key(context: typer.Context, key_id: KeyArgument) -> None:
-    """End a key, with every secret it has. A running Hub refuses it within a second."""
-    with explained():
-        read_id(key_id, "key", "key")
-    work(context, lambda place: place.storage.keys.revoke(key_id, now=place.clock()))
-    say.print(f"{key_id} is revoked.", markup=False)
+def revoke_key(context: typer.Context, key: KeyArgument) -> None:
+    """End a key, with every secret it has. A running Hub refuses it within a second.
+
+    [bold]Examples[/bold]
+
+    porten-hub keys revoke my-app
+
+    porten-hub keys revoke key_…
+    """
+
+    async def job(place: Workplace) -> ApiKey:
+        found = await find_key(place.storage, key, place.clock())
+        await place.storage.keys.revoke(found.id, now=place.clock())
+        return found
+
+    found = work(context, job)
+    say.print(f"{found.id} ({found.name}) is revoked.", markup=False)
+
+
+def _check_change(*named: object) -> None:
+    if not any(each is not None and each is not False for each in named):
+        raise InvalidInput("key", "say what is to be another, such as --region eu or --expires 90d")
 
 
 def _check_contradictions(

@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from hub.errors import ConfigInvalid
+from hub.field_words import field_words
 from hub.policy import RegionAuthority
 from hub.sso_rules import parse_rule
+from hub.storage.engine import is_usable
 
 ENV_PREFIX = "PORTEN_HUB_"
 CONFIG_VARIABLE = "PORTEN_HUB_CONFIG"
@@ -51,6 +52,12 @@ def _url_of(*schemes: str) -> AfterValidator:
         return url.rstrip("/")
 
     return AfterValidator(check)
+
+
+def _database(url: str) -> str:
+    if not is_usable(url):
+        raise ValueError("must be of the form sqlite:////path/hub.db or postgresql://user@host/name")
+    return url
 
 
 def _network(text: str) -> str:
@@ -112,9 +119,8 @@ class HubConfig(BaseSettings):
         default_factory=lambda: default_data_dir(os.environ),
         description="Where the key, the database and the usage spool live; `$XDG_DATA_HOME/porten-hub`.",
     )
-    database_url: str | None = Field(
+    database_url: Annotated[str, AfterValidator(_database)] | None = Field(
         None,
-        min_length=1,
         description="`postgresql://user@host/name` or `sqlite:////path/hub.db`; "
         "SQLite in `data_dir` where unset.",
     )
@@ -345,8 +351,6 @@ def _with_password(url: str, file: Path) -> str:
         return make_url(url).set(password=password).render_as_string(hide_password=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid([f"database_password_file: {file} cannot be read: {error}"]) from None
-    except (ArgumentError, ValueError):
-        raise ConfigInvalid(["database_url: it is no URL such as postgresql://user@host/name"]) from None
 
 
 def read_secret(file: Path, setting: str) -> str:
@@ -401,32 +405,9 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], kind: str) -> No
         raise ConfigInvalid(problems)
 
 
-_WORDS = {
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "tuple_type": "must be a list",
-    "path_type": "must be a path",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "enum": "must be {expected}",
-    "literal_error": "must be {expected}",
-}
-"""What is wrong with a value, by pydantic's name for it: its own sentences are made for programmers."""
-
-
 def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
     """One line a problem, naming where the value came from and never repeating it: it may hold a password."""
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        words = _WORDS.get(problem["type"])
-        message = words.format(**problem.get("ctx", {})) if words else problem["msg"]
-        yield f"{name} (from {origins.get(name, 'the settings')}): {message.removeprefix('Value error, ')}"
+        message = field_words(problem) or problem["msg"]
+        yield f"{name} (from {origins.get(name, 'the settings')}): {message}"

@@ -7,6 +7,7 @@
     ├── NotFound                no such thing, or not one the caller may see
     ├── NotAllowed              the caller's role does not reach this far
     ├── AlreadyExists           a unique name is taken
+    ├── Outdated                what is to be changed is another by now than whoever changes it saw
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
     ├── SecondStepRefused       a code at sign-in that is wrong, used or too old: one answer for all
@@ -19,6 +20,7 @@
     ├── IdempotencyConflict     a key for a request that cannot be used (again) now; says why
     ├── NodeNotConnected        a job for a node that is not here
     ├── NodeNotPermitted        a job for a node that the policy of whoever gives it refuses
+    ├── NodeDraining            a job that would put a node to work which is on drain
     ├── TooManyJobs             a node has as many jobs as it may have
     ├── SignatureRefused        a request in a node's own name that its key did not sign
     ├── CheckpointInvalid       a checkpoint of the audit log that no trusted key signed
@@ -81,6 +83,13 @@ class AlreadyExists(HubError):
         super().__init__(f"{kind} exists already: {identifier}")
         self.kind = kind
         self.identifier = identifier
+
+
+class Outdated(HubError):
+    """What is to be changed is another by now than whoever changes it saw: nothing was changed."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"somebody has changed this {kind} meanwhile: look at it again")
 
 
 class TooManyAttempts(HubError):
@@ -194,6 +203,13 @@ class NodeNotPermitted(HubError):
     def __init__(self, node_id: str, gate: str | None) -> None:
         super().__init__(f"node {node_id} may not be given a job: its {gate or 'policy'} refuses")
         self.gate = gate
+
+
+class NodeDraining(HubError):
+    """The node is on drain: it gets no work that it does not have already."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} is on drain and gets no new work: resume it first")
 
 
 class TooManyJobs(HubError):

@@ -74,8 +74,8 @@ def explain(
         narrowing: what the request would ask for on top.
         model: the model asked for; no gate of the policy depends on it, a node's condition does.
         candidates: the nodes' condition now, as the registry gives it for the model; ``None`` where there
-            is no
-            Hub running to ask, and then only the policy is judged. A node that is not among them is offline.
+            is no Hub running to ask, and then only the policy is judged, and whether a node is on drain. A
+            node that is not among them is offline.
     """
     asked = _Asked(policy, regions, narrowing, model)
     now = None if candidates is None else {each.facts.node_id: each for each in candidates}
@@ -142,8 +142,9 @@ def _judge(asked: _Asked, node: NodeFacts, now: Mapping[str, Candidate] | None) 
         return Verdict(
             node, Reason(gate.value), words if waits else _GATES[gate](asked, node), waits_for_operator=waits
         )
-    if now is None:
-        return Verdict(node, None, _PERMITTED)
+    if now is None:  # of its condition only this is stored
+        reason = Reason.DRAINING if node.draining is not False else None
+        return Verdict(node, reason, _PERMITTED if reason is None else _CONDITIONS[reason])
     candidate = now.get(node.node_id) or Candidate(node, None, online=False)
     reason = _condition(asked, replace(candidate, facts=node))
     return Verdict(node, reason, _READY if reason is None else _CONDITIONS.get(reason, reason.value))
@@ -165,10 +166,11 @@ def _condition(asked: _Asked, candidate: Candidate) -> Reason | None:
 _PERMITTED = "permitted"
 _READY = "permitted, and could serve it now"
 _CONDITIONS = {
+    Reason.DRAINING: "permitted, but on drain: it gets no requests until somebody resumes it",
     Reason.OFFLINE: "permitted, but not connected: on the machine, porten run starts it",
     Reason.UNREPORTED: "permitted, but only just connecting",
     Reason.NOT_OFFERED: "permitted, but it does not offer the model",
-    Reason.PAUSED: "permitted, but it takes no requests now: it is paused, draining or leaving",
+    Reason.PAUSED: "permitted, but it takes no requests now: it is paused or leaving",
     Reason.FIT: "permitted, but it has no room or no engine for the model",
     Reason.FULL: "permitted, but full at this moment",
 }

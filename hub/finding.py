@@ -119,7 +119,12 @@ class Finder:
         return admitted, chosen.facts
 
     async def _confirmed(self, admitted: Admitted) -> Admitted:
-        """The caller as of now. The key's own list of models may have changed while this one waited."""
+        """The caller as of now. The key's own list of models may have changed while this one waited.
+
+        Who asks is looked at first, which always waits: the key, where nothing changed, without a wait.
+        """
+        if self._call.look_again is not None:
+            await self._call.look_again()
         confirmed = await self._places.admission.confirm(admitted)
         self._places.check_model(self._call.request_id, confirmed, self._call.model)
         return confirmed

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hub.errors import NodeNotConnected, NodeNotPermitted, TooManyJobs
+from hub.errors import NodeDraining, NodeNotConnected, NodeNotPermitted, TooManyJobs
 from hub.facts import KnownFacts
 from hub.policy import Policy, permits
 from tunnel.errors import SessionClosed
@@ -87,6 +87,7 @@ class Jobs:
         Raises:
             NodeNotConnected: it has no session, has just lost it, or is being read again after a change.
             NodeNotPermitted: the policy refuses the node.
+            NodeDraining: it is on drain, and the job is more than to unload a model.
             TooManyJobs: it has enough to do.
         """
         session, facts = self._session_of(node_id), self._facts.get(node_id)
@@ -95,6 +96,8 @@ class Jobs:
         decision = permits(policy, facts, self._facts.regions)
         if not decision.permitted:
             raise NodeNotPermitted(node_id, decision.gate)
+        if facts.draining is not False and action != "unload":
+            raise NodeDraining(node_id)
         if len(self.pending(node_id)) >= MAX_PENDING:
             raise TooManyJobs(node_id)
         job = NodeJob(f"job_{secrets.token_hex(8)}", node_id, action, model, self._clock())

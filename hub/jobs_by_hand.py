@@ -30,7 +30,7 @@ async def give_by_hand(
     Raises:
         NotFound: there is no such node, or it is another organisation's, or it was revoked.
         InvalidInput: the node does not offer the model (any more).
-        NodeNotConnected, NodeNotPermitted, TooManyJobs: see `Jobs.give`.
+        NodeNotConnected, NodeNotPermitted, NodeDraining, TooManyJobs: see `Jobs.give`.
         SpoolUnavailable: it cannot be written down, so it is not sent.
     """
     if node is None or node.organisation_id != organisation_id or node.revoked_at is not None:

@@ -17,7 +17,15 @@ from hub.acting import acting_as, proved_as
 from hub.changes import Changes, NodeChanged, NodeRevoked
 from hub.errors import InvalidInput, NotFound, SignatureRefused
 from hub.machines import checked_public_key
-from hub.placement import Placement, PlacementChange, decide, placement_of, require_manager, require_operator
+from hub.placement import (
+    Placement,
+    PlacementChange,
+    check_seen,
+    decide,
+    placement_of,
+    require_manager,
+    require_operator,
+)
 from hub.policy import PRIVATE, TrustClass
 from hub.signed_requests import Asked, claimed_node, verify
 from hub.storage.records import Authority, Node
@@ -111,26 +119,32 @@ class NodeKeeper:
         Raises:
             NotAllowed: the account's role does not reach this far.
             NotFound: there is no such node, it was revoked, or it is another organisation's.
+            Outdated: its rules are others than the change rests on.
             InvalidInput: a field cannot be accepted.
         """
         require_manager(account)
 
         async def decided(node: Node) -> Placement:
+            check_seen(node, change.seen)
             return await self._decided(account, change.of(node), node, says_region=change.says_region)
 
         return await self._replace(node_id, account, decided)
 
-    async def set_trust(self, node_id: str, account: Authority, trust: TrustClass, *, reason: str) -> Node:
+    async def set_trust(
+        self, node_id: str, account: Authority, trust: TrustClass, *, reason: str, seen: str | None = None
+    ) -> Node:
         """Raise or lower a node's trust class, and nothing else; the audit log keeps why.
 
         Raises:
             NotAllowed: the account is no operator's.
             NotFound: there is no such node, or it was revoked.
+            Outdated: its rules are others than were ``seen``, as `hub.placement.rules_seen` says them.
             InvalidInput: what is stored of it cannot be read.
         """
         require_operator(account)
 
         async def decided(node: Node) -> Placement:
+            check_seen(node, seen)
             return replace(placement_of(node), trust=trust)
 
         return await self._replace(node_id, account, decided, reason=reason)
@@ -183,6 +197,28 @@ class NodeKeeper:
                 )
         _note("node.placed", placed)
         return placed
+
+    async def drain(self, node_id: str) -> Node:
+        """Give a node no new work from now on; what it is answering goes on. Draining twice is the same.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        with self._changes.announcing(NodeChanged(node_id)):
+            node = await self._storage.nodes.drain(node_id, now=self._clock())
+        _note("node.drained", node)
+        return node
+
+    async def resume(self, node_id: str) -> Node:
+        """Let a node that is on drain have work again. Resuming one that is on none is the same.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        with self._changes.announcing(NodeChanged(node_id)):
+            node = await self._storage.nodes.resume(node_id)
+        _note("node.resumed", node)
+        return node
 
     async def revoke(self, node_id: str) -> None:
         """End a node at once. Revoking twice does nothing more.

@@ -11,8 +11,18 @@ from hub.live import LiveNode
 from hub.storage.records import Node
 
 NodeState = Literal[
-    "online", "paused", "connecting", "reconnecting", "leaving", "offline", "quarantined", "revoked"
+    "online",
+    "draining",
+    "drained",
+    "paused",
+    "connecting",
+    "reconnecting",
+    "leaving",
+    "offline",
+    "quarantined",
+    "revoked",
 ]
+"""``draining`` is on drain and still answering, ``drained`` has ended all that it was answering."""
 
 
 def node_state(node: Node, live: LiveNode | None, *, quarantined: bool, expected: bool) -> NodeState:
@@ -30,12 +40,14 @@ def node_state(node: Node, live: LiveNode | None, *, quarantined: bool, expected
         return "quarantined"
     if expected:
         return "reconnecting"
-    return "offline" if live is None else _session_state(live)
+    return "offline" if live is None else _session_state(node, live)
 
 
-def _session_state(live: LiveNode) -> NodeState:
+def _session_state(node: Node, live: LiveNode) -> NodeState:
     if not live.reported:
         return "connecting"
     if live.draining:
         return "leaving"
+    if node.draining_since is not None:
+        return "draining" if live.in_flight else "drained"
     return "online" if live.accepting else "paused"

@@ -132,8 +132,11 @@ class OfferIndex:
             filed.grades[model] = grade
 
     def file_pending(self, facts: NodeFacts) -> None:
-        """Let a node stand where those stand that have yet to say what they offer."""
-        self.file(facts, {_EVERY_MODEL: PENDING})
+        """Let a node stand where those stand that have yet to say what they offer.
+
+        One on drain is not waited for, whatever it will say.
+        """
+        self.file(facts, {_EVERY_MODEL: PENDING} if facts.draining is False else {})
 
     def remove(self, node_id: str) -> None:
         """Let a node stand nowhere."""

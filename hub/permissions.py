@@ -50,7 +50,7 @@ class Act(StrEnum):
     ASK = "ask models in the playground, under the organisation's keys"
     SEE_MEMBERS = "see who is a member, with which role"
     APPROVE_NODES = "approve and refuse machines"
-    CHANGE_NODES = "change and revoke nodes"
+    CHANGE_NODES = "change, drain and revoke nodes"
     CHANGE_KEYS = "create, change, rotate and revoke keys"
     CHANGE_MEMBERS = "invite, change, sign out and remove members"
     SET_TRUST = "set a node's trust class"
@@ -113,6 +113,16 @@ def check_grant(by: Role, to: Role) -> None:
         raise NotAllowed(_BY_COMMAND)
     if to not in grantable(by):
         raise NotAllowed(f"somebody who is {by} cannot make anybody {to}")
+
+
+def check_token_grant(by: Role, to: Role) -> None:
+    """Whether somebody may make an admin token of a role.
+
+    Raises:
+        NotAllowed: they may not.
+    """
+    if not by.may_grant(to):
+        raise NotAllowed(f"the role {by} makes no admin token of the role {to}")
 
 
 def check_reach(by: Role, of: Role) -> None:

@@ -6,10 +6,13 @@ trust owners) and only an operator raises a trust class, since other organisatio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from hub.errors import InvalidInput, NotAllowed
+import msgspec
+
+from hub.errors import InvalidInput, NotAllowed, Outdated
 from hub.identifiers import checked_name
 from hub.policy import PRIVATE, RegionTree, Sharing, SharingKind, TrustClass
 from hub.storage.records import Authority, Node
@@ -31,7 +34,8 @@ class PlacementChange:
     """What somebody wants to be another; what is not said stays.
 
     ``region`` may be wished away, so ``says_region`` tells whether it is said. What cannot be read of a node
-    and is not said becomes the narrowest.
+    and is not said becomes the narrowest. ``seen`` is what `rules_seen` said of the node that it rests on,
+    where it rests on one.
     """
 
     name: str | None = None
@@ -39,6 +43,7 @@ class PlacementChange:
     says_region: bool = False
     trust: TrustClass | None = None
     sharing: Sharing | None = None
+    seen: str | None = None
 
     def of(self, node: Node) -> Placement:
         """What the node is to be."""
@@ -49,6 +54,27 @@ class PlacementChange:
             trust=self.trust or node.trust or TrustClass.COMMUNITY,
             sharing=self.sharing or node.sharing or PRIVATE,
         )
+
+
+def rules_seen(node: Node) -> str:
+    """Names, as hex, the rules that somebody saw of a node: another as soon as one of them has changed."""
+    trust = None if node.trust is None else node.trust.label
+    sharing = node.sharing and (node.sharing.kind.value, sorted(node.sharing.organisations))
+    return hashlib.sha256(msgspec.json.encode((node.region, trust, sharing))).hexdigest()
+
+
+def check_seen(node: Node, seen: str | None) -> None:
+    """Hold a change to the rules that it rests on, so that nobody brings back what was narrowed meanwhile.
+
+    Args:
+        node: as it is.
+        seen: what `rules_seen` said of it; ``None`` where the change rests on no look at it.
+
+    Raises:
+        Outdated: its rules are others by now.
+    """
+    if seen is not None and seen != rules_seen(node):
+        raise Outdated("node")
 
 
 def require_manager(account: Authority) -> None:

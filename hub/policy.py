@@ -138,6 +138,8 @@ class NodeFacts:
     """What the Hub holds about a node. Nothing in here was said by the node itself.
 
     ``trust`` and ``sharing`` are ``None`` where the stored value could not be read: it then serves nobody.
+    ``draining`` is no rule of access and no gate: it says that the node is to get no new work, and
+    :func:`hub.router.why_unable` obeys it.
     """
 
     node_id: str
@@ -147,6 +149,7 @@ class NodeFacts:
     trust: TrustClass | None
     sharing: Sharing | None
     revoked: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _RETRY_AFTER_S = {
 }
 
 _REASONS = {
+    Reason.DRAINING: "on drain",
     Reason.OFFLINE: "offline",
     Reason.UNREPORTED: "just connecting",
     Reason.REGION: "outside the key's regions",

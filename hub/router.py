@@ -49,6 +49,7 @@ class Reason(StrEnum):
     REGION = "region"
     TRUST = "trust"
     NARROWED = "narrowed"
+    DRAINING = "draining"
     OFFLINE = "offline"
     UNREPORTED = "unreported"
     NOT_OFFERED = "not_offered"
@@ -78,7 +79,7 @@ class Candidate:
         waiting: requests the node reported as queued.
         in_flight_then: requests this Hub had open on it when it reported.
         slots: requests the replica answers at once; 0 where unknown.
-        accepting: the node takes new work (not paused, not draining).
+        accepting: the node takes new work: it is not paused, and its session is not about to end.
         tokens_per_second: measured speed of one answer, ``None`` before the first measurement.
         online: a live session exists; offline nodes are passed only to be counted.
         reported: it holds a credential that says these facts, and has said what it offers: both come right
@@ -199,7 +200,12 @@ def why_not(
 
 
 def why_unable(candidate: Candidate) -> Reason | None:  # noqa: PLR0911 - one return a condition
-    """What in the node's own condition keeps it from serving; ``None`` where nothing does."""
+    """What in the node's own condition keeps it from serving; ``None`` where nothing does.
+
+    That people put it on drain is said before all that may change by itself.
+    """
+    if candidate.facts.draining is not False:
+        return Reason.DRAINING
     if not candidate.online:
         return Reason.OFFLINE
     if not candidate.reported:
@@ -303,7 +309,7 @@ FULL = COLD + 1
 PENDING = FULL + 1
 """Connected, and has yet to say what it offers."""
 UNABLE = PENDING + 1
-"""Offers the model, and is paused or has no room for it."""
+"""Offers the model, and is on drain, paused or has no room for it."""
 
 _LEAST_EXPONENT = -20
 
@@ -315,6 +321,8 @@ def grade(candidate: Candidate) -> int | None:
     model.
     """
     reason = why_unable(candidate)
+    if reason is Reason.DRAINING and candidate.model_state is None:
+        return None
     if reason is not None:
         return _UNABLE_GRADES.get(reason)
     state = candidate.readiness
@@ -341,6 +349,7 @@ def is_within_bound(favourite: int | None, best: int | None) -> bool:
 _UNABLE_GRADES = {
     Reason.FULL: FULL,
     Reason.UNREPORTED: PENDING,
+    Reason.DRAINING: UNABLE,
     Reason.PAUSED: UNABLE,
     Reason.FIT: UNABLE,
 }

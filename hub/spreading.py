@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from hub.admission import Admitted
 from hub.demand import Demand, Wish
-from hub.errors import NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
+from hub.errors import NodeDraining, NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
 from hub.jobs import Jobs
 from hub.live import LiveNode
 from hub.registry import Registry
@@ -86,7 +86,7 @@ class Spreader:
             return False
         try:
             job = await self._jobs.give(node_id, "load", wish.model, wish.source.policy)
-        except (NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs):
+        except (NodeDraining, NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs):
             return False
         self._loads.append(_Load(node_id, job.id, wish.model, wish.organisation_id))
         log.info(

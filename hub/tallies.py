@@ -23,7 +23,7 @@ class Tally:
         full: nothing but their load keeps them from serving.
         warming: are loading it, or were just asked to.
         cold: would have to load it, and fit it.
-        unable: name it, and are paused or have no room or no engine for it.
+        unable: name it, and are on drain or paused, or have no room or no engine for it.
     """
 
     ready: int = 0

@@ -91,6 +91,10 @@ class ReceiptSigner:
         return self._signer.sign(self._head, msgspec.json.encode(receipt))
 
 
+_NONE = "it is damaged, or no receipt"
+"""What can be said of a text that cannot be read: which of the two it is, nobody knows."""
+
+
 class ReceiptReader:
     """Reads receipts against one or more Hubs' keys. A credential is verified once, not with each receipt."""
 
@@ -105,13 +109,13 @@ class ReceiptReader:
             ReceiptInvalid: it is forged, damaged or no receipt, or says other than its credential.
         """
         if len(token) > MAX_RECEIPT_CHARACTERS:
-            raise ReceiptInvalid("it is no receipt")
+            raise ReceiptInvalid(_NONE)
         try:
             parts = jws.take_apart(token)
             voucher = self._vouchers.get(parts.header) or self._vouch(parts.header)
             receipt = msgspec.json.decode(voucher.key.check(parts), type=Receipt)
         except jws.NotSigned as error:
-            reason = "the node's key did not sign it" if error.forged else "it is no receipt"
+            reason = "the node's key did not sign it" if error.forged else _NONE
             raise ReceiptInvalid(reason) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ReceiptInvalid("what was signed is no receipt") from None
@@ -122,7 +126,7 @@ class ReceiptReader:
         try:
             token = msgspec.json.decode(jws.decode(head), type=_Head).credential
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise ReceiptInvalid("it is no receipt") from None
+            raise ReceiptInvalid(_NONE) from None
         voucher = self._voucher(token)
         if len(self._vouchers) >= _MAX_HEADS:
             self._vouchers.clear()

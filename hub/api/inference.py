@@ -27,7 +27,7 @@ from hub.api.protocols import Protocol, protocol_of
 from hub.api.rate_headers import rate_headers
 from hub.api.request import Headers, Peek, Wishes, read_body, wishes
 from hub.api.tracing import span_of
-from hub.calls import Call
+from hub.calls import Call, LookAgain
 from hub.composition import Hub
 from hub.dispatch import Dispatch
 from hub.errors import RequestFailed, SpoolUnavailable
@@ -81,7 +81,14 @@ Caller = Callable[[Headers], Awaitable[Admitted]]
 class Inference:
     """One endpoint, as an ASGI application."""
 
-    def __init__(self, hub: Hub, path: str, capability: str, caller: Caller | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        path: str,
+        capability: str,
+        caller: Caller | None = None,
+        look_again: LookAgain | None = None,
+    ) -> None:
         """Answer what is asked at a path.
 
         Args:
@@ -89,12 +96,14 @@ class Inference:
             path: what is asked of the node.
             capability: what it asks of a model.
             caller: says who asks; whoever holds the secret that the request brings, where unset.
+            look_again: see `hub.calls.Call`; for a caller that is known by more than the key.
         """
         self._hub = hub
         self._path = path
         self._capability = capability
         self._protocol = protocol_of(path)
         self._caller = caller or self._holder_of_the_secret
+        self._look_again = look_again
 
     async def _holder_of_the_secret(self, headers: Headers) -> Admitted:
         return await self._hub.admission.authenticate(self._protocol.authorization(headers))
@@ -177,6 +186,7 @@ class Inference:
             narrowing=wished.narrowing,
             warmup_budget_s=min(wished.warmup_budget_s, allowed_s),
             deadline=deadline,
+            look_again=self._look_again,
         )
         return call, asked
 

@@ -67,6 +67,8 @@ def _merged(hub: Hub, model: str, nodes: Iterable[Candidate]) -> Offer | None:
 
 def _is_able(candidate: Candidate) -> bool:
     state = candidate.model_state
+    if candidate.facts.draining is not False:
+        return False
     return candidate.online and state is not None and (candidate.fits or state is not ModelState.COLD)
 
 

@@ -14,6 +14,7 @@ from hub.identifiers import checked_name
 from hub.portal.errors import NotAllowed
 from hub.portal.pages import PortalRoute, base_url, field_problem, hub_of, page, see_other
 from hub.portal.presenting import DAY_S, ago_text, until_text
+from hub.portal.roles import check
 from hub.portal.sessions import MayChange, Posted, SignedIn, Visitor
 from hub.storage.records import AdminToken, Role
 
@@ -75,9 +76,10 @@ async def create(request: Request, visitor: MayChange, form: Posted) -> Response
         errors |= field_problem(error)
     if errors or role is None or days is None:
         return await _list_page(request, visitor, typed, errors)
-    issued = await hub_of(request).admin_tokens.issue(
-        visitor.account, visitor.organisation.id, name=name, role=role, lifetime_s=days * DAY_S
-    )
+    with check():
+        issued = await hub_of(request).admin_tokens.issue(
+            visitor.account, visitor.organisation.id, name=name, role=role, lifetime_s=days * DAY_S
+        )
     return page(
         "admin_token_created.html",
         visitor=visitor,

@@ -33,6 +33,8 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "node.commanded": "Command sent to a node",
         "node.key_announced": "Node announced a new key",
         "node.key_changed": "Node took up its new key",
+        "node.drained": "Node put on drain",
+        "node.resumed": "Node taken off drain",
         "node.revoked": "Node revoked",
         "node.erased": "Node erased",
         "join_token.created": "Join token created",

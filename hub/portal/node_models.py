@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import InvalidInput, NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs
+from hub.errors import (
+    InvalidInput,
+    NodeDraining,
+    NodeNotConnected,
+    NodeNotPermitted,
+    SpoolUnavailable,
+    TooManyJobs,
+)
 from hub.jobs import Action, NodeJob
 from hub.jobs_by_hand import give_by_hand
 from hub.portal.errors import FormRefused, JobRefused
@@ -48,12 +55,12 @@ def model_rows(
     warming = {each.model: each for each in view.warming}
     order = {"ready": 0, "warming": 1, "cold": 2}
     return tuple(
-        _row(model, warming.get(model.model), jobs.get(model.model))
+        _row(model, warming.get(model.model), jobs.get(model.model), on_drain=view.drain is not None)
         for model in sorted(models, key=lambda model: (order[model.state], model.model))
     )
 
 
-def _row(model: ModelStatus, warming: WarmingView | None, job: NodeJob | None) -> ModelRow:
+def _row(model: ModelStatus, warming: WarmingView | None, job: NodeJob | None, *, on_drain: bool) -> ModelRow:
     state, tone = _STATES[model.state] if model.fits or model.state != "cold" else _UNFIT
     busy = job if job is not None and not job.over else None
     return ModelRow(
@@ -64,15 +71,15 @@ def _row(model: ModelStatus, warming: WarmingView | None, job: NodeJob | None) -
         phase=warming.phase if warming else busy.phase if busy else None,
         percent=warming.percent if warming else None,
         failed=job.error or "it failed" if job is not None and job.phase == "failed" else None,
-        actions=() if busy else _actions(model),
+        actions=() if busy else _actions(model, on_drain=on_drain),
     )
 
 
-def _actions(model: ModelStatus) -> tuple[tuple[Action, str], ...]:
+def _actions(model: ModelStatus, *, on_drain: bool) -> tuple[tuple[Action, str], ...]:
     wanted: list[Action] = []
     if model.state == "ready":
         wanted.append("unload")
-    elif model.state == "cold":
+    elif model.state == "cold" and not on_drain:
         wanted += [] if model.on_disk else ["pull"]
         wanted += ["load"] if model.fits else []
     return tuple((action, ACTIONS[action]) for action in wanted)
@@ -92,6 +99,6 @@ async def give_job(request: Request, visitor: MayChange, form: Posted, node_id: 
         )
     except InvalidInput as error:
         raise FormRefused(_NOT_OFFERED) from error
-    except (NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs) as error:
+    except (NodeDraining, NodeNotConnected, NodeNotPermitted, SpoolUnavailable, TooManyJobs) as error:
         raise JobRefused(f"{str(error).capitalize()}.") from error
     return see_other(safe_next(form.get("back"), f"/nodes/{node_id}#models"))

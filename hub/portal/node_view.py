@@ -8,13 +8,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hub.node_state import NodeState, node_state
-from hub.portal.presenting import ago_text, bytes_text, span_text
+from hub.portal.presenting import ago_text, bytes_text, counted, span_text
 from hub.registry import LiveNode
 from hub.storage.records import Node
 from tunnel.messages import DeviceStatus, ModelStatus
 
 _STATES: Mapping[NodeState, tuple[str, str]] = {
     "online": ("Online", "good"),
+    "draining": ("Draining", "warn"),
+    "drained": ("Drained", "off"),
     "paused": ("Online, not accepting", "warn"),
     "connecting": ("Connecting", "warn"),
     "reconnecting": ("Reconnecting", "warn"),
@@ -23,6 +25,7 @@ _STATES: Mapping[NodeState, tuple[str, str]] = {
     "quarantined": ("Quarantined", "bad"),
     "revoked": ("Revoked", "bad"),
 }
+_AWAY = ("offline", "quarantined", "revoked")
 _CLONED = (
     "Two machines use this node's key, so neither is let in for now. Find the copy; if you cannot, revoke "
     "the node and enroll the machine anew."
@@ -54,7 +57,7 @@ class WarmingView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """Everything the lists and pages of nodes show."""
+    """Everything the lists and pages of nodes show; `drain` is what is said of one on drain."""
 
     id: str
     name: str
@@ -63,6 +66,7 @@ class NodeView:
     tone: str
     since: str
     reason: str | None
+    drain: str | None
     in_flight: int
     ready: tuple[str, ...]
     warming: tuple[WarmingView, ...]
@@ -75,7 +79,7 @@ class NodeView:
     @property
     def is_online(self) -> bool:
         """Whether its tunnel stands, or is about to again."""
-        return self.state in ("online", "paused", "connecting", "reconnecting", "leaving")
+        return self.state not in _AWAY
 
 
 def node_view(
@@ -91,7 +95,7 @@ def node_view(
         expected: it was asked to dial again and is due back.
     """
     state = node_state(node, live, quarantined=quarantined, expected=expected)
-    seen = live if state not in ("offline", "quarantined", "revoked") else None
+    seen = live if state not in _AWAY else None
     words, tone = _STATES[state]
     models = seen.models if seen else ()
     return NodeView(
@@ -100,8 +104,9 @@ def node_view(
         state=state,
         state_words=words,
         tone=tone,
-        since=_since(node, seen, now),
+        since=_since(node, state, seen, now),
         reason=_CLONED if state == "quarantined" else seen.reason if seen else None,
+        drain=_drain_words(node, state, seen),
         in_flight=seen.in_flight if seen else 0,
         ready=tuple(model.model for model in models if model.state == "ready"),
         warming=tuple(_warming(model, seen) for model in models if seen and model.state == "warming"),
@@ -131,12 +136,24 @@ def node_views(
     return sorted(views, key=lambda view: (not view.is_online, view.name.casefold(), view.id))
 
 
-def _since(node: Node, live: LiveNode | None, now: float) -> str:
+def _since(node: Node, state: NodeState, live: LiveNode | None, now: float) -> str:
     if node.revoked_at is not None:
         return f"revoked {ago_text(node.revoked_at, now)}"
+    if node.draining_since is not None and state in ("draining", "drained"):
+        return f"for {span_text(now - node.draining_since)}"
     if live is not None:
         return f"for {span_text(now - live.connected_at)}"
     return "never connected" if node.last_seen_at is None else f"last seen {ago_text(node.last_seen_at, now)}"
+
+
+def _drain_words(node: Node, state: NodeState, live: LiveNode | None) -> str | None:
+    if node.draining_since is None or node.revoked_at is not None:
+        return None
+    if state == "draining" and live is not None:
+        return f"Draining: {counted(live.in_flight, 'answer')} in flight, and it gets no new request."
+    if state == "drained":
+        return "Drained: it answers nothing, and gets no request until it is resumed."
+    return "On drain: it gets no request until it is resumed."
 
 
 def _warming(model: ModelStatus, live: LiveNode | None) -> WarmingView:

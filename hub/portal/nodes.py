@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
-from hub.errors import InvalidInput, NotFound
-from hub.placement import PlacementChange
+from hub.errors import InvalidInput, NotFound, Outdated
+from hub.placement import PlacementChange, check_seen, rules_seen
 from hub.portal.node_list import NodePage, read_page
 from hub.portal.node_models import model_rows
 from hub.portal.node_view import NodeView, node_view
 from hub.portal.pages import PortalRoute, field_problem, hub_of, install_command, page, see_other
-from hub.portal.placement import PlacementForm, machine_view, read_placement, region_hint
+from hub.portal.placement import CHANGED, PlacementForm, machine_view, read_placement, region_hint
 from hub.portal.presenting import SHARINGS, TRUSTS, sharing_text, trust_text
 from hub.portal.regions import RegionsView, read_regions
 from hub.portal.sessions import MayChange, Posted, SignedIn, Visitor
@@ -74,9 +74,10 @@ async def change(request: Request, visitor: MayChange, form: Posted, node_id: st
     found, known = await _visible_node(request, visitor, node_id), await read_regions(request)
     typed = PlacementForm.of_node(found).typed(form, may_set_trust=visitor.account.is_operator)
     asked, errors = read_placement(typed, known.tree)
-    if asked is None:
-        return await _node_page(request, visitor, found, typed, errors)
     try:
+        check_seen(found, form.get("seen"))
+        if asked is None:
+            return await _node_page(request, visitor, found, typed, errors)
         await hub_of(request).enrollment.place(
             found.id,
             visitor.account,
@@ -86,11 +87,31 @@ async def change(request: Request, visitor: MayChange, form: Posted, node_id: st
                 says_region="region" in form,
                 trust=asked.trust if visitor.account.is_operator else None,
                 sharing=asked.sharing,
+                seen=form.get("seen"),
             ),
         )
+    except Outdated:
+        now = await _visible_node(request, visitor, node_id)
+        return await _node_page(request, visitor, now, PlacementForm.of_node(now), CHANGED)
     except InvalidInput as error:
         return await _node_page(request, visitor, found, typed, field_problem(error))
     return see_other(f"/nodes/{found.id}?saved=1")
+
+
+@router.post("/nodes/{node_id}/drain")
+async def drain(request: Request, visitor: MayChange, _form: Posted, node_id: str) -> Response:
+    """Give a node no new work."""
+    found = await _visible_node(request, visitor, node_id)
+    await hub_of(request).enrollment.drain(found.id)
+    return see_other(f"/nodes/{found.id}#drain")
+
+
+@router.post("/nodes/{node_id}/resume")
+async def resume(request: Request, visitor: MayChange, _form: Posted, node_id: str) -> Response:
+    """Let a node that is on drain have work again."""
+    found = await _visible_node(request, visitor, node_id)
+    await hub_of(request).enrollment.resume(found.id)
+    return see_other(f"/nodes/{found.id}#drain")
 
 
 @router.get("/nodes/{node_id}/revoke")
@@ -186,6 +207,7 @@ async def _node_page(
         may_give_jobs=visitor.may_change and found.organisation_id == visitor.organisation.id,
         machine=machine_view(found.machine, found.public_key),
         form=form,
+        seen=rules_seen(found),
         errors=errors,
         saved=_saved_words(request, row),
         may_change=visitor.may_change,

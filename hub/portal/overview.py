@@ -3,11 +3,12 @@
 Owns the steps a new organisation goes through. Knows nothing of how any of them is done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request, Response
 
+from hub.composition import Hub
 from hub.portal.charts import day_start, sums
 from hub.portal.node_list import online_ids
 from hub.portal.pages import PortalRoute, base_url, hub_of, install_command, page
@@ -85,8 +86,20 @@ def _mark_next(steps: Sequence[Step]) -> list[Step]:
     return [replace(step, next=index == first_open) for index, step in enumerate(steps)]
 
 
-def headline(total: int, online: int) -> str:
-    """Say in one sentence how the nodes are."""
+def headline(total: int, online: int, draining: int = 0) -> str:
+    """Say how the nodes are; `draining` are those online that are on drain."""
+    words = [_online_words(total, online)]
+    if draining == online == 1:
+        words.append("It is on drain, so requests are refused.")
+    elif draining and draining == online:
+        words.append("All of those are on drain, so requests are refused.")
+    elif draining:
+        rest = "is on drain and gets no requests" if draining == 1 else "are on drain and get no requests"
+        words.append(f"{number_text(draining)} of those {rest}.")
+    return " ".join(words)
+
+
+def _online_words(total: int, online: int) -> str:
     if not total:
         return "No machine has joined yet. The first step is below."
     if not online:
@@ -120,7 +133,7 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
         "overview.html",
         visitor=visitor,
         here="/",
-        headline=headline(len(nodes), len(online)),
+        headline=headline(len(nodes), len(online), _draining(hub, online)),
         online=len(online),
         total=len(nodes),
         ready=sorted(hub.registry.ready_models(online)),
@@ -129,3 +142,8 @@ async def overview(request: Request, visitor: SignedIn) -> Response:
         finished=all(step.done for step in way),
         base_url=base_url(request),
     )
+
+
+def _draining(hub: Hub, node_ids: Collection[str]) -> int:
+    facts = (hub.registry.facts.get(node_id) for node_id in node_ids)
+    return sum(each is not None and each.draining for each in facts)

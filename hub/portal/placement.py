@@ -7,6 +7,7 @@ sets a trust class: what anybody else posts there is not even read. Knows nothin
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from hub.identifiers import NAME_LIMIT
@@ -17,6 +18,13 @@ from hub.storage.records import Node
 from tunnel.identity import fingerprint
 
 MAX_ORGANISATIONS = 100
+CHANGED: Mapping[str, str] = MappingProxyType(
+    {
+        "name": "Somebody has changed this node since this page was opened, so nothing was saved. "
+        "Below is what holds now: change it again."
+    }
+)
+"""What a form says that was open meanwhile."""
 _BETWEEN = re.compile(r"[\s,]+")
 _ORGANISATION = re.compile(r"org_[a-z2-7]{20}")
 _DEVICE_KINDS = {"cpu": "CPU", "cuda": "NVIDIA GPU", "metal": "Apple GPU"}

@@ -12,13 +12,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from hub import refusals
 from hub.admission import Admitted
 from hub.api.edge import request_id
 from hub.api.inference import Inference
 from hub.api.models import Offer, progress
 from hub.api.request import MAX_MODEL_CHARACTERS, Headers, wishes
 from hub.composition import Hub
-from hub.errors import RequestFailed, SpoolUnavailable
+from hub.errors import RequestFailed, SpoolUnavailable, StorageUnavailable
 from hub.evidence import judge
 from hub.policy import Fleet, Narrowing
 from hub.portal.errors import FormRefused
@@ -28,7 +29,7 @@ from hub.portal.pages import PortalRoute, hub_of, page
 from hub.portal.presenting import fleet_text
 from hub.portal.regions import read_regions
 from hub.portal.security import PAGE_HEADERS
-from hub.portal.sessions import MayAsk, Posted, SentByScript, Visitor
+from hub.portal.sessions import MayAsk, Posted, SentByScript, Visitor, is_still
 from hub.router import ModelState
 from hub.storage.records import ApiKey
 from hub.tallies import Tally
@@ -84,7 +85,25 @@ async def chat(request: Request, visitor: MayAsk, _script: SentByScript, key_id:
         _note(hub, key, request_id(request))
         return admitted
 
-    return _Passed(Inference(hub, CHAT, "chat", caller))
+    async def look_again() -> None:
+        await _check_visitor(request, visitor)
+
+    return _Passed(Inference(hub, CHAT, "chat", caller, look_again))
+
+
+async def _check_visitor(request: Request, visitor: Visitor) -> None:
+    """Hold to their session who has waited for a node, or whose question took its time.
+
+    Raises:
+        RequestFailed: they are signed out or have another role; or nobody can say.
+    """
+    try:
+        is_there = await is_still(request, visitor)
+    except StorageUnavailable:
+        raise refusals.database_unavailable() from None
+    if not is_there:
+        words = "You are signed out, or your role is another by now. Reload the page."
+        raise RequestFailed("invalid_api_key", words, param="session")
 
 
 def _note(hub: Hub, key: ApiKey, asked: str) -> None:

@@ -89,6 +89,12 @@ async def find_visitor(request: Request) -> Visitor | None:
     return Visitor(account, organisation, csrf_token(cookie), session_id(cookie))
 
 
+async def is_still(request: Request, visitor: Visitor) -> bool:
+    """Whether somebody who was let in a while ago is signed in still, and has the same role."""
+    now = await find_visitor(request)
+    return now is not None and now.account.role is visitor.account.role
+
+
 async def signed_in(request: Request) -> Visitor:
     """Return who is signed in.
 
@@ -197,8 +203,7 @@ async def posted(request: Request, visitor: SignedIn) -> Form:
         SignInRequired: while it came, the session ended or the visitor's role became another.
     """
     form = await _checked_form(request, request.cookies.get(session_cookie(request), ""))
-    now = await find_visitor(request)  # a form may take its time, and what was judged is from before it
-    if now is None or now.account.role is not visitor.account.role:
+    if not await is_still(request, visitor):  # a form may take its time
         raise SignInRequired("Sign in to go on.")
     return form
 

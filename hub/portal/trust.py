@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from fastapi import APIRouter, Request, Response
 
 from hub.effects import of_node
-from hub.errors import InvalidInput, NotFound
+from hub.errors import InvalidInput, NotFound, Outdated
+from hub.placement import check_seen, rules_seen
 from hub.policy import NodeFacts, RegionTree, TrustClass
 from hub.portal.effect_words import effect_words
 from hub.portal.node_list import NodePage, read_page
 from hub.portal.pages import PortalRoute, field_problem, hub_of, page, see_other
+from hub.portal.placement import CHANGED
 from hub.portal.presenting import TRUSTS, trust_text
 from hub.portal.regions import RegionsView, read_regions
 from hub.portal.sessions import Operator, Posted, Visitor
@@ -96,16 +98,22 @@ async def change(request: Request, visitor: Operator, form: Posted, node_id: str
     """Raise or lower it."""
     node = await _living(request, node_id)
     typed = TrustForm(form.text("trust"), form.text("reason"))
+    seen = form.get("seen")
     errors = _reason_problem(typed.reason)
     found = next((kind for kind in TrustClass if kind.label == typed.trust), None)
     if found is None:
         errors["trust"] = "Choose a trust class."
     elif found is node.trust:
         errors["trust"] = "That is its class now. Choose another, or leave it as it is."
-    if found is None or errors:
-        return await _edit_page(request, visitor, node, typed, errors)
     try:
-        await hub_of(request).enrollment.set_trust(node.id, visitor.account, found, reason=typed.reason)
+        check_seen(node, seen)
+        if found is None or errors:
+            return await _edit_page(request, visitor, node, typed, errors)
+        keeper = hub_of(request).enrollment
+        await keeper.set_trust(node.id, visitor.account, found, reason=typed.reason, seen=seen)
+    except Outdated:
+        now = await _living(request, node_id)
+        return await _edit_page(request, visitor, now, replace(typed, trust=""), {"trust": CHANGED["name"]})
     except InvalidInput as error:
         return await _edit_page(request, visitor, node, typed, field_problem(error))
     return see_other(f"/trust?saved={node.id}")
@@ -139,6 +147,7 @@ async def _edit_page(
         visitor=visitor,
         here="/trust",
         node=node,
+        seen=rules_seen(node),
         owner=owner.get(node.organisation_id, node.organisation_id),
         region=known.name(node.region),
         current=trust_text(node.trust),

@@ -1,6 +1,6 @@
 """Admin tokens: leave for programs to administer.
 
-Owns their queries. Secrets come in as hashes only. Must not know who may make one.
+Owns their queries. Secrets come in as hashes only. Who may make one is :mod:`hub.permissions`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from sqlalchemy import insert, select, update
 
 from hub.errors import NotFound
 from hub.identifiers import new_id
+from hub.permissions import check_token_grant
 from hub.storage import codec
+from hub.storage.authority import role_in
 from hub.storage.engine import Database
 from hub.storage.paging import page_of
 from hub.storage.records import AdminToken, Role
@@ -34,8 +36,18 @@ class AdminTokens:
         role: Role,
         expires_at: float,
         now: float,
+        by: str | None = None,
     ) -> AdminToken:
-        """Store a token that was minted; :mod:`hub.admin_tokens` mints, checks and calls this."""
+        """Store a token that was minted; :mod:`hub.admin_tokens` mints, checks and calls this.
+
+        ``by`` is the id of the account or the admin token that makes it, ``None`` for a command on the Hub's
+        machine. What it may is judged as it is in this transaction.
+
+        Raises:
+            NotFound: there is no such organisation where ``by`` could see it.
+            NotAllowed: ``by`` makes no token of this role.
+            AdminTokenInvalid: the token ``by`` has ended.
+        """
         token = AdminToken(
             id=new_id("atk"),
             organisation_id=organisation_id,
@@ -47,6 +59,8 @@ class AdminTokens:
         )
         values = codec.values_of(token, admin_tokens) | {"hash": token_hash, "role": role.value}
         async with self._database.note() as connection:
+            if by is not None:
+                check_token_grant(await role_in(connection, by, organisation_id, now=now), role)
             await connection.execute(insert(admin_tokens).values(values))
             await self._database.tell(
                 connection,

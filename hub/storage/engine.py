@@ -265,6 +265,15 @@ def _state(error: BaseException) -> str:
     return getattr(error, "sqlstate", None) or ""
 
 
+def is_usable(url: str) -> bool:
+    """Whether a URL is one of a database of a kind that there is here, whatever answers there."""
+    try:
+        _address(url)
+    except (ArgumentError, ValueError):
+        return False
+    return True
+
+
 def shown_url(url: str) -> str:
     """A URL as it may be shown: without its password, wherever that stands."""
     try:

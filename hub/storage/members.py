@@ -15,13 +15,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import Personal
-from hub.errors import AdminTokenInvalid, AlreadyExists, InvitationInvalid, NotAllowed, NotFound
+from hub.errors import AlreadyExists, InvitationInvalid, NotAllowed, NotFound
 from hub.identifiers import new_id
 from hub.permissions import Role, check_change, check_grant, check_reach
 from hub.storage import codec
+from hub.storage.authority import held_token
 from hub.storage.engine import Database
 from hub.storage.people import end_sessions
-from hub.storage.records import Account, AdminToken, Invitation
+from hub.storage.records import Account, Invitation
 from hub.storage.tables import (
     accounts,
     admin_tokens,
@@ -241,7 +242,7 @@ async def _both(
         raise NotFound("member", account_id)
     if by is None or by in found:
         return found[account_id], None if by is None else found[by].role
-    token = await _held_token(connection, by, now)
+    token = await held_token(connection, by, now)
     if token is None or not (token.is_operator or token.organisation_id == of):
         raise NotFound("member", account_id)
     return found[account_id], token.role
@@ -253,20 +254,6 @@ def _in_reach_of(by: str) -> ColumnElement[bool]:
     home = select(actor.c.organisation_id).where(actor.c.id == by)
     everybody = (token.role == Role.OPERATOR.value) | (token.organisation_id == accounts.c.organisation_id)
     return accounts.c.organisation_id.in_(home) | select(token.id).where(token.id == by, everybody).exists()
-
-
-async def _held_token(connection: AsyncConnection, token_id: str, now: float) -> AdminToken | None:
-    """An admin token that acts; nobody ends it before this transaction does.
-
-    Raises:
-        AdminTokenInvalid: it has ended since it was let in.
-    """
-    query = select(admin_tokens).where(admin_tokens.c.id == token_id).with_for_update(read=True)
-    row = (await connection.execute(query)).mappings().one_or_none()
-    token = None if row is None else codec.admin_token(row)
-    if token is not None and not token.is_active(now):
-        raise AdminTokenInvalid
-    return token
 
 
 async def _reached(connection: AsyncConnection, account_id: str, by: str | None, *, now: float) -> Account:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.acting import acting_as, proved_as
@@ -261,6 +261,30 @@ class Nodes:
             )
         return node
 
+    async def drain(self, node_id: str, *, now: float) -> Node:
+        """Put a node on drain. Draining twice keeps the first time.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        async with self._database.change() as connection:
+            node, is_news = await _turn(connection, node_id, nodes.c.draining_since.is_(None), now)
+            if is_news:
+                await self._database.tell(connection, "node.drained", node.id, of=node.organisation_id)
+        return node
+
+    async def resume(self, node_id: str) -> Node:
+        """Take a node off drain. Resuming one that is on none does nothing.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        async with self._database.change() as connection:
+            node, is_news = await _turn(connection, node_id, nodes.c.draining_since.is_not(None), None)
+            if is_news:
+                await self._database.tell(connection, "node.resumed", node.id, of=node.organisation_id)
+        return node
+
     async def revoke(self, node_id: str, *, now: float) -> None:
         """End a node. Revoking twice keeps the first time.
 
@@ -282,6 +306,25 @@ class Nodes:
             await connection.execute(
                 update(nodes).where(nodes.c.id.in_(list(node_ids))).values(last_seen_at=now)
             )
+
+
+async def _turn(
+    connection: AsyncConnection, node_id: str, if_: ColumnElement[bool], since: float | None
+) -> tuple[Node, bool]:
+    """Put a node on drain or off where it is not so yet: the node as it is now, and whether that is news.
+
+    Raises:
+        NotFound: there is no such node, or it was revoked.
+    """
+    alive = (nodes.c.id == node_id) & nodes.c.revoked_at.is_(None)
+    turned = update(nodes).where(alive, if_).values(draining_since=since).returning(*nodes.c)
+    row = (await connection.execute(turned)).mappings().one_or_none()
+    is_news = row is not None
+    if row is None:
+        row = (await connection.execute(select(nodes).where(alive))).mappings().one_or_none()
+    if row is None:
+        raise NotFound("node", node_id)
+    return codec.node(row), is_news
 
 
 async def _is_still(connection: AsyncConnection, seen: Node) -> bool:

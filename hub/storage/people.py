@@ -1,6 +1,7 @@
 """Organisations, their accounts, and signed-in browsers.
 
-Owns the queries about people. Must not know passwords in the clear, cookies or roles' rights.
+Owns the queries about people. Must not know passwords in the clear or cookies; what a role may is
+:mod:`hub.permissions`'s.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import AlreadyExists, NotFound
 from hub.identifiers import new_id
+from hub.permissions import check_grant
 from hub.quotas import Allowance
 from hub.storage import codec
+from hub.storage.authority import role_in
 from hub.storage.engine import Database
 from hub.storage.paging import page_of
 from hub.storage.records import Account, Organisation, PortalSession, Role
@@ -129,13 +132,25 @@ class Accounts:
         self._database = database
 
     async def create(
-        self, organisation_id: str, *, email: str, password_hash: str, role: Role, now: float
+        self,
+        organisation_id: str,
+        *,
+        email: str,
+        password_hash: str,
+        role: Role,
+        now: float,
+        by: str | None = None,
     ) -> Account:
         """Add an account.
 
+        ``by`` is the id of the account or the admin token that makes it, ``None`` for a command on the Hub's
+        machine. What it may is judged as it is in this transaction.
+
         Raises:
             AlreadyExists: the e-mail address has one.
-            NotFound: there is no such organisation.
+            NotFound: there is no such organisation where ``by`` could see it.
+            NotAllowed: ``by`` may not give this role.
+            AdminTokenInvalid: the token ``by`` has ended.
         """
         account = Account(
             id=new_id("acct"),
@@ -148,6 +163,8 @@ class Accounts:
         values = codec.values_of(account, accounts)
         try:
             async with self._database.change() as connection:
+                if by is not None:
+                    check_grant(await role_in(connection, by, organisation_id, now=now), role)
                 await connection.execute(insert(accounts).values(values))
                 await self._database.tell(
                     connection, "account.created", account.id, of=organisation_id, role=role.value

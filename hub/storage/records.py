@@ -156,7 +156,7 @@ class Node:
     ``organisation_id`` is its owner. ``region_confirmed`` says that an operator confirmed the region.
     ``machine`` is what the node said about itself at enrollment: shown to people, never judged.
     ``next_public_key`` is the key that the node wants to go over to, worth something until
-    ``next_key_expires_at``.
+    ``next_key_expires_at``. ``draining_since`` says since when it is on drain: it gets no new work.
     """
 
     id: str
@@ -174,6 +174,7 @@ class Node:
     last_seen_at: float | None = None
     next_public_key: str | None = None
     next_key_expires_at: float | None = None
+    draining_since: float | None = None
 
     def active_keys(self, now: float) -> tuple[str, ...]:
         """The public keys that the node may prove itself with at ``now``: two while it changes its key."""
@@ -194,6 +195,7 @@ class Node:
             trust=self.trust,
             sharing=self.sharing,
             revoked=self.revoked_at is not None,
+            draining=self.draining_since is not None,
         )
 
 

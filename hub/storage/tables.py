@@ -178,6 +178,7 @@ nodes = Table(
     Column("last_seen_at", Double, nullable=True),
     Column("next_public_key", String(64), nullable=True),
     Column("next_key_expires_at", Double, nullable=True),
+    Column("draining_since", Double, nullable=True),
 )
 
 device_enrollments = Table(

@@ -25,6 +25,7 @@ from hub.errors import (
     CodeUnknown,
     IdempotencyConflict,
     InvalidInput,
+    NodeDraining,
     NodeNotConnected,
     NodeNotPermitted,
     NotAllowed,
@@ -34,6 +35,7 @@ from hub.errors import (
     TooManyAttempts,
     TooManyJobs,
 )
+from hub.field_words import field_words
 
 _INVALID = "invalid_request_error"
 _UNAVAILABLE = "service_unavailable"
@@ -55,6 +57,7 @@ ADMIN_ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "idempotency_outcome_unknown": ErrorKind(409, _INVALID),
         "node_not_connected": ErrorKind(409, _INVALID),
         "node_not_permitted": ErrorKind(409, _INVALID),
+        "node_draining": ErrorKind(409, _INVALID),
         "too_many_jobs": ErrorKind(409, _INVALID),
         "request_too_large": ErrorKind(413, _INVALID),
         "unsupported_media_type": ErrorKind(415, _INVALID),
@@ -106,7 +109,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _invalid(error: RequestValidationError) -> RequestFailed:
-    """The first thing that is wrong. The validator's words name fields and rules, never values."""
+    """The first thing that is wrong. The words name fields and rules, never values."""
     first: Mapping[str, Any] = error.errors()[0]
     where, *names = first["loc"]
     if where == "path":  # an id of another form is nobody's
@@ -114,11 +117,12 @@ def _invalid(error: RequestValidationError) -> RequestFailed:
     if first["type"] == "json_invalid":
         return RequestFailed("invalid_json", "The body is no JSON document.")
     param = ".".join(str(name) for name in names)[:200] or str(where)
-    return _VALIDATION.get(first["type"], _wrong)(param, str(first["msg"]))
+    words = field_words(first) or "cannot be accepted"
+    return _VALIDATION.get(first["type"], _wrong)(param, words)
 
 
 def _wrong(param: str, words: str) -> RequestFailed:
-    return RequestFailed("invalid_value", f"{param}: {words}.", param=param)
+    return RequestFailed("invalid_value", f"{param} {words}.", param=param)
 
 
 def _missing(param: str, _words: str) -> RequestFailed:
@@ -180,6 +184,7 @@ _SAID: Mapping[type[Exception], Callable[[Any], RequestFailed]] = {
     IdempotencyConflict: _conflict,
     NodeNotConnected: _said_as("node_not_connected"),
     NodeNotPermitted: _said_as("node_not_permitted"),
+    NodeDraining: _said_as("node_draining"),
     TooManyJobs: _said_as("too_many_jobs"),
     SpoolUnavailable: _unavailable,
     OperationalError: _unavailable,

@@ -83,7 +83,11 @@ class Machine(Wire):
 
 
 class NodeShown(Wire):
-    """A node. A `region` counts once `region_confirmed` says so; `live` is null while it is not connected."""
+    """A node. A `region` counts once `region_confirmed` says so; `live` is null while it is not connected.
+
+    `draining_since` says since when it is on drain and gets no new requests. Its `state` is `draining` while
+    it is still answering, and `drained` from then on.
+    """
 
     id: str
     organisation: str
@@ -98,6 +102,7 @@ class NodeShown(Wire):
     created_at: Told
     revoked_at: Told | None
     last_seen_at: Told | None
+    draining_since: Told | None
     live: Live | None
 
 
@@ -148,6 +153,23 @@ async def edit_node(hub: TheHub, caller: Manager, node_id: NodeId, change: NodeC
     return _now(hub, placed)
 
 
+@router.post("/nodes/{node_id}/drain")
+async def drain_node(hub: TheHub, caller: Manager, node_id: NodeId) -> NodeShown:
+    """Put a node on drain: it ends what it is answering, and gets no new request until it is resumed.
+
+    Draining one that is on drain changes nothing.
+    """
+    node = await found_node(hub, caller, node_id)
+    return _now(hub, await hub.enrollment.drain(node.id))
+
+
+@router.post("/nodes/{node_id}/resume")
+async def resume_node(hub: TheHub, caller: Manager, node_id: NodeId) -> NodeShown:
+    """Take a node off drain: it gets requests again, at once. One that is on none stays as it is."""
+    node = await found_node(hub, caller, node_id)
+    return _now(hub, await hub.enrollment.resume(node.id))
+
+
 @router.post("/nodes/{node_id}/revoke")
 async def revoke_node(hub: TheHub, caller: Manager, node_id: NodeId) -> NodeShown:
     """End a node: its connection is cut at once and its credential is worth nothing from then on."""
@@ -196,6 +218,7 @@ def _shown(hub: Hub, node: Node, live: LiveNode | None) -> NodeShown:
         created_at=told(node.created_at),
         revoked_at=maybe_told(node.revoked_at),
         last_seen_at=maybe_told(node.last_seen_at),
+        draining_since=maybe_told(node.draining_since),
         live=_live(live) if live is not None and is_here else None,
     )
 

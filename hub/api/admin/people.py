@@ -109,9 +109,9 @@ async def create_account(
     hub: TheHub, caller: Manager, organisation: Whose, wish: AccountWish
 ) -> AccountShown:
     """Make an account with a password; of no role that may more than the token, nor of `operator`."""
-    check_grant(caller.role, wish.role)
+    check_grant(caller.role, wish.role)  # who may not costs no hash; where it is stored it is judged again
     made = await hub.accounts.create(
-        organisation.id, email=wish.email, password=wish.password, role=wish.role
+        organisation.id, email=wish.email, password=wish.password, role=wish.role, by=caller.id
     )
     return _account(made)
 

@@ -39,9 +39,13 @@ def _checked_moment(text: str) -> str:
     Raises:
         ValueError: it is no date and time with an offset.
     """
+    wrong = ValueError("must be a time such as 2026-01-31T12:00:00Z")
     if not _MOMENT.fullmatch(text):
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
-    datetime.fromisoformat(text.upper())
+        raise wrong
+    try:
+        datetime.fromisoformat(text.upper())
+    except ValueError:  # the thirtieth of February
+        raise wrong from None
     return text
 
 

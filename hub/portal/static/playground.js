@@ -299,7 +299,8 @@ function failed(error, answer, mine, words, waiting) {
   const notice = element("li", "", "notice notice-bad turn-failed");
   notice.append(element("strong", answer.isShown ? "The answer broke off." : "No answer."), element("p", said));
   const wait = error?.retryAfter ? ` The Hub says to wait ${error.retryAfter} s.` : "";
-  if (known && REMEDIES[error.code]) notice.append(element("p", REMEDIES[error.code] + wait));
+  const isOver = error?.param === "session"; // not the key is at fault, and what to do is said
+  if (known && !isOver && REMEDIES[error.code]) notice.append(element("p", REMEDIES[error.code] + wait));
   if (error?.code === "no_available_node" || error?.code === "model_not_found") notice.append(explainLink(waiting));
   at("talk").append(notice);
   takeBack(answer.isShown ? null : mine, words, `${notice.firstChild.textContent} ${said}`);

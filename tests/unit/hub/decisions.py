@@ -104,6 +104,7 @@ class World:
             trust=chance.choice([*TrustClass, *TrustClass, None]),
             sharing=chance.choice([*(Sharing(kind, lent_to) for kind in SharingKind)] * 3 + [None]),
             revoked=chance.random() < 0.03,
+            draining=chance.choice([False] * 18 + [True, None]),
         )
 
     def new_node(self, node_id: str) -> Candidate:
@@ -142,6 +143,8 @@ class World:
             self.put(replace(node, facts=self.new_facts(node.facts.node_id)))
         elif what < 0.45:
             self.put(replace(node, facts=replace(node.facts, revoked=True)))
+        elif what < 0.5:
+            self.put(replace(node, facts=replace(node.facts, draining=not node.facts.draining)))
         elif what < 0.65:
             self.put(self.new_node(node.facts.node_id))
         elif what < 0.9:
@@ -153,7 +156,8 @@ class World:
 def able(node: Candidate) -> bool:
     """Whether a permitted node could serve, by what its fields say."""
     offered = node.model_state is not None and (node.fits or node.model_state is not ModelState.COLD)
-    return node.online and node.reported and node.accepting and offered and node.in_flight < CROWDED
+    takes_work = node.accepting and node.facts.draining is False
+    return node.online and node.reported and takes_work and offered and node.in_flight < CROWDED
 
 
 def check(world: World, number: int, seen: Counter[str]) -> None:

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.errors import InvalidInput, NotAllowed, SignatureRefused
+from hub.errors import InvalidInput, NotAllowed, Outdated, SignatureRefused
 from hub.node_keeping import NEXT_KEY_LIFETIME_S
-from hub.placement import Placement, decide, require_manager
+from hub.placement import Placement, check_seen, decide, require_manager, rules_seen
 from hub.policy import PRIVATE, RegionAuthority, RegionTree, Sharing, SharingKind, TrustClass
 from hub.signed_requests import LIFETIME_S, Asked, claimed_node, verify
 from hub.storage.records import Account, Node, Role
@@ -175,3 +175,30 @@ def test_the_specification_says_how_a_node_changes_its_key() -> None:
     assert f"type `{Asked.ROTATE.value}`" in said
     assert f"(at most {LIFETIME_S} s apart)" in said
     assert f"the next one for {NEXT_KEY_LIFETIME_S:g} s" in said
+
+
+SHARINGS = st.builds(
+    Sharing, st.sampled_from(SharingKind), st.frozensets(st.sampled_from(["org_b", "org_c"]), max_size=2)
+)
+RULES = st.fixed_dictionaries(
+    {
+        "region": st.sampled_from([None, "eu", "eu-de"]),
+        "trust": st.sampled_from([None, *TrustClass]),
+        "sharing": st.none() | SHARINGS,
+    }
+)
+OTHER = st.fixed_dictionaries(
+    {"name": st.sampled_from(["box", "rack"]), "draining_since": st.sampled_from([None, NOW])}
+)
+
+
+@given(RULES, RULES, OTHER)
+def test_what_was_seen_is_told_from_any_other_rules_and_from_nothing_else(before, after, other):
+    one, now = replace(NODE, **before), replace(NODE, **after, **other)
+    assert (rules_seen(one) == rules_seen(now)) is (before == after)
+    if before == after:
+        check_seen(now, rules_seen(one))
+    else:
+        with pytest.raises(Outdated):
+            check_seen(now, rules_seen(one))
+    check_seen(now, None)

@@ -51,7 +51,7 @@ def test_no_receipt_at_all_is_said():
 
 def test_what_is_no_receipt_does_not_hold():
     assert [verdict.reason for verdict in judge(["nonsense", "a.b.c"], [HUB.public_key()])] == [
-        *("it is no receipt", "it is no receipt")
+        *("it is damaged, or no receipt", "it is damaged, or no receipt")
     ]
 
 

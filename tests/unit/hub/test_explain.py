@@ -181,13 +181,15 @@ def test_a_refusal_says_what_would_have_to_change(policy, node, wish, gate, said
         (Candidate(NODE, None, reported=False), Reason.UNREPORTED),
         (Candidate(NODE, None), Reason.NOT_OFFERED),
         (Candidate(NODE, ModelState.READY, accepting=False), Reason.PAUSED),
+        (Candidate(replace(NODE, draining=True), ModelState.READY), Reason.DRAINING),
+        (Candidate(replace(NODE, draining=True), None, online=False), Reason.DRAINING),
         (Candidate(NODE, ModelState.COLD, fits=False), Reason.FIT),
         (Candidate(NODE, ModelState.READY, in_flight=10_000), Reason.FULL),
     ],
 )
 @pytest.mark.parametrize("whose", ["org_a", "org_b"])
 def test_a_condition_is_told_of_anybodys_permitted_node(candidate, reason, whose):
-    node = replace(NODE, owner_id=whose, sharing=Sharing(SharingKind.PUBLIC))
+    node = replace(candidate.facts, owner_id=whose, sharing=Sharing(SharingKind.PUBLIC))
     now = {"model": "m", "candidates": [replace(candidate, facts=node)]}
     found, explained = words(Policy("org_a", Fleet.ANY), node, **now)
     assert found == reason

@@ -1,5 +1,7 @@
 """The coarse order in which the index keeps nodes agrees with the exact one, up to both its ends."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +30,8 @@ FACTS = NodeFacts("n1", "org_a", "eu", region_confirmed=True, trust=TrustClass.T
 SLOWEST, FASTEST = 1.0, 512.0
 
 
-def candidate(state=ModelState.READY, **condition):
-    return Candidate(FACTS, state, **condition)
+def candidate(state=ModelState.READY, *, draining=False, **condition):
+    return Candidate(replace(FACTS, draining=draining), state, **condition)
 
 
 CANDIDATES = st.builds(
@@ -39,6 +41,7 @@ CANDIDATES = st.builds(
     in_flight=st.integers(0, 40),
     slots=st.integers(0, 64),
     accepting=st.booleans(),
+    draining=st.sampled_from([False, False, True]),
     tokens_per_second=st.one_of(st.none(), st.floats()),
     reported=st.booleans(),
     online=st.booleans(),
@@ -63,6 +66,9 @@ def test_only_who_is_able_has_a_grade_up_to_cold(one):
         (candidate(in_flight=QUEUE_PER_SLOT), FULL),
         (candidate(reported=False), PENDING),
         (candidate(accepting=False), UNABLE),
+        (candidate(draining=True), UNABLE),
+        (candidate(None, draining=True), None),
+        (candidate(None, draining=True, reported=False), None),
         (candidate(ModelState.COLD, fits=False), UNABLE),
         (candidate(None), None),
         (candidate(online=False), None),

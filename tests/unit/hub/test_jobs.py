@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from hub.errors import NodeNotConnected, NodeNotPermitted, TooManyJobs
+from hub.errors import NodeDraining, NodeNotConnected, NodeNotPermitted, TooManyJobs
 from hub.jobs import KEPT, MAX_PENDING, SILENT_S, Jobs
 from hub.policy import Fleet, NodeFacts, Policy, RegionTree, Sharing, SharingKind, TrustClass
 from tunnel.errors import SessionClosed
@@ -113,6 +113,17 @@ async def test_who_may_not_use_a_node_gives_it_no_job(world, policy, changes, ga
         assert refused.value.gate == gate
     assert world.sessions["a"].commands == []
     assert world.jobs.latest("a") == {}
+
+
+@pytest.mark.parametrize("draining", [True, None])
+async def test_a_node_on_drain_is_given_nothing_to_load_and_may_be_emptied(world, draining):
+    world.known["a"] = replace(world.known["a"], draining=draining)
+    for action in ("load", "pull"):
+        with pytest.raises(NodeDraining, match="resume it"):
+            await world.give("a", action, "tiny")
+    assert world.sessions["a"].commands == []
+    job = await world.give("a", "unload", "tiny")
+    assert [each.job for each in world.sessions["a"].commands] == [job.id]
 
 
 async def test_whom_a_node_is_lent_to_may_give_it_a_job(world):

@@ -188,6 +188,23 @@ def test_equals_are_spread_evenly_and_repeatably():
     ("one", "code", "reason"),
     [
         (candidate(online=False), RefusalCode.NO_AVAILABLE_NODE, Reason.OFFLINE),
+        (candidate(facts=node("n", draining=True)), RefusalCode.NO_AVAILABLE_NODE, Reason.DRAINING),
+        (candidate(facts=node("n", draining=None)), RefusalCode.NO_AVAILABLE_NODE, Reason.DRAINING),
+        (
+            candidate(facts=node("n", draining=True), online=False, state=None, reported=False),
+            RefusalCode.NO_AVAILABLE_NODE,
+            Reason.DRAINING,
+        ),
+        (
+            candidate(facts=node("n", draining=True), waiting=QUEUE_PER_SLOT),
+            RefusalCode.NO_AVAILABLE_NODE,
+            Reason.DRAINING,
+        ),
+        (
+            candidate(facts=node("n", draining=True, region="us")),
+            RefusalCode.NO_AVAILABLE_NODE,
+            Reason.REGION,
+        ),
         (candidate(state=None, reported=False), RefusalCode.NO_AVAILABLE_NODE, Reason.UNREPORTED),
         (candidate(state=None), RefusalCode.NO_AVAILABLE_NODE, Reason.NOT_OFFERED),
         (candidate(accepting=False), RefusalCode.NO_AVAILABLE_NODE, Reason.PAUSED),
@@ -210,6 +227,8 @@ def test_only_what_passes_by_itself_is_worth_waiting_for():
         candidate(online=False, reported=False),
         candidate(state=None),
         candidate(accepting=False),
+        candidate(facts=node("n", draining=True), waiting=QUEUE_PER_SLOT),
+        candidate(facts=node("n", draining=True), state=None, reported=False),
         candidate(facts=node("n", region="us"), reported=False),
         candidate(facts=node("n", region="us"), waiting=QUEUE_PER_SLOT),
     ):

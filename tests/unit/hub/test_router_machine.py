@@ -72,6 +72,10 @@ class Fleets(RuleBasedStateMachine):
     def revoke(self, name):
         self.nodes[name] = replace(self.nodes[name], revoked=True)
 
+    @rule(name=NAMES, draining=st.booleans())
+    def drain_or_resume(self, name, draining):
+        self.nodes[name] = replace(self.nodes[name], draining=draining)
+
     @rule(name=NAMES, region=REGIONS, confirmed=st.booleans())
     def change_region(self, name, region, confirmed):
         self.nodes[name] = replace(self.nodes[name], region=region, region_confirmed=confirmed)
@@ -97,7 +101,7 @@ class Fleets(RuleBasedStateMachine):
         able = {
             name
             for name in self.online.keys() - exclude
-            if not judge(policy, self.nodes[name], TREE, narrowing)
+            if not judge(policy, self.nodes[name], TREE, narrowing) and not self.nodes[name].draining
         }
         if isinstance(result, Selection):
             assert result.node_id in able

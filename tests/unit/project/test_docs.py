@@ -332,6 +332,8 @@ def test_every_page_of_the_portal_is_listed() -> None:
         "/account/single-sign-on",
         "/account/single-sign-on/disconnect",
         "/account/sessions/{reference}/end",
+        "/nodes/{node_id}/drain",
+        "/nodes/{node_id}/resume",
         "/members/invitations/{invitation_id}/withdraw",
         "/members/{account_id}/reset-second-step",
         "/members/{account_id}/sign-out",

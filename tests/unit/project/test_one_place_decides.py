@@ -41,6 +41,7 @@ REASONS = {
     "hub.portal.node_list.online_ids": SHOWS_OWN,
     "hub.portal.nodes._node_page": SHOWS_OWN,
     "hub.portal.overview.overview": SHOWS_OWN,
+    "hub.portal.overview._draining": SHOWS_OWN,
     "hub.portal.keys.key_preview_of": "which of its own nodes are online; who matches is permits' word",
     "hub.portal.models._reports": "of nodes that the chooser was permitted: what they said of the model",
     "hub.portal.models._rows": SHOWS_OWN,

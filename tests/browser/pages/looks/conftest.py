@@ -78,7 +78,13 @@ async def machines_of(acme, pieces) -> dict[str, Any]:
     old = await acme.machine("attic-mac-mini", None, sharing=Sharing(SharingKind.PUBLIC))
     gone = await acme.machine("sold-last-year")
     await acme.portal.hub.enrollment.revoke(gone.node_id)
-    return {"busy": busy, "idle": idle, "far": far, "old": old, "gone": gone}
+    resting = await acme.machine("fra-gpu-03", trust=TrustClass.VERIFIED)
+    await resting.connect()
+    await resting.report(models=(pieces.model(pieces.model_id), pieces.model("bge-m3", "cold")))
+    for _ in range(3):
+        acme.portal.hub.registry.occupy(resting.node_id, pieces.model_id)
+    await acme.portal.hub.enrollment.drain(resting.node_id)
+    return {"busy": busy, "idle": idle, "far": far, "old": old, "gone": gone, "resting": resting}
 
 
 async def keys_of(acme) -> dict[str, Any]:

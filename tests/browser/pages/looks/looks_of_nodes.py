@@ -4,6 +4,8 @@ from typing import Any
 
 import playwright.async_api as pw
 
+from hub.placement import PlacementChange
+from hub.policy import PRIVATE, Sharing, SharingKind
 from hub.storage.records import Role
 from tests.browser.pages.looks.states import States
 
@@ -88,6 +90,29 @@ async def node_offline_unconfirmed(scene: Any) -> pw.Page:
 @STATES.add
 async def node_revoked(scene: Any) -> pw.Page:
     return await scene.acme.visit(f"/nodes/{scene.machines['gone'].node_id}")
+
+
+@STATES.add
+async def node_draining(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/nodes/{scene.machines['resting'].node_id}")
+
+
+@STATES.add
+async def node_draining_for_members(scene: Any) -> pw.Page:
+    return await scene.acme.visit(f"/nodes/{scene.machines['resting'].node_id}", Role.MEMBER)
+
+
+@STATES.add
+async def node_changed_meanwhile(scene: Any) -> pw.Page:
+    node_id = scene.machines["old"].node_id
+    page = await scene.acme.visit(f"/nodes/{node_id}")
+    owner = await scene.portal.hub.storage.accounts.by_email(await scene.acme.person(Role.OWNER))
+    await scene.portal.hub.enrollment.place(node_id, owner, PlacementChange(sharing=PRIVATE))
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_role("alert").wait_for()
+    public = PlacementChange(sharing=Sharing(SharingKind.PUBLIC))
+    await scene.portal.hub.enrollment.place(node_id, owner, public)
+    return page
 
 
 @STATES.add

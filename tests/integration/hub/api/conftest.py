@@ -235,9 +235,13 @@ class Bench:
         node_id = await enroll(self.hub.storage, organisation_id, key, region)
         hub_key = self.hub.key.public_key()
         node = ScriptedNode(node_id, key, self.hub.addresses.tunnel_local, hub_key, **changes)
-        self.nodes[node_id] = node
+        return await self.dial(node)
+
+    async def dial(self, node: ScriptedNode) -> ScriptedNode:
+        """Let a node that is enrolled dial in, and wait until it is offered."""
+        self.nodes[node.node_id] = node
         self.tasks.append(asyncio.create_task(node.client.run()))
-        await until(lambda: self.offers(node_id), "the node is offered")
+        await until(lambda: self.offers(node.node_id), "the node is offered")
         return node
 
     def offers(self, node_id: str) -> bool:
@@ -286,11 +290,18 @@ def config(tmp_path, settings, prepared) -> HubConfig:
 
 @contextlib.asynccontextmanager
 async def bench_on(config: HubConfig) -> AsyncIterator[Bench]:
+    async with serving(config) as bench:
+        for code, parent in (("eu", None), ("eu-de", "eu"), ("us", None)):
+            await bench.hub.storage.regions.add(code, parent, code)
+        await bench.hub.registry.facts.load()
+        yield bench
+
+
+@contextlib.asynccontextmanager
+async def serving(config: HubConfig) -> AsyncIterator[Bench]:
+    """A Hub as it was left."""
     async with serve.running(config) as server:
         bench = Bench(server)
-        for code, parent in (("eu", None), ("eu-de", "eu"), ("us", None)):
-            await server.hub.storage.regions.add(code, parent, code)
-        await server.hub.registry.facts.load()
         yield bench
         for node in bench.nodes.values():
             await node.client.stop()
@@ -333,6 +344,7 @@ def script():
         answer = staticmethod(answer)
         until = staticmethod(until)
         bench_on = staticmethod(bench_on)
+        serving = staticmethod(serving)
         enroll = staticmethod(enroll)
         node = ScriptedNode
         model = MODEL

@@ -6,6 +6,7 @@ import re
 import httpx
 import pytest
 
+from benchmarks.stacks.portal_client import read_forms
 from hub.policy import Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
 from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus
@@ -170,6 +171,81 @@ async def test_revoking_a_node_cuts_its_connection_and_keeps_it_out(portal, owne
         answer = await owner.post(path, fields)
         assert answer.status_code == (404 if fields else 303)
     assert (await portal.hub.storage.nodes.get(node.id)).name == "attic"
+
+
+async def form_of(browser, path, field):
+    """What the form of a page that has this field sends as it stands."""
+    forms = read_forms((await browser.open(path)).text)
+    return next(form.fields for form in forms if field in form.fields)
+
+
+async def test_a_page_that_was_open_while_the_node_was_narrowed_widens_nothing(portal, owner, sign_in):
+    node = await portal.node(sharing=Sharing(SharingKind.PUBLIC))
+    path, stale = f"/nodes/{node.id}", await form_of(owner, f"/nodes/{node.id}", "sharing")
+    admin = await sign_in(Role.ADMIN)
+    narrow = await form_of(admin, path, "sharing") | {"sharing": "private"}
+    assert (await admin.http.post(path, data=narrow)).status_code == 303
+    for wrong in ({}, {"name": ""}):
+        refused = await owner.http.post(path, data=stale | {"sharing": "public"} | wrong)
+        assert (refused.status_code, "Somebody has changed this node" in refused.text) == (422, True)
+        assert (await portal.hub.storage.nodes.get(node.id)).sharing == Sharing()
+    again = await form_of(owner, path, "sharing") | {"sharing": "public"}
+    assert (await owner.http.post(path, data=again)).status_code == 303
+    assert (await portal.hub.storage.nodes.get(node.id)).sharing.kind is SharingKind.PUBLIC
+
+
+async def test_a_page_of_trust_that_was_open_while_it_was_lowered_raises_nothing(portal, operator):
+    node = await portal.node(trust=TrustClass.CONFIDENTIAL)
+    path, stale = f"/trust/{node.id}", await form_of(operator, f"/trust/{node.id}", "reason")
+    low = stale | {"trust": "community", "reason": "stolen"}
+    assert (await operator.http.post(path, data=low)).status_code == 303
+    for wrong in ({}, {"reason": ""}):
+        high = stale | {"trust": "trusted", "reason": "audited"} | wrong
+        refused = await operator.http.post(path, data=high)
+        assert (refused.status_code, "Somebody has changed this node" in refused.text) == (422, True)
+    assert (await portal.hub.storage.nodes.get(node.id)).trust is TrustClass.COMMUNITY
+
+
+async def test_a_node_is_drained_and_resumed_and_its_pages_say_so(portal, owner, connect):
+    node = await portal.node()
+    await connect(node, models=(model("quick", "cold"), model("warm", "ready")))
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    assert "Drain this node" in page
+    assert "Load quick" in page
+    answer = await owner.post(f"/nodes/{node.id}/drain")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/nodes/{node.id}#drain")
+    page = (await owner.open(f"/nodes/{node.id}")).text
+    for said in ("Drained: it answers nothing", "Resume this node", "Unload warm"):
+        assert said in page
+    assert "Load quick" not in page, "a node on drain is given nothing to load"
+    assert "Drained: it answers nothing" in (await owner.open("/nodes/live")).text
+    assert "It is on drain, so requests are refused." in (await owner.open("/")).text
+    await portal.until(lambda: portal.hub.registry.facts.get(node.id) is not None, "the drain is read")
+    refused = await owner.post(f"/nodes/{node.id}/models", {"action": "load", "model": "quick"})
+    assert (refused.status_code, "resume it first" in refused.text) == (409, True)
+    with portal.hub.registry.occupy(node.id, "warm"):
+        page = (await owner.open(f"/nodes/{node.id}")).text
+        assert "Draining: 1 answer in flight, and it gets no new request." in page
+    await owner.post(f"/nodes/{node.id}/resume")
+    assert "Online" in (page := (await owner.open(f"/nodes/{node.id}")).text)
+    assert "Drain this node" in page
+
+
+async def test_who_may_not_change_a_node_sees_that_it_is_on_drain(portal, sign_in):
+    node = await portal.node()
+    await portal.hub.enrollment.drain(node.id)
+    page = (await (await sign_in(Role.MEMBER)).open(f"/nodes/{node.id}")).text
+    assert "On drain: it gets no request until it is resumed." in page
+    assert "Resume this node" not in page
+    await portal.hub.enrollment.resume(node.id)
+    assert "Drain" not in (await (await sign_in(Role.MEMBER)).open(f"/nodes/{node.id}")).text
+
+
+async def test_a_revoked_node_is_not_drained(portal, owner):
+    node = await portal.node()
+    await portal.hub.enrollment.revoke(node.id)
+    for act in ("drain", "resume"):
+        assert (await owner.post(f"/nodes/{node.id}/{act}")).status_code == 404
 
 
 async def test_an_approved_machine_that_was_revoked_gets_no_credential(portal, owner, ask, visit):

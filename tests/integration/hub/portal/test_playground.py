@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.stacks.portal_client import read_forms
 from hub.changes import KeyChanged
+from hub.errors import StorageUnavailable
 from hub.policy import Fleet, Sharing, SharingKind, TrustClass
 from hub.portal.security import PAGE_HEADERS
 from hub.quotas import Allowance
@@ -228,6 +229,60 @@ async def test_anothers_node_answers_only_where_the_key_lets_it(portal, answerin
     }
     assert (states[own.id][MODEL], states[wide.id][MODEL]) == ("away", "ready")
     assert foreign.id not in told[wide.id].text
+
+
+async def sign_out(portal, browser, account):
+    await browser.post("/logout")
+
+
+async def remove(portal, browser, account):
+    await portal.hub.storage.members.remove(account.id, by=None)
+
+
+async def demote(portal, browser, account):
+    await portal.hub.storage.members.change_role(account.id, Role.AUDITOR, by=None)
+
+
+async def lose_the_database(portal, browser, account):
+    async def nobody_answers(*_asked, **_more):
+        raise StorageUnavailable("the database does not answer")
+
+    portal.hub.storage.sessions.get = nobody_answers
+
+
+async def stay(portal, browser, account):
+    """Nothing happens."""
+
+
+@pytest.mark.parametrize("happens", [sign_out, remove, demote, lose_the_database, stay])
+async def test_who_asks_is_looked_at_again_when_a_node_is_free(
+    portal, node, answering, sign_in, visit, happens
+):
+    """The node is full; meanwhile who asked is signed out, removed, or may not ask any more."""
+    key, browser, account = (
+        (await portal.key()).key,
+        await sign_in(Role.MEMBER),
+        await portal.account(Role.MEMBER),
+    )
+    other = await visit(cookies=dict(browser.http.cookies))
+    room = [portal.hub.registry.occupy(node.id, MODEL) for _ in range(16)]
+    asking = asyncio.create_task(ask(browser, key.id))
+    waiting = portal.hub.dispatcher.places.waiting
+    await portal.until(lambda: len(waiting) == 1, "it waits for a node")
+    await happens(portal, other, account)
+    for place in room:
+        place.release()
+    answer = await asking
+    if happens is stay:
+        assert answer.status_code == 200
+        return
+    assert answering.opened == []
+    error = answer.json()["error"]
+    if happens is lose_the_database:
+        assert (answer.status_code, error["code"]) == (503, "database_unavailable")
+        return
+    assert (answer.status_code, error["code"], error["param"]) == (401, "invalid_api_key", "session")
+    assert "Reload the page" in error["message"]
 
 
 async def test_a_browser_that_leaves_ends_the_work(portal, node, answering, owner):

@@ -244,6 +244,21 @@ class Acts:
         await on.storage.nodes.begin_session(node.id, key, now=NOW)  # each connection is no act
         return node.id
 
+    async def node_drained(self, on):
+        node = await on.make_node()
+        on.mark()
+        await on.storage.nodes.drain(node.id, now=NOW)
+        await on.storage.nodes.drain(node.id, now=NOW + 1)
+        return node.id
+
+    async def node_resumed(self, on):
+        node = await on.make_node()
+        await on.storage.nodes.drain(node.id, now=NOW)
+        on.mark()
+        await on.storage.nodes.resume(node.id)
+        await on.storage.nodes.resume(node.id)
+        return node.id
+
     async def node_revoked(self, on):
         node = await on.make_node()
         on.mark()

@@ -15,10 +15,11 @@ from hub.errors import (
     JoinTokenInvalid,
     NotAllowed,
     NotFound,
+    Outdated,
     SignatureRefused,
     TooManyAttempts,
 )
-from hub.placement import PlacementChange
+from hub.placement import PlacementChange, rules_seen
 from hub.policy import PRIVATE, Sharing, SharingKind, TrustClass
 from hub.storage.records import Role
 from tunnel.identity import encode_public_key, read_credential
@@ -247,6 +248,41 @@ async def test_a_change_of_placement_by_two_at_once_loses_no_confirmation_rule(e
     )
     after = await storage.nodes.get(node.id)
     assert (after.region, after.region_confirmed) in {("eu", True), ("eu-de", False)}
+
+
+async def test_a_change_that_rests_on_what_is_no_more_changes_nothing(enrollment, people, storage):
+    owner, operator = await people.get(Role.OWNER), await people.get(Role.OPERATOR)
+    node = await approve(enrollment, await start(enrollment), owner)
+    seen = rules_seen(node)
+    public = PlacementChange(sharing=Sharing(SharingKind.PUBLIC), seen=seen)
+    placed = await enrollment.service.place(node.id, owner, public)
+    await enrollment.service.place(node.id, owner, PlacementChange(sharing=PRIVATE, seen=rules_seen(placed)))
+    narrowed = await storage.nodes.get(node.id)
+    await enrollment.service.place(node.id, owner, public)
+    assert (await storage.nodes.get(node.id)).sharing == Sharing(SharingKind.PUBLIC), "as it was seen: again"
+    for stale in (rules_seen(narrowed), ""):
+        with pytest.raises(Outdated):
+            await enrollment.service.place(node.id, owner, PlacementChange(name="new", seen=stale))
+        with pytest.raises(Outdated):
+            await enrollment.service.set_trust(
+                node.id, operator, TrustClass.CONFIDENTIAL, reason="seen", seen=stale
+            )
+    after = await storage.nodes.get(node.id)
+    assert (after.name, after.trust) == (node.name, node.trust)
+
+
+async def test_who_changes_a_node_between_the_look_and_the_write_wins(enrollment, people, storage):
+    """Two forms of the same page, sent at once: one is saved, the other told."""
+    owner = await people.get(Role.OWNER)
+    node = await approve(enrollment, await start(enrollment), owner)
+    wishes = [
+        PlacementChange(sharing=Sharing(SharingKind.PUBLIC), seen=rules_seen(node)),
+        PlacementChange(region="eu-de", says_region=True, seen=rules_seen(node)),
+    ]
+    done = await asyncio.gather(
+        *(enrollment.service.place(node.id, owner, wish) for wish in wishes), return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in done) == ["Node", "Outdated"]
 
 
 async def test_an_operator_confirms_a_region_by_saying_it_and_not_by_anything_else(enrollment, people):

@@ -8,7 +8,7 @@ import pytest
 
 from hub.acting import Actor, acting_as
 from hub.errors import AdminTokenInvalid, AlreadyExists, InvitationInvalid, NotAllowed, NotFound
-from hub.permissions import Role
+from hub.permissions import Role, grantable
 from hub.storage.repositories import Storage
 from tests.integration.hub.storage.audit_log import NOW, check, log_of
 
@@ -208,6 +208,106 @@ async def test_a_token_is_not_ended_in_the_middle_of_what_it_does(
         assert "account.role_changed" not in order
     else:
         assert order == ["account.role_changed", "admin_token.revoked"]
+
+
+def make(storage, organisation, role, by, email="new@ours.example"):
+    """An account that somebody makes, yet to be awaited."""
+    wish = {"email": email, "password_hash": "-", "role": role, "now": time.time()}
+    return storage.accounts.create(organisation.id, **wish, by=by.id)
+
+
+def mint(storage, organisation, role, by):
+    """An admin token that somebody makes, yet to be awaited."""
+    now = time.time()
+    wish = {"name": "new", "prefix": "padm-", "token_hash": "n" * 64, "role": role}
+    return storage.admin_tokens.create(organisation.id, **wish, expires_at=now + 9, now=now, by=by.id)
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+async def test_nobody_makes_an_account_of_a_role_that_they_may_not_give(
+    storage, organisation, person, token, by_token
+):
+    made = 0
+    for by in Role:
+        maker = await (token(by) if by_token else person(f"maker {by}", by))
+        for role in Role:
+            if role in grantable(by):
+                await make(storage, organisation, role, maker, f"{by}.{role}@ours.example")
+                made += 1
+            else:
+                with pytest.raises(NotAllowed):
+                    await make(storage, organisation, role, maker, f"{by}.{role}@ours.example")
+    assert len(await storage.accounts.list()) == made + (0 if by_token else len(Role))
+
+
+@pytest.mark.parametrize("act", [make, mint])
+async def test_only_an_operators_token_makes_anything_for_others(storage, organisation, person, token, act):
+    elsewhere = await storage.organisations.create("Elsewhere", now=NOW)
+    for by in (await token(Role.OWNER, elsewhere), await person("eve", Role.OPERATOR, elsewhere)):
+        with pytest.raises(NotFound):
+            await act(storage, organisation, Role.MEMBER, by)
+    await act(storage, organisation, Role.MEMBER, await token(Role.OPERATOR, elsewhere))
+
+
+@pytest.mark.parametrize("act", [make, mint])
+async def test_whoever_was_demoted_removed_or_ended_meanwhile_makes_nothing(
+    storage, organisation, person, token, act
+):
+    await person("owner", Role.OWNER)
+    demoted, removed, ended = (
+        await person("a", Role.ADMIN),
+        await person("b", Role.ADMIN),
+        await token(Role.ADMIN),
+    )
+    await storage.members.change_role(demoted.id, Role.MEMBER, by=None)
+    await storage.members.remove(removed.id, by=None)
+    await storage.admin_tokens.revoke(ended.id, now=NOW)
+    for by, error in ((demoted, NotAllowed), (removed, NotFound), (ended, AdminTokenInvalid)):
+        with pytest.raises(error):
+            await act(storage, organisation, Role.MEMBER, by)
+    assert await storage.accounts.by_email("new@ours.example") is None
+    assert [each.id for each in await storage.admin_tokens.list(organisation.id)] == [ended.id]
+
+
+@pytest.mark.parametrize("act", [make, mint])
+@pytest.mark.parametrize("end", ["revoked", "demoted"])
+async def test_whoever_ends_whom_at_the_same_moment_one_comes_first(
+    storage, database_url, organisation, person, token, act, end
+):
+    """Nothing is made by a token after its end, nor by an account under a role that it has no more."""
+    await person("owner", Role.OWNER)
+    by = await (token(Role.ADMIN) if end == "revoked" else person("admin", Role.ADMIN))
+    async with await Storage.open(database_url) as other:
+        ending = {
+            "revoked": lambda: other.admin_tokens.revoke(by.id, now=NOW),
+            "demoted": lambda: other.members.change_role(by.id, Role.MEMBER, by=None),
+        }[end]()
+        made, _ = await asyncio.gather(
+            act(storage, organisation, Role.MEMBER, by), ending, return_exceptions=True
+        )
+    order = [event.action for event in await log_of(storage)]
+    ended, created = ENDED[end], CREATED[act]
+    if isinstance(made, AdminTokenInvalid | NotAllowed):
+        assert order[-1] == ended
+    else:
+        assert order.index(ended) > len(order) - 1 - order[::-1].index(created)
+
+
+ENDED = {"revoked": "admin_token.revoked", "demoted": "account.role_changed"}
+CREATED = {make: "account.created", mint: "admin_token.created"}
+
+
+async def test_of_two_operators_who_make_the_same_account_one_does(
+    storage, database_url, organisation, token
+):
+    one, two = await token(Role.OPERATOR), await token(Role.OPERATOR)
+    async with await Storage.open(database_url) as other:
+        done = await asyncio.gather(
+            make(storage, organisation, Role.OWNER, one),
+            make(other, organisation, Role.OWNER, two),
+            return_exceptions=True,
+        )
+    assert sorted(type(each).__name__ for each in done) == ["Account", "AlreadyExists"]
 
 
 async def test_who_is_removed_has_no_session_any_more(storage, person):

@@ -224,6 +224,39 @@ async def test_revoking_twice_keeps_the_first_time(storage, make_node):
     assert [each.id for each in await storage.nodes.list(include_revoked=True)] == [node.id]
 
 
+async def test_a_drain_lasts_until_somebody_ends_it(storage, make_node, database_url):
+    node = await make_node()
+    assert not node.facts().draining
+    assert (await storage.nodes.drain(node.id, now=NOW)).draining_since == NOW
+    assert (await storage.nodes.drain(node.id, now=NOW + 5)).draining_since == NOW, "the first time stays"
+    begun = await storage.nodes.begin_session(node.id, node.public_key, now=NOW + 9)
+    assert begun.facts().draining, "a node that connects anew is on drain still"
+    async with await Storage.open(database_url) as after_a_restart:
+        assert (await after_a_restart.nodes.get(node.id)).facts().draining
+    assert (await storage.nodes.resume(node.id)).draining_since is None
+    assert not (await storage.nodes.resume(node.id)).facts().draining
+
+
+async def test_a_drain_and_another_change_of_a_node_do_not_undo_each_other(storage, make_node):
+    node = await make_node()
+    await storage.nodes.drain(node.id, now=NOW)
+    unseen = {"name": "b", "region": None, "region_confirmed": False, "trust": TrustClass.COMMUNITY}
+    placed = await storage.nodes.replace_placement(node, **unseen, sharing=Sharing())
+    assert (placed.name, placed.draining_since) == ("b", NOW)
+
+
+async def test_who_is_gone_is_neither_drained_nor_resumed(storage, make_node):
+    node = await make_node()
+    await storage.nodes.revoke(node.id, now=NOW)
+    before = await storage.settings.revision()
+    for name in (node.id, "node_none"):
+        with pytest.raises(NotFound):
+            await storage.nodes.drain(name, now=NOW)
+        with pytest.raises(NotFound):
+            await storage.nodes.resume(name)
+    assert await storage.settings.revision() == before
+
+
 async def test_regions_cannot_form_a_cycle(storage):
     with pytest.raises(InvalidInput):
         await storage.regions.add("x", "y", "X")

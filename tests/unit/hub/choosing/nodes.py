@@ -93,6 +93,7 @@ def some_facts(chance, name):
         chance.choice([*TrustClass, TrustClass.TRUSTED, TrustClass.TRUSTED, None]),
         chance.choice([None, *[Sharing(kind, frozenset({"org_a"})) for kind in SharingKind] * 3]),
         chance.random() < 0.1,
+        chance.random() < 0.1,
     )
 
 

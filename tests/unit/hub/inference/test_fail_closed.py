@@ -47,6 +47,7 @@ FACTS = st.fixed_dictionaries(
         "region_confirmed": mostly(True, False),
         "trust": mostly(TrustClass.TRUSTED, *TrustClass, None),
         "sharing": SHARING,
+        "draining": mostly(False, True),
     }
 )
 POLICIES = st.fixed_dictionaries(
@@ -148,6 +149,7 @@ class Fleet(RuleBasedStateMachine):
         assert key.is_active(self.world.clock), "a revoked key was served"
         assert key.models is None or "tiny" in key.models, "a model was served that the key may not use"
         assert judge(key.policy, facts, self.world.tree, self.narrowings[name]) == []
+        assert not facts.draining, "a node on drain was given a request"
         assert session.close_reason is None
         assert ticket.organisation_id == key.organisation_id
         type(self).retried += bool(again)
@@ -158,6 +160,13 @@ class Fleet(RuleBasedStateMachine):
         if node_id not in self.world.table:
             enrolled = self.world.new_node(node_id, **facts)
             self.change(self.world.table, node_id, enrolled, NodeChanged(node_id))
+
+    @rule(node_id=NODES, draining=mostly(False, True))
+    def drain_or_resume(self, node_id, draining):
+        """People put it on drain, or off: what it is given from then on is what `check` sees."""
+        if node_id in self.world.table:
+            turned = replace(self.world.table[node_id], draining=draining)
+            self.change(self.world.table, node_id, turned, NodeChanged(node_id))
 
     @rule(node_id=NODES)
     def connect(self, node_id):
@@ -274,7 +283,7 @@ class Fleet(RuleBasedStateMachine):
             expected = usable and any(
                 not judge(key.policy, self.world.table[node_id], self.world.tree)
                 for node_id, session in self.sessions.items()
-                if session.close_reason is None
+                if session.close_reason is None and not self.world.table[node_id].draining
             )
             before = self.served
             name = f"req_{len(self.by_request)}"

@@ -117,6 +117,21 @@ async def test_only_who_is_permitted_is_asked(world, fakes, given, spreader):
     assert [each[0] for each in given] == ["lent"]
 
 
+async def test_a_node_on_drain_is_asked_to_load_nothing(world, fakes, given, spreader):
+    await fleet(world, full={}, cold={"draining": True})
+    connect(world, fakes, "full", state="ready")
+    connect(world, fakes, "cold")
+    now = await heat(world, await caller(world))
+    await spreader.look(now)
+    assert given == []
+    world.table["cold"] = replace(world.table["cold"], draining=False)
+    world.changes.publish(NodeChanged("cold"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await spreader.look(await heat(world, await caller(world), begin=now + 60))
+    assert [each[:3] for each in given] == [("cold", "load", "tiny")]
+
+
 async def test_a_change_while_they_wait_counts(world, fakes, given, spreader):
     await fleet(world, cold={})
     connect(world, fakes, "cold")

@@ -84,6 +84,12 @@ def device(**changes):
         ({}, live_node(), "online", "for 2 hours"),
         ({}, live_node(accepting=False), "paused", "for 2 hours"),
         ({}, live_node(accepting=False, draining=True), "leaving", "for 2 hours"),
+        ({"draining_since": NOW - 60}, live_node(), "draining", "for 1 minute"),
+        ({"draining_since": NOW - 60}, live_node(in_flight=0), "drained", "for 1 minute"),
+        ({"draining_since": NOW - 60}, live_node(accepting=False, in_flight=0), "drained", "for 1 minute"),
+        ({"draining_since": NOW}, live_node(draining=True), "leaving", "for 2 hours"),
+        ({"draining_since": NOW}, live_node(reported=False), "connecting", "for 2 hours"),
+        ({"draining_since": NOW}, None, "offline", "never connected"),
         ({}, live_node(accepting=False, reported=False), "connecting", "for 2 hours"),
         ({"revoked_at": NOW - 86_400}, None, "revoked", "revoked 1 day ago"),
         ({"revoked_at": NOW - 86_400}, live_node(), "revoked", "revoked 1 day ago"),
@@ -93,6 +99,22 @@ def test_states(make_node, stored, live, state, since):
     view = node_view(make_node(**stored), live, NOW)
     assert (view.state, view.since) == (state, since)
     assert view.is_online is (live is not None and state != "revoked")
+
+
+@pytest.mark.parametrize(
+    ("live", "said"),
+    [
+        (live_node(in_flight=3), "Draining: 3 answers in flight, and it gets no new request."),
+        (live_node(in_flight=1), "Draining: 1 answer in flight, and it gets no new request."),
+        (live_node(in_flight=0), "Drained: it answers nothing, and gets no request until it is resumed."),
+        (live_node(reported=False), "On drain: it gets no request until it is resumed."),
+        (None, "On drain: it gets no request until it is resumed."),
+    ],
+)
+def test_a_node_on_drain_says_so_whatever_else_it_is(make_node, live, said):
+    assert node_view(make_node(draining_since=NOW), live, NOW).drain == said
+    assert node_view(make_node(), live, NOW).drain is None
+    assert node_view(make_node(draining_since=NOW, revoked_at=NOW), live, NOW).drain is None
 
 
 @pytest.mark.parametrize(

@@ -38,3 +38,17 @@ def test_the_headline_counts():
     assert headline(3, 1) == "1 of your 3 nodes is online."
     assert headline(4, 2) == "2 of your 4 nodes are online."
     assert headline(2, 2) == "All of your 2 nodes are online."
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ((1, 1, 1), "Your node is online. It is on drain, so requests are refused."),
+        ((3, 1, 1), "1 of your 3 nodes is online. It is on drain, so requests are refused."),
+        ((2, 2, 2), "All of your 2 nodes are online. All of those are on drain, so requests are refused."),
+        ((3, 2, 1), "2 of your 3 nodes are online. 1 of those is on drain and gets no requests."),
+        ((4, 3, 2), "3 of your 4 nodes are online. 2 of those are on drain and get no requests."),
+    ],
+)
+def test_the_headline_does_not_pass_over_nodes_on_drain(nodes, said):
+    assert headline(*nodes) == said

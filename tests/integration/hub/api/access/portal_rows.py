@@ -44,6 +44,8 @@ NODES = [
     row("GET", "/nodes/live", "sessions"),
     row("GET", "/nodes/{node_id}", "sessions", thing=True),
     row("POST", "/nodes/{node_id}", MANAGERS, thing=True, body=NODE_FORM, good=(303,)),
+    row("POST", "/nodes/{node_id}/drain", MANAGERS, thing=True, body={}, good=(303,)),
+    row("POST", "/nodes/{node_id}/resume", MANAGERS, thing=True, body={}, good=(303,)),
     row("GET", "/nodes/{node_id}/revoke", MANAGERS, thing=True),
     row("POST", "/nodes/{node_id}/revoke", MANAGERS, thing=True, body={}, good=(303,)),
     row("POST", "/nodes/{node_id}/models", MANAGERS, **OF_HOME, body=JOB, good=(400,)),

@@ -61,6 +61,8 @@ API = [
         body={"action": "load", "model": "none"},
         good=(422,),
     ),
+    row("POST", f"{A}/nodes/{{node_id}}/drain", "tokens that change", thing=True),
+    row("POST", f"{A}/nodes/{{node_id}}/resume", "tokens that change", thing=True),
     row("POST", f"{A}/nodes/{{node_id}}/revoke", "tokens that change", thing=True),
     row("GET", f"{A}/enrollments/{{user_code}}", "tokens"),
     row("POST", f"{A}/enrollments/{{user_code}}/approve", "tokens that change", body={}, good=(201,)),

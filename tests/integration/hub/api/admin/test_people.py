@@ -1,5 +1,6 @@
 """People as programs change them: roles, sessions, second steps, and that each is a token's own doing."""
 
+import asyncio
 import time
 
 import pytest
@@ -88,3 +89,21 @@ async def test_a_change_is_repeated_as_it_was_answered(owner, ada):
     named = {"idempotency_key": "one"}
     first = await owner.post(f"/accounts/{ada.id}/sign-out", status=200, **named)
     assert await owner.post(f"/accounts/{ada.id}/sign-out", status=200, **named) == first == {"sessions": 1}
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency_key": "one"}])
+async def test_a_token_that_ends_while_a_password_is_hashed_makes_nobody(bench, owner, monkeypatch, headers):
+    hashed, storage = bench.hub.accounts.hashed, bench.hub.storage
+
+    async def end() -> None:
+        await storage.admin_tokens.revoke(owner.token.id, now=time.time())
+
+    async def hashed_while_it_ends(password):
+        await asyncio.create_task(end())  # somebody else's doing
+        return await hashed(password)
+
+    monkeypatch.setattr(bench.hub.accounts, "hashed", hashed_while_it_ends)
+    wish = {"email": "late@a.example", "password": PASSWORD, "role": "admin"}
+    refused = await owner.post("/accounts", wish, 401, **headers)
+    assert refused["error"]["code"] == "invalid_admin_token"
+    assert await storage.accounts.by_email("late@a.example") is None

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -47,6 +48,16 @@ def test_init_makes_a_hub_and_run_again_changes_nothing(data_dir):
     assert "nothing was changed" in again.stderr
     assert "op@ours.example" in again.stderr
     assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
+
+
+def test_what_comes_next_names_the_same_hub(tmp_path):
+    data_dir, settings = tmp_path / "a [b] hub", tmp_path / "hub.toml"
+    settings.write_text("port = 8421\n")
+    words = ("--data-dir", str(data_dir), "--config", str(settings), "init", "--email", "op@ours.example")
+    said = run(*words).stderr
+    again = shlex.join(["porten-hub", "--config", str(settings), "--data-dir", str(data_dir)])
+    assert f"1. {again} serve, and sign in" in said
+    assert f"3. {again} keys create --name my-app, and" in said
 
 
 def test_a_hub_whose_key_is_gone_gets_another_only_when_asked_to(data_dir, hub):
@@ -127,7 +138,6 @@ def test_an_interrupted_init_is_finished(data_dir):
         (["init"], 2, "--email"),
         (["init", "--email", "nobody"], 2, "is not an e-mail address"),
         (["keys", "create", "--name", "x", "--fleet", "foo"], 2, "'foo' is not one of own, shared, any"),
-        (["keys", "revoke", "my-app"], 2, "'my-app' is not an id such as key_"),
         (["nodes", "revoke", "rack-4"], 2, "'rack-4' is not an id such as node_"),
         (["join-token", "revoke", "rack-4"], 2, "'rack-4' is not an id such as jt_"),
         (["accounts", "create", "a@b.c", "--role", "king"], 2, "'king' is not one of operator, owner"),
@@ -175,7 +185,7 @@ def test_a_keys_secret_is_all_there_is_on_standard_output(hub, ask):
     assert key.id in listed
     assert secret not in listed
     assert re.search(r"verified +tiny +none +\d{4}-\d\d-\d\d \d\d:\d\d +active +never", listed)
-    hub("keys", "revoke", key.id)
+    assert f"{key.id} (app) is revoked" in hub("keys", "revoke", "app").stderr
     assert "revoked" in hub("keys", "list").stdout
 
 
@@ -253,6 +263,35 @@ def test_a_join_token_that_admits_nobody_says_why(changes, state):
 def test_nodes_are_listed_and_revoked(hub):
     assert "There are no nodes" in hub("nodes", "list", "--all").stderr
     assert "no such node" in hub("nodes", "revoke", "node_none", status=1).stderr
+
+
+def test_a_node_is_drained_and_resumed(hub, ask):
+    async def add(storage):
+        (ours,) = await storage.organisations.list()
+        return await storage.nodes.create(
+            ours.id,
+            name="rack",
+            public_key="key",
+            region=None,
+            region_confirmed=False,
+            trust=TrustClass.COMMUNITY,
+            sharing=PRIVATE,
+            machine={},
+            now=1,
+        )
+
+    node = ask(add)
+    assert f"porten-hub nodes resume {node.id}" in hub("nodes", "drain", node.id).stderr
+    assert re.search(r"rack .*since \d{4}-", hub("nodes", "list").stdout)
+    hub("keys", "create", "--name", "app")
+    explained = hub("explain", "--key", "app", "--model", "m").stdout
+    assert re.search(r"rack .*draining +permitted, but on drain", explained)
+    hub("nodes", "resume", node.id)
+    assert "since" not in hub("nodes", "list").stdout
+    assert "draining" not in hub("explain", "--key", "app", "--model", "m").stdout
+    for act in ("drain", "resume"):
+        assert "no such node" in hub("nodes", act, "node_none", status=1).stderr
+        assert "'rack' is not an id" in hub("nodes", act, "rack", status=2).stderr
 
 
 def test_every_organisations_nodes_are_listed_with_their_owner(hub, ask):

@@ -71,8 +71,27 @@ def test_what_cannot_be_accepted_is_said_and_changes_nothing(hub, key, words, st
 
 @pytest.mark.parametrize("command", ["set", "rotate"])
 def test_a_key_that_is_not_there_is_said(hub, command):
-    assert "no such key" in hub("keys", command, "key_" + "a" * 20, status=1).stderr
-    assert "the list shows it" in hub("keys", command, "app", status=2).stderr
+    more = ["--name", "b"] if command == "set" else []
+    for name in ("key_" + "a" * 20, "app"):
+        assert "no such key" in hub("keys", command, name, *more, status=1).stderr
+
+
+def test_a_key_is_found_by_its_name_and_two_of_a_name_are_told_apart(hub, key):
+    assert f"{key.id} is changed" in hub("keys", "set", "app", "--trust", "verified").stderr
+    assert key.id in hub("keys", "rotate", key.now.prefix, "--overlap", "0s").stderr
+    other = hub("keys", "create", "--name", "app")
+    for words in (["revoke", "app"], ["rotate", "app"], ["set", "app", "--name", "b"]):
+        assert "2 keys are called that" in hub("keys", *words, status=2).stderr
+    assert "shell's history" in hub("keys", "revoke", other.stdout.strip(), status=2).stderr
+    assert key.now.revoked_at is None
+    hub("keys", "revoke", key.id)
+    assert "is revoked" in hub("keys", "revoke", "app").stderr, "the one that is left"
+
+
+def test_nothing_to_change_is_said(hub, key):
+    before = key.now
+    assert "say what is to be another" in hub("keys", "set", key.id, status=2).stderr
+    assert key.now == before
 
 
 def test_rotating_prints_the_new_secret_alone_and_the_list_shows_both(hub, key):

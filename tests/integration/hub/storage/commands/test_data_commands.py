@@ -99,10 +99,11 @@ def test_what_is_wrong_with_a_database_is_said_without_its_password(on_postgres,
     "url", ["mysql://u:s3cret@host/db", "postgresql+psycopg://u:s3cret@h/d", "x://s3cret:p@h:s3cret"]
 )
 def test_another_kind_of_database_is_refused_by_what_is_there_instead(tmp_path, url):
-    said = Place(tmp_path / "hub", url)("init", "--email", "op@ours.example", status=1)
-    assert "sqlite:////path/hub.db or postgresql://" in said
-    assert "s3cret" not in said
-    assert "s3cret" not in Place(tmp_path / "hub", url)("config", "show")
+    for words in (["init", "--email", "op@ours.example"], ["config", "show"]):
+        said = Place(tmp_path / "hub", url)(*words, status=2)
+        assert "database_url (from PORTEN_HUB_DATABASE_URL): must be of the form" in said
+        assert "sqlite:////path/hub.db or postgresql://" in said
+        assert "s3cret" not in said
 
 
 def test_backup_and_restore_go_from_sqlite_to_postgresql_and_back(here, on_postgres, tmp_path):
