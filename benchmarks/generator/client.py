@@ -20,7 +20,7 @@ import msgspec
 from benchmarks.errors import ExchangeFailed, SettingInvalid
 from benchmarks.generator.exchange import Reply
 from benchmarks.generator.target import Api, Origin, Target
-from benchmarks.generator.workloads import Request
+from benchmarks.generator.workloads import Message, Request
 
 Clock = Callable[[], float]
 """Seconds since any fixed moment, never going back."""
@@ -94,7 +94,7 @@ class Client:
         failure: ExchangeFailed | None = None
         try:
             async with asyncio.timeout(self._target.timeout_s):
-                reply = await self._exchange(self._encode(request))
+                reply = await self._exchange(self._encode(request), request.said)
             reply.verdict()
         except ExchangeFailed as error:
             failure = error
@@ -102,10 +102,10 @@ class Client:
             failure = ExchangeFailed("timeout", f"no complete answer within {self._target.timeout_s:g} s")
         return self._sample(started_at, sent_at, reply, failure)
 
-    async def _exchange(self, message: bytes) -> Reply:
+    async def _exchange(self, message: bytes, said: list[str] | None) -> Reply:
         while True:
             connection, pooled = await self._connection()
-            reply = await connection.exchange(message, Reply(streaming=self._target.stream))
+            reply = await connection.exchange(message, Reply(streaming=self._target.stream, said=said))
             if reply.reusable and not connection.closed.done():
                 self._idle.append(connection)
             else:
@@ -140,9 +140,9 @@ class Client:
             "stream": target.stream,
         }
         if target.api is Api.CHAT:
-            body["messages"] = [{"role": "user", "content": request.prompt}]
+            body["messages"] = [*request.history, Message("user", request.prompt)]
         else:
-            body["prompt"] = request.prompt
+            body["prompt"] = _as_one_text(request)
         if target.stream:
             body["stream_options"] = {"include_usage": True}
         if target.ignore_eos:
@@ -241,6 +241,12 @@ class _Connection(asyncio.Protocol):
             answered.set_result(None)
         else:
             answered.set_exception(error)
+
+
+def _as_one_text(request: Request) -> str:
+    # Each turn's text begins with all of the turn before and its answer, as it came: caches find it again.
+    texts = [one.content if one.role == "assistant" else f" {one.content}" for one in request.history]
+    return "".join([*texts, f" {request.prompt}"]).removeprefix(" ")
 
 
 def _tls_context(target: Target) -> ssl.SSLContext:

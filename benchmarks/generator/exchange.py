@@ -30,6 +30,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
+    message: _Delta | None = None
 
 
 class Usage(msgspec.Struct):
@@ -79,6 +80,10 @@ class Reply:
         usage: the server's own counts, where it gave any.
         complete: the whole HTTP message is here.
         reusable: the connection may carry another request.
+
+    Args:
+        streaming: whether a stream was asked for.
+        said: where the pieces of the text are put, for who wants them; they are kept nowhere else.
     """
 
     __slots__ = (
@@ -89,6 +94,7 @@ class Reply:
         "_now",
         "_parser",
         "_rest",
+        "_said",
         "_streaming",
         "complete",
         "delays",
@@ -102,8 +108,9 @@ class Reply:
         "usage",
     )
 
-    def __init__(self, *, streaming: bool) -> None:
+    def __init__(self, *, streaming: bool, said: list[str] | None = None) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._said = said
         self._streaming = streaming
         self._now = 0.0
         self._rest = b""
@@ -213,6 +220,8 @@ class Reply:
             self._fail(_stream_error(chunk.error))
         if chunk.choices and _carries_content(chunk.choices[0]):
             self._count_token(chunk.sent_at)
+            if self._said is not None:
+                self._said.append(_text(chunk.choices[0]))
         if chunk.usage is not None:
             self.usage = chunk.usage
 
@@ -236,6 +245,8 @@ class Reply:
         self.usage = chunk.usage
         if chunk.choices:
             self.last_token_at = self._now
+            if self._said is not None:
+                self._said.append(_text(chunk.choices[0]))
 
     def _fail(self, failure: ExchangeFailed) -> None:
         if self._failure is None:
@@ -249,6 +260,12 @@ def _carries_content(choice: _Choice) -> bool:
     return bool(
         delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or delta.tool_calls
     )
+
+
+def _text(choice: _Choice) -> str:
+    # What was only thought is no part of a conversation: clients do not send it back.
+    said = choice.delta or choice.message
+    return (said.content if said else choice.text) or ""
 
 
 def _refusal(status: int, body: bytes) -> ExchangeFailed:

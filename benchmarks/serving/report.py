@@ -9,11 +9,12 @@ import msgspec
 from benchmarks.figures.bounds import Better, Figure
 from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.figures.statistics import Summary
-from benchmarks.generator.load import Load, OpenLoop
+from benchmarks.generator.datasets import Dataset
+from benchmarks.generator.load import Load
 from benchmarks.generator.target import Target
-from benchmarks.generator.workloads import Workload
+from benchmarks.generator.workloads import Source
 from benchmarks.reports.result import Group, Made, Remark, Result, group
-from benchmarks.serving.measuring import GeneratorUse, ServingResult
+from benchmarks.serving.measuring import GeneratorUse, ServingPlan, ServingResult
 
 _LATE_S = 0.005
 """Requests that leave so much after they were due are worth a word."""
@@ -25,15 +26,10 @@ def report(found: ServingResult, made: Made) -> Result:
     return Result(
         benchmark="serving",
         made=made,
-        settings={
-            "target": target_settings(plan.target),
-            "workload": workload_settings(plan.workload),
-            "load": load_settings(plan.load),
-            "limit": msgspec.to_builtins(plan.limit),
-            "warmup": msgspec.to_builtins(plan.warmup),
-        },
+        settings=plan_settings(plan),
         groups=_groups(f"{plan.target.model} at {plan.target.base_url}, {plan.load}", metrics),
-        remarks=_remarks(metrics, found.generator),
+        refusals=lost_refusals(found.lost),
+        remarks=[*_remarks(metrics, found.generator), *source_remarks(plan.workload, metrics)],
         interrupted=metrics.interrupted,
         details={
             "metrics": metrics_details(metrics),
@@ -41,9 +37,22 @@ def report(found: ServingResult, made: Made) -> Result:
                 "cpu_s": found.generator.cpu_s,
                 "cores_busy": found.generator.busy,
                 "at_its_limit": found.generator.at_its_limit,
+                "processes": process_details(found.generator),
             },
         },
     )
+
+
+def plan_settings(plan: ServingPlan) -> dict[str, object]:
+    """Everything that decided the measurement."""
+    return {
+        "target": target_settings(plan.target),
+        "workload": workload_settings(plan.workload),
+        "load": load_settings(plan.load),
+        "limit": msgspec.to_builtins(plan.limit),
+        "warmup": msgspec.to_builtins(plan.warmup),
+        "generator": generator_settings(plan),
+    }
 
 
 def _groups(title: str, metrics: ServingMetrics) -> list[Group]:
@@ -117,6 +126,48 @@ def limit_remark(generator: GeneratorUse) -> Remark:
     )
 
 
+def lost_refusals(lost: tuple[str, ...]) -> list[Remark]:
+    """What refuses a result of which a part is missing."""
+    return [
+        Remark(code="generator_lost", text=f"{why}; what it had measured is missing from these figures.")
+        for why in lost
+    ]
+
+
+def source_remarks(source: Source, metrics: ServingMetrics) -> list[Remark]:
+    """Whether a dataset was too small for the run."""
+    asked = metrics.completed + metrics.failed + metrics.unfinished
+    if not isinstance(source, Dataset) or asked <= len(source):
+        return []
+    return [
+        Remark(
+            code="dataset_repeated",
+            text=f"The dataset has {len(source)} requests, and {asked} were made: prompts came again, and "
+            "a prompt cache finds them.",
+        )
+    ]
+
+
+def generator_settings(plan: ServingPlan) -> dict[str, object]:
+    """How the load was generated."""
+    return {"processes": plan.processes, "pin": plan.pin}
+
+
+def process_details(generator: GeneratorUse) -> list[dict[str, object]]:
+    """What each process of the generator took."""
+    return [
+        {
+            "index": use.index,
+            "core": use.core,
+            "cpu_s": use.cpu_s,
+            "cores_busy": use.busy,
+            "requests": use.requests,
+            "lag_ms": {"p99": use.lag_p99_s * 1000, "max": use.lag_max_s * 1000},
+        }
+        for use in generator.processes
+    ]
+
+
 def metrics_details(metrics: ServingMetrics) -> dict[str, object]:
     """The figures of one run; latencies in milliseconds."""
     return {
@@ -160,18 +211,11 @@ def target_settings(target: Target) -> dict[str, object]:
     }
 
 
-def workload_settings(workload: Workload) -> dict[str, object]:
+def workload_settings(workload: Source) -> dict[str, object]:
     """What is asked, in the words that ask for it again."""
-    return {
-        "prompt_tokens": str(workload.prompt_tokens),
-        "output_tokens": str(workload.output_tokens),
-        "shared_prefix": workload.shared_prefix,
-        "seed": workload.seed,
-    }
+    return workload.as_settings()
 
 
 def load_settings(load: Load) -> dict[str, object]:
     """When it is asked."""
-    if isinstance(load, OpenLoop):
-        return {"kind": "open", "rate": load.rate, "arrivals": load.arrivals.value, "seed": load.seed}
-    return {"kind": "closed", "concurrency": load.concurrency}
+    return load.as_settings()
