@@ -318,7 +318,8 @@ class _Driver:
         for number, first in conversations:
             if not self._may_begin(self._timeline.now(), first):
                 return
-            await self._talk(self._open(number), first, None)
+            if not await self._talk(self._open(number), first, None):
+                return
 
     async def _follow(self, offsets: Iterator[float], group: asyncio.TaskGroup) -> None:
         """The schedule of an open loop."""
@@ -332,20 +333,24 @@ class _Driver:
             await self._timeline.until(due_at)
             group.create_task(self._talk(request, first, due_at))
 
-    async def _talk(self, request: Request, first: int, due_at: float | None) -> None:
-        """A whole conversation. It ends where a request fails: there is no answer to go on from."""
+    async def _talk(self, request: Request, first: int, due_at: float | None) -> bool:
+        """A whole conversation; false where the limit cut it short.
+
+        It ends where a request fails: there is no answer to go on from.
+        """
         for turn in itertools.count(first):
             self._begun += 1
             sample = await self._sender.send(request, due_at=due_at)
             self._run.samples.append(sample)
             self._tell(sample)
             if request.following is None or sample.error is not None:
-                return
+                break
             due_at = sample.ended_at + request.think_s
             if not self._may_begin(due_at, turn + 1):
-                return
+                return False
             request = request.following("".join(request.said or ()))
             await self._timeline.until(due_at)
+        return True
 
     def _conversations(self) -> Iterator[_Numbered]:
         first = 0

@@ -119,7 +119,8 @@ def parse_ramp(text: str, rates: OpenLoop) -> Ramp:
             of, steps = name, text.removeprefix(f"{name}:")
     open_loop = rates if of == "rate" else None
     if steps == "auto" or steps.startswith("auto:"):
-        start = _numbers(text, steps.partition(":")[2] or "1", whole=open_loop is None)
+        first = "1" if steps == "auto" else steps.removeprefix("auto:")
+        start = _numbers(text, first, whole=open_loop is None)
         if len(start) == 1:
             return Ramp((), start[0], open_loop)
         raise _no_ramp(text)
