@@ -160,7 +160,9 @@ class _Worker:
         self.send(order_frame(self._assignment))
 
     def send(self, frame: bytes) -> None:
-        if self._process is not None and self._process.stdin is not None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():  # of one that is gone it is; `watch` and `ready` say so
             self._process.stdin.write(frame)
 
     async def ready(self) -> Lost | None:
