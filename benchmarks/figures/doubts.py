@@ -25,7 +25,9 @@ _BUSY_REFUSED: Final = 0.95
 _BUSY_TOLD: Final = 0.8
 _JUDGED_S: Final = 0.5
 """A shorter run says nothing of how busy the generator was."""
-_JUDGED_LAGS: Final = 100
+_JUDGED_LAGS: Final = 30
+_JUDGED_LAGGED_S: Final = 1.0
+"""So many delays say something of the meter, or so many seconds of delay: one that is held up has few."""
 _LAG_SHARE: Final = 0.1
 _LAG_S: Final = 0.005
 _JUMP_S: Final = 0.1
@@ -230,17 +232,22 @@ def about_lag(lag: Summary | None, metrics: ServingMetrics, *, code: str, what: 
         summary.p50 for summary in (metrics.ttft, metrics.itl, metrics.e2el) if summary and summary.p50 > 0
     ]
     least = min(measured, default=0.0)
-    refuses = lag.count >= _JUDGED_LAGS and lag.p90 > max(_LAG_S, _LAG_SHARE * least)
+    judged = lag.count >= _JUDGED_LAGS or lag.count * lag.mean >= _JUDGED_LAGGED_S
+    refuses = judged and lag.p90 > max(_LAG_S, _LAG_SHARE * least)
     text = f"{what}: p90 {lag.p90 * 1000:.1f} ms, p99 {lag.p99 * 1000:.1f} ms" + (
         f", against a latency of {least * 1000:.1f} ms: latencies show the meter too." if refuses else "."
     )
     return [Doubt(code, text, refuses)]
 
 
-def about_clock(wall_s: float, monotonic_s: float) -> list[Doubt]:
-    """Whether the clock of the day was set, or the machine slept, by what two clocks say of a run."""
-    jump = wall_s - monotonic_s
-    if abs(jump) <= max(_JUMP_S, _JUMP_SHARE * monotonic_s):
+def about_clock(jump: float, seconds: float) -> list[Doubt]:
+    """Whether the clock of the day was set, or the machine slept.
+
+    Args:
+        jump: seconds by which the clock of the day went ahead of the monotonic one, or fell behind it.
+        seconds: how long the run was.
+    """
+    if abs(jump) <= max(_JUMP_S, _JUMP_SHARE * seconds):
         return []
     text = (
         f"The clock jumped by {jump:+.1f} s during the run: it was set, or the machine was suspended. "

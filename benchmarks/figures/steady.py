@@ -32,11 +32,13 @@ _WORTH_A_WORD: Final = 0.25
 class Verdict(StrEnum):
     """What can be said of a run.
 
-    It is short where it has too few requests to tell, or all of them began at once.
+    It is short where it has too few requests to tell, or all of them began at once; unasked where nobody
+    wanted to know.
     """
 
     STEADY = "steady"
     SHORT = "short"
+    UNASKED = "unasked"
     UNSETTLED = "unsettled"
     OVERLOADED = "overloaded"
 

@@ -6,16 +6,18 @@ shown.
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import EndpointUnusable
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, drive
+from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, drive
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import PROBE_INDEX, WARMUP_INDEX, Workload
+from benchmarks.machine.watch import Watch, Watched
+from benchmarks.serving.evaluating import Rules
 
 NO_WARMUP: Final = Limit(requests=0)
 
@@ -38,6 +40,7 @@ class ServingPlan:
     load: Load
     limit: Limit
     warmup: Limit = NO_WARMUP
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,18 @@ class GeneratorUse:
 
 @dataclass(frozen=True, slots=True)
 class ServingResult:
-    """A plan with what came of it; no metrics if it was stopped before the measured part."""
+    """A plan with what came of it; nothing is in it if it was stopped before the measured part.
+
+    Attributes:
+        metrics: of the whole run.
+        watched: how late the generator's own loop was, and what the clocks did.
+    """
 
     plan: ServingPlan
+    run: Run
     metrics: ServingMetrics
     generator: GeneratorUse
+    watched: Watched = field(default_factory=Watched)
 
 
 async def run_serving(
@@ -92,18 +102,19 @@ async def run_serving(
                 on_sample=progress.count,
             )
         progress.phase("Measuring", plan.limit)
-        cpu_before = time.process_time()
-        run = await drive(
-            client,
-            plan.workload.request,
-            plan.load,
-            plan.limit,
-            timeline=timeline,
-            stop=stop,
-            on_sample=progress.count,
-        )
-        used = GeneratorUse(time.process_time() - cpu_before, run.ended_at - run.began_at)
-    return ServingResult(plan, measure(run), used)
+        cpu_before = time.thread_time()  # of the thread that the event loop has: the one that can be full
+        async with Watch(monotonic=clock) as watch:
+            run = await drive(
+                client,
+                plan.workload.request,
+                plan.load,
+                plan.limit,
+                timeline=timeline,
+                stop=stop,
+                on_sample=progress.count,
+            )
+        used = GeneratorUse(time.thread_time() - cpu_before, run.ended_at - run.began_at)
+    return ServingResult(plan, run, measure(run), used, watch.seen)
 
 
 async def probe(client: Client, target: Target, workload: Workload, *, stop: asyncio.Event) -> None:
