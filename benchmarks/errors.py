@@ -55,9 +55,11 @@ class ExchangeFailed(BenchmarkError):
     Attributes:
         kind: a short stable name to count by, such as ``timeout`` or ``http_503:overloaded``.
         detail: one line for a person; never holds the API key.
+        quotes: whether the line has the server's own words, which may repeat what it was asked.
     """
 
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: str, detail: str, *, quotes: bool = False) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.quotes = quotes

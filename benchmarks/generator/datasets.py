@@ -109,7 +109,7 @@ class Dataset:
     def _turn(self, index: int, turn: int, history: tuple[Message, ...]) -> Request:
         asked = self._conversation(index).turns[turn]
         tokens = self._tokens(asked, f"{index}/{turn}")
-        request = Request(index, asked.prompt, tokens_of(asked.prompt), tokens, history)
+        request = Request(index, asked.prompt, tokens_of(asked.prompt), tokens, history, private=True)
         if turn + 1 >= self.turns_of(index):
             return request
         think_s = self.think.draw(chance(self.seed, "think", f"{index}/{turn}"))

@@ -91,6 +91,7 @@ class LocalGenerator:
         self._source = source
         self._share = share
         self._core = core
+        self._clock = clock
         self._timeline = RealTime(clock)
 
     async def __aenter__(self) -> Self:
@@ -107,7 +108,7 @@ class LocalGenerator:
     ) -> Driven:
         """Drive the phase, from ``begin_at`` of the clock on where that is said."""
         source, first = self._source, phase.first
-        async with UseMeter() as meter:
+        async with UseMeter(self._clock) as meter:
             run = await drive(
                 self._client,
                 lambda number: source.request(first + number),

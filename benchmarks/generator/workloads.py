@@ -140,6 +140,7 @@ class Request:
         said: where the pieces of the answer are to be put; none where nobody asks for them.
         following: the next turn, given the answer to this one; none for the last.
         think_s: seconds from the end of the answer until the next turn is due.
+        private: people said it: what a server says about it may repeat it, and is not kept.
     """
 
     index: int
@@ -150,10 +151,15 @@ class Request:
     said: list[str] | None = field(default=None, repr=False, compare=False)
     following: Callable[[str], "Request"] | None = field(default=None, repr=False, compare=False)
     think_s: float = 0.0
+    private: bool = False
 
 
 class Source(Protocol):
     """Where requests come from, by the number of their conversation."""
+
+    @property
+    def seed(self) -> int:
+        """What decides all that is left to chance."""
 
     def request(self, index: int) -> Request:
         """The first request of that conversation; the same whenever it is asked for."""

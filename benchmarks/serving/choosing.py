@@ -41,6 +41,7 @@ class Wishes:
     turns: str | None = None
     think_time: str | None = None
     dataset: Path | None = None
+    samples: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ _CONTRADICTIONS: Final = (
         ("concurrency", "rate"),
         "the ramp says how much load there is: --ramp 1,2,4 or --ramp rate:1,2,4",
     ),
+    ("ramp", ("samples",), "samples are of one load; measure the step by itself"),
     (
         "trace",
         ("concurrency", "rate", "arrivals", "burstiness", "ramp"),

@@ -1,6 +1,7 @@
 """``porten-bench serving``: its options and help."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,16 +16,21 @@ from benchmarks.command.options import (
     IgnoreEos,
     Json,
     KeyFile,
+    MaxErrors,
     Model,
+    Percentiles,
     Quiet,
     Seed,
+    Slos,
+    Steady,
     Timeout,
 )
-from benchmarks.command.settings import parse_limit, parse_warmup, read_key
+from benchmarks.command.settings import parse_limit, parse_rules, parse_warmup, read_key
 from benchmarks.generator.target import Target
 from benchmarks.reports.result import Result
 from benchmarks.serving import ramp_report
 from benchmarks.serving import report as serving_report
+from benchmarks.serving import samples as samples_file
 from benchmarks.serving.choosing import Wishes, choose, limit_of
 from benchmarks.serving.measuring import ServingPlan, run_serving
 from benchmarks.serving.options import (
@@ -77,6 +83,13 @@ def serving(
     endpoint: ApiChoice = "chat",
     stream: Annotated[bool, typer.Option(help="Ask for the answer as a stream.")] = True,
     ignore_eos: IgnoreEos = True,
+    slo: Slos = None,
+    max_errors: MaxErrors = "1%",
+    steady: Steady = "auto",
+    percentile: Percentiles = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write each request with the time of every token.")
+    ] = None,
     api_key_file: KeyFile = None,
     ca_file: CaFile = None,
     timeout: Timeout = 600.0,
@@ -91,6 +104,11 @@ def serving(
     counts from that moment. --trace replays when requests really came; --ramp
     raises the load step by step and looks for the knee. Figures are defined as
     in vLLM's "bench serve". Ctrl-C stops and keeps what was measured.
+
+    Figures are of the steady part of the run, if one is found, with intervals of
+    95 %. A result that is not to be believed (the generator was too slow, the
+    clock jumped, too many requests failed, the endpoint's counts cannot be) ends
+    with exit code 3 and says why.
 
     LENGTH is a number of tokens (128) or drawn for each request: uniform:LOW,HIGH
     or normal:MEAN,DEVIATION or lognormal:MEDIAN,SPREAD_PERCENT.
@@ -124,6 +142,12 @@ def serving(
 
       porten-bench serving --base-url http://127.0.0.1:8080/v1 --model smollm2 \
         --trace day.csv --speed 24 --processes 2
+
+    How many requests a second meet what users expect, with every token's time:
+
+      porten-bench serving --base-url http://127.0.0.1:8080/v1 --model smollm2 \
+        --rate 4 --duration 300 --slo ttft=500ms --slo itl:p95=50ms \
+        --samples samples.jsonl
     """
     seed = terminal.fresh_seed() if seed is None else seed
     wishes = Wishes(
@@ -142,6 +166,7 @@ def serving(
         turns=turns,
         think_time=think_time,
         dataset=dataset,
+        samples=samples,
     )
     with terminal.one_line_errors():
         chosen = choose(wishes)
@@ -162,21 +187,57 @@ def serving(
             warmup=parse_warmup(warmup),
             processes=processes,
             pin=pin,
+            rules=parse_rules(
+                slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
+            ),
         )
-        result, measured = _measure(plan, chosen.ramp, quiet=quiet)
+        result, measured = _measure(plan, chosen.ramp, samples, quiet=quiet)
         terminal.conclude(result, json_file)
     if not measured:
         raise typer.Exit(1)
 
 
-def _measure(plan: ServingPlan, ramp: Ramp | None, *, quiet: bool) -> tuple[Result, bool]:
+def _measure(
+    plan: ServingPlan, ramp: Ramp | None, samples: Path | None, *, quiet: bool
+) -> tuple[Result, bool]:
     """The result, and whether anything was answered."""
     made = terminal.made()
     if ramp is not None:
         climbed = terminal.run(
             lambda stop, progress: run_ramp(plan, ramp, stop=stop, progress=progress), quiet=quiet
         )
-        answered = any(step.found.metrics.completed for step in climbed.steps)
-        return ramp_report.report(climbed, made), answered
+        return ramp_report.report(climbed, made), any(step.found.metrics.completed for step in climbed.steps)
+    if samples is not None:
+        samples_file.write(samples, ())  # a measurement must not fail at its end for a folder not there
     found = terminal.run(lambda stop, progress: run_serving(plan, stop=stop, progress=progress), quiet=quiet)
+    if samples is not None:
+        samples_file.write(samples, serving_report.sample_lines(found, made))
     return serving_report.report(found, made), bool(found.metrics.completed)
+
+
+def figures(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What --samples wrote.")],
+    *,
+    slo: Slos = None,
+    max_errors: MaxErrors = "1%",
+    steady: Steady = "auto",
+    percentile: Percentiles = None,
+    json_file: Json = None,
+) -> None:
+    r"""Take the figures of a run again, from the file that serving --samples wrote.
+
+    With other objectives, other percentiles, or of the whole run. The result is
+    that of the run itself: compare takes it like any other.
+
+    [bold]Examples[/]
+
+      porten-bench figures samples.jsonl --slo ttft=300ms --slo tpot=25ms
+
+      porten-bench figures samples.jsonl --steady off --json whole.json
+    """
+    with terminal.one_line_errors():
+        rules = parse_rules(
+            slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
+        )
+        header, run = samples_file.read(file)
+        terminal.conclude(serving_report.again(header, run, rules, terminal.made()), json_file)

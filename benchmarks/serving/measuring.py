@@ -6,7 +6,7 @@ shown.
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.command.progress import Progress
@@ -14,11 +14,13 @@ from benchmarks.errors import EndpointUnusable, GeneratorLost
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
 from benchmarks.generator.generators import Driven, Generator, LocalGenerator, Phase
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, drive
+from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, drive
 from benchmarks.generator.pool import GeneratorPool, check_processes, choose_cores
 from benchmarks.generator.target import Target
-from benchmarks.generator.use import ProcessUse
+from benchmarks.generator.use import ProcessUse, watched_of
 from benchmarks.generator.workloads import PROBE_INDEX, WARMUP_INDEX, Source
+from benchmarks.machine.watch import Watched
+from benchmarks.serving.evaluating import Evaluation, Meter, Rules, evaluate
 
 NO_WARMUP: Final = Limit(requests=0)
 
@@ -48,6 +50,7 @@ class ServingPlan:
     warmup: Limit = NO_WARMUP
     processes: int = 1
     pin: bool | None = None
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,14 @@ class GeneratorUse:
     @property
     def busy(self) -> float:
         """Share of one core of the busiest process, 0 to 1 for a generator of one thread."""
+        return max(self.busy_shares)
+
+    @property
+    def busy_shares(self) -> tuple[float, ...]:
+        """Share of one core of each process."""
         if self.processes:
-            return max(process.busy for process in self.processes)
-        return self.cpu_s / self.duration_s if self.duration_s > 0 else 0.0
+            return tuple(process.busy for process in self.processes)
+        return (self.cpu_s / self.duration_s if self.duration_s > 0 else 0.0,)
 
     @property
     def at_its_limit(self) -> bool:
@@ -78,18 +86,20 @@ class GeneratorUse:
 
 @dataclass(frozen=True, slots=True)
 class ServingResult:
-    """A plan with what came of it; no metrics if it was stopped before the measured part.
+    """A plan with what came of it; nothing is in it if it was stopped before the measured part.
 
     Attributes:
+        metrics: of the whole run.
+        watched: how late the generator's own loops were, and what the clocks did.
         lost: generator processes that ended by themselves, in words: what they saw is missing.
-        conversations: how many were begun.
     """
 
     plan: ServingPlan
+    run: Run
     metrics: ServingMetrics
     generator: GeneratorUse
+    watched: Watched = field(default_factory=Watched)
     lost: tuple[str, ...] = ()
-    conversations: int = 0
 
 
 async def run_serving(
@@ -118,7 +128,28 @@ async def measure_phase(
     """Drive the plan's load, whose first conversation has that number, and reduce what was seen."""
     phase = Phase(plan.load, plan.limit, first)
     driven = await generator.drive(phase, stop=stop, tell=progress.add)
-    return ServingResult(plan, measure(driven.run), use_of(driven), driven.lost, driven.run.conversations)
+    run = driven.run
+    return ServingResult(
+        plan, run, measure(run), use_of(driven), watched=watched_of(driven.uses), lost=driven.lost
+    )
+
+
+def evaluated(found: ServingResult) -> Evaluation:
+    """What is told of a measurement: its steady part, figures with intervals, doubts."""
+    plan = found.plan
+    return evaluate(
+        found.run,
+        plan.rules,
+        open_loop=by_schedule(plan.load),
+        ignore_eos=plan.target.ignore_eos,
+        seed=plan.workload.seed,
+        meter=Meter(found.generator.busy_shares, found.watched),
+    )
+
+
+def by_schedule(load: Load) -> bool:
+    """Whether requests come when they are due, and not when others are answered."""
+    return not isinstance(load, ClosedLoop)
 
 
 async def probe_target(plan: ServingPlan, *, stop: asyncio.Event, progress: Progress, clock: Clock) -> None:

@@ -8,27 +8,31 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.knee import Knee, Point, find_knee
+from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.generator.client import Clock
 from benchmarks.generator.generators import Generator, Phase
 from benchmarks.generator.load import ClosedLoop, Load, OpenLoop
 from benchmarks.generator.workloads import WARMUP_INDEX
+from benchmarks.serving.evaluating import Evaluation
 from benchmarks.serving.measuring import (
     NO_WARMUP,
     ServingPlan,
     ServingResult,
+    evaluated,
     generator_of,
     measure_phase,
     probe_target,
     warm_up,
 )
 
+TURNED_AWAY: Final = "errors_over_bound"
 GAIN: Final = 0.05
 """An open-ended ramp goes on as long as a step gains so much throughput over the one before."""
 MOST_STEPS: Final = 14
@@ -73,17 +77,34 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step and what came of it."""
+    """One step, what came of it, and what is told of that."""
 
     level: float
     found: ServingResult
+    evaluation: Evaluation
+
+    @property
+    def metrics(self) -> ServingMetrics:
+        """Of the part that figures are told of: the steady one, if there is one."""
+        return self.evaluation.metrics
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether more requests failed than may: then those that were answered say little of the load."""
+        return any(doubt.code == TURNED_AWAY for doubt in self.evaluation.doubts)
 
     @property
     def point(self) -> Point:
-        """Where it lies between throughput and latency."""
-        metrics = self.found.metrics
-        latency = metrics.e2el.mean if metrics.e2el else None
-        return Point(self.level, metrics.output_tokens_per_s, latency)
+        """Where it lies between throughput and latency; latency is none where requests were turned away."""
+        answered = self.metrics.e2el if not self.turned_away else None
+        latency = answered.mean if answered else None
+        return Point(self.level, self.metrics.output_tokens_per_s, latency)
+
+    @property
+    def goodput(self) -> float | None:
+        """Requests a second that meet all objectives; none where there are no objectives."""
+        told = self.evaluation.rates.get("goodput")
+        return told.value if told else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +187,12 @@ def gains(throughputs: Sequence[float], goodputs: Sequence[float | None]) -> boo
     return throughputs[-1] >= throughputs[-2] * (1 + GAIN)
 
 
-Goodput = Callable[[ServingResult], float | None]
-
-
-def _no_objectives(_: ServingResult) -> None:
-    return None
-
-
 async def run_ramp(
     plan: ServingPlan,
     ramp: Ramp,
     *,
     stop: asyncio.Event,
     progress: Progress,
-    goodput: Goodput = _no_objectives,
     clock: Clock = time.perf_counter,
 ) -> RampResult:
     """Measure step by step. Setting ``stop`` ends it and keeps what was measured.
@@ -189,7 +202,6 @@ async def run_ramp(
         ramp: the loads.
         stop: ends it early.
         progress: hears how far it is.
-        goodput: of a step, for an open-ended ramp to end where it falls.
         clock: of all times.
 
     Raises:
@@ -203,7 +215,7 @@ async def run_ramp(
     async with generator:
         for level in ramp.steps():
             await climber.climb(level)
-            if climber.over(goodput):
+            if climber.over():
                 break
     return RampResult(plan, ramp, tuple(climber.steps), stop.is_set())
 
@@ -241,14 +253,16 @@ class _Climber:
         found = await measure_phase(
             self._generator, plan, first=self._first, stop=self._stop, progress=self._progress
         )
-        self._first += found.conversations
-        self.steps.append(Step(level, found))
+        self._first += found.run.conversations
+        self.steps.append(Step(level, found, evaluated(found)))
 
-    def over(self, goodput: Goodput) -> bool:
+    def over(self) -> bool:
         """Whether it ends here: interrupted, a process lost, or, where it is open-ended, no gain."""
-        if self._stop.is_set() or (self.steps and self.steps[-1].found.lost):
+        last = self.steps[-1] if self.steps else None
+        if self._stop.is_set() or (last and last.found.lost):
             return True
-        found = [step.found for step in self.steps]
-        return not self._ramp.levels and not gains(
-            [one.metrics.output_tokens_per_s for one in found], [goodput(one) for one in found]
+        if self._ramp.levels:
+            return False
+        return bool(last and last.turned_away) or not gains(
+            [step.metrics.output_tokens_per_s for step in self.steps], [step.goodput for step in self.steps]
         )

@@ -13,14 +13,14 @@ from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.reports.page import number
 from benchmarks.reports.result import Axis, Group, Line, Made, Plot, Remark, Result, group
 from benchmarks.serving import report as serving_report
-from benchmarks.serving.ramp import RampResult, Step
+from benchmarks.serving.ramp import TURNED_AWAY, RampResult, Step
 
 _THROUGHPUT: Final = "output tokens/s"
 
 
 def report(found: RampResult, made: Made) -> Result:
     """The result as it is shown and written."""
-    steps = [(step, serving_report.report(step.found, made)) for step in found.steps]
+    steps = [(step, serving_report.report(step.found, made, step.evaluation)) for step in found.steps]
     settings = serving_report.plan_settings(found.plan) | {"load": {"kind": "ramp", "steps": str(found.ramp)}}
     knee = found.knee()
     return Result(
@@ -33,10 +33,19 @@ def report(found: RampResult, made: Made) -> Result:
             group("Knee", _knee(found)),
         ],
         plots=[_plot(found)],
-        refusals=[_of_step(step, remark) for step, result in steps for remark in result.refusals],
+        refusals=[
+            _of_step(step, remark)
+            for step, result in steps
+            for remark in result.refusals
+            if remark.code != TURNED_AWAY
+        ],
         remarks=[
             Remark(code="knee" if knee.index is not None else "no_knee", text=_told(found)),
-            *(_of_step(step, remark) for step, result in steps for remark in result.remarks),
+            *(
+                _of_step(step, remark)
+                for step, result in steps
+                for remark in (*_overload(result), *result.remarks)
+            ),
         ],
         interrupted=found.interrupted,
         details={"steps": [{"level": step.level} | result.details for step, result in steps]},
@@ -60,7 +69,7 @@ def _summary(found: RampResult) -> list[Figure]:
             via=_milliseconds(step.point.latency_s),
         )
         for step in found.steps
-        for metrics in [step.found.metrics]
+        for metrics in [step.metrics]
     ]
 
 
@@ -78,6 +87,11 @@ def _keyed(found: RampResult, step: Step, result: Result) -> list[Group]:
         )
         for place, one in enumerate(result.groups)
     ]
+
+
+def _overload(result: Result) -> list[Remark]:
+    # That an endpoint turns requests away is what a ramp is for to find; of one load it refuses the figures.
+    return [remark for remark in result.refusals if remark.code == TURNED_AWAY]
 
 
 def _of_step(step: Step, remark: Remark) -> Remark:
@@ -114,7 +128,7 @@ def _knee(found: RampResult) -> list[Figure]:
 def _plot(found: RampResult) -> Plot:
     knee = found.knee()
     marks = {} if knee.index is None else {"knee": found.whole[knee.index].point.throughput}
-    steps = [step for step in found.whole if step.found.metrics.completed]
+    steps = [step for step in found.whole if step.metrics.completed]
     lines = [
         _line(steps, "E2EL, mean", lambda metrics: metrics.e2el.mean if metrics.e2el else None),
         _line(steps, "TTFT, p50", lambda metrics: metrics.ttft.p50 if metrics.ttft else None),
@@ -132,6 +146,6 @@ def _plot(found: RampResult) -> Plot:
 
 
 def _line(steps: Sequence[Step], name: str, latency: Callable[[ServingMetrics], float | None]) -> Line:
-    seen = [(step.point.throughput, latency(step.found.metrics)) for step in steps]
+    seen = [(step.point.throughput, latency(step.metrics)) for step in steps]
     points = [(throughput, seconds * 1000) for throughput, seconds in seen if seconds is not None]
     return Line(name=name, x=[x for x, _ in points], y=[y for _, y in points])

@@ -1,5 +1,6 @@
 """`porten-bench serving` with its loads, from arguments to output, against a fake engine."""
 
+import asyncio
 import json
 import os
 import signal
@@ -81,7 +82,8 @@ def test_what_a_dataset_says_is_asked_and_told_nobody(
         if len(server.requests) % 2:
             await obedient_answer(engine)
         else:
-            engine.whole("503 Service Unavailable", {"error": {"message": "full", "code": "overloaded"}})
+            message = f"cannot answer {engine.body['messages'][0]['content']}"
+            engine.whole("503 Service Unavailable", {"error": {"message": message, "code": "overloaded"}})
 
     server, file, data = (
         engine_in_thread(repeats_the_question_in_an_error),
@@ -91,10 +93,11 @@ def test_what_a_dataset_says_is_asked_and_told_nobody(
     data.write_text(
         json.dumps([{"conversations": [{"from": "human", "value": f"{SECRET} {n}"}]} for n in "ab"])
     )
-    arguments = ("--dataset", str(data), "--requests", "5", "--json", str(file))
+    arguments = ("--dataset", str(data), "--requests", "5", "--max-errors", "100%", "--json", str(file))
     found = invoke(*BARE, "--base-url", server.url, *arguments)
     assert found.exit_code == 0, found.output
     assert {said[0] for said in asked(server)} == {f"{SECRET} a", f"{SECRET} b"}
+    assert "3 x http_503:overloaded: the server's words are left out" in found.output
     assert SECRET not in file.read_text() + found.output
     assert read(file).settings["workload"]["conversations"] == 2  # type: ignore[index]
     assert "dataset_repeated" in {remark.code for remark in read(file).remarks}
@@ -142,6 +145,32 @@ def test_a_ramp_has_figures_of_each_step_and_a_plot(
     assert len(server.requests) == 1 + 3 * (4 + 8)
     prompts = [said[0] for said in asked(server)]
     assert len(set(prompts)) == len(prompts)  # no step finds another's prompts in a cache
+
+
+def test_a_ramp_ends_where_requests_are_turned_away(
+    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path
+) -> None:
+    busy: list[Any] = []
+    full = asyncio.Semaphore(2)
+
+    async def takes_two_at_a_time(engine: Any) -> None:
+        if full.locked():
+            engine.whole("503 Service Unavailable", {"error": {"message": "full", "code": "overloaded"}})
+            return
+        async with full:
+            busy.append(engine)
+            await asyncio.sleep(0.005)
+            await obedient_answer(engine)
+
+    server, file = engine_in_thread(takes_two_at_a_time), tmp_path / "result.json"
+    arguments = ("--ramp", "auto", "--requests", "60", "--json", str(file))
+    found = invoke(*SERVING, "--base-url", server.url, *arguments)
+    assert found.exit_code in {0, 3}, found.output  # a machine with much else to do makes the generator late
+    written = read(file)
+    assert [step["level"] for step in written.details["steps"]] == [1, 2, 4]  # type: ignore[attr-defined, index]
+    figures = {figure.key: figure.value for _, figure in written.figures()}
+    assert figures["knee/level"] == 2
+    assert "errors_over_bound" in {remark.code for remark in written.remarks}
 
 
 def started(server: Any, file: Path, *arguments: str) -> "subprocess.Popen[bytes]":
