@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.calibration import commands as calibration_commands
 from benchmarks.hub import commands as hub_commands
 from benchmarks.node import commands as node_commands
 from benchmarks.overhead import commands as overhead_commands
@@ -52,6 +53,7 @@ app.command()(node_commands.node)
 app.command()(node_commands.cold_load)
 app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
+app.command()(calibration_commands.calibrate)
 
 
 @app.command()
