@@ -9,26 +9,13 @@ from pathlib import Path
 
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.goodput import parse_slo
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
+from benchmarks.generator.load import Limit
 from benchmarks.generator.workloads import Workload, parse_distribution
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.serving.evaluating import Rules
 from benchmarks.serving.measuring import NO_WARMUP
 
 DEFAULT_SECONDS = 30.0
-
-
-def parse_load(concurrency: int | None, rate: float | None, arrivals: Arrivals, seed: int) -> Load:
-    """One of the two kinds of load; by default one request at a time.
-
-    Raises:
-        SettingInvalid: both were asked for.
-    """
-    if concurrency is not None and rate is not None:
-        raise SettingInvalid("give --concurrency or --rate, not both")
-    if rate is not None:
-        return OpenLoop(rate, arrivals, seed)
-    return ClosedLoop(concurrency or 1)
 
 
 def parse_limit(requests: int | None, seconds: float | None) -> Limit:

@@ -6,7 +6,7 @@ file.
 """
 
 import asyncio
-import pickle  # nosec B403 - see `read_order`
+import pickle  # nosec B403
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,7 +95,7 @@ async def read_order(reader: asyncio.StreamReader) -> Order | None:
     """The next order; none once the pool is gone."""
     data = await _read(reader)
     # It comes from the process that started this one, through a pipe that no other has.
-    return None if data is None else pickle.loads(data)  # noqa: S301 # nosec B301
+    return None if data is None else pickle.loads(data)  # noqa: S301  # nosec B301
 
 
 async def read_word(reader: asyncio.StreamReader) -> Word | None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from benchmarks.command.settings import parse_load
 from benchmarks.errors import SettingInvalid
 from benchmarks.generator.datasets import read_dataset
-from benchmarks.generator.load import Arrivals, Limit, Load, OpenLoop
+from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
 from benchmarks.generator.pauses import NO_PAUSE, parse_pause
 from benchmarks.generator.replay import open_trace
 from benchmarks.generator.workloads import ONE, Distribution, Source, Workload, parse_distribution
@@ -58,6 +57,7 @@ class Chosen:
 
 
 _CONTRADICTIONS: Final = (
+    ("concurrency", ("rate",), "a closed loop waits for answers, an open loop does not"),
     (
         "ramp",
         ("concurrency", "rate"),
@@ -98,9 +98,9 @@ def choose(wishes: Wishes) -> Chosen:
     ramp = None if wishes.ramp is None else parse_ramp(wishes.ramp, _open_loop(wishes, 1.0))
     if ramp is not None:
         return Chosen(_source(wishes), ramp.load(next(ramp.steps())), ramp)
-    if wishes.rate is not None and wishes.concurrency is None:
+    if wishes.rate is not None:
         return Chosen(_source(wishes), _open_loop(wishes, wishes.rate))
-    return Chosen(_source(wishes), parse_load(wishes.concurrency, wishes.rate, Arrivals.POISSON, wishes.seed))
+    return Chosen(_source(wishes), ClosedLoop(wishes.concurrency or 1))
 
 
 def limit_of(wishes: Wishes, limit: Limit, *, given: bool) -> Limit:
