@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.calibration import commands as calibration_commands
 from benchmarks.hub import commands as hub_commands
 from benchmarks.node import commands as node_commands
 from benchmarks.overhead import commands as overhead_commands
@@ -45,12 +46,14 @@ def program(
 
 
 app.command(no_args_is_help=True)(serving_commands.serving)
+app.command(no_args_is_help=True)(serving_commands.figures)
 app.command(no_args_is_help=True)(overhead_commands.overhead)
 app.command()(tunnel_commands.tunnel)
 app.command()(node_commands.node)
 app.command()(node_commands.cold_load)
 app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
+app.command()(calibration_commands.calibrate)
 
 
 @app.command()

@@ -4,8 +4,10 @@
 
     BenchmarkError
     ├── SettingInvalid      a setting that makes no sense; the command line answers with exit code 2
+    │   └── InputInvalid    a trace or dataset that cannot be read, with the line; exit code 2
     ├── EndpointUnusable    the endpoint refused the probe: nothing was measured; exit code 1
     ├── ResultUnreadable    a result file that is none, or of another schema; exit code 1
+    ├── GeneratorLost       a generator process ended by itself before anything was measured; exit code 1
     ├── ProcessMissing      a process whose CPU time was wanted is not there; exit code 1
     └── ExchangeFailed      one request failed; it is counted under its kind and never ends a run
 """
@@ -19,12 +21,28 @@ class SettingInvalid(BenchmarkError):
     """A setting cannot be understood or contradicts another one."""
 
 
+class InputInvalid(SettingInvalid):
+    """A file of requests cannot be read. The message never holds what a line says.
+
+    Attributes:
+        line: which line, from 1; 0 where it is the file as a whole.
+    """
+
+    def __init__(self, name: str, line: int, problem: str) -> None:
+        super().__init__(f"{name}, line {line}: {problem}" if line else f"{name}: {problem}")
+        self.line = line
+
+
 class EndpointUnusable(BenchmarkError):
     """The endpoint did not answer the probe request, so that a measurement would say nothing."""
 
 
 class ResultUnreadable(BenchmarkError):
     """A file is no result that this version can read; the message says what to do."""
+
+
+class GeneratorLost(BenchmarkError):
+    """A process of the load generator is gone; what it should have measured is unknown."""
 
 
 class ProcessMissing(BenchmarkError):
@@ -37,9 +55,11 @@ class ExchangeFailed(BenchmarkError):
     Attributes:
         kind: a short stable name to count by, such as ``timeout`` or ``http_503:overloaded``.
         detail: one line for a person; never holds the API key.
+        quotes: whether the line has the server's own words, which may repeat what it was asked.
     """
 
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: str, detail: str, *, quotes: bool = False) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.quotes = quotes

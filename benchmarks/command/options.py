@@ -22,6 +22,19 @@ Quick = Annotated[bool, typer.Option("--quick", help="Small and short: shows tha
 Endpoint = Literal["chat", "completions"]
 APIS: Final = {"chat": Api.CHAT, "completions": Api.COMPLETIONS}
 
+Slos = Annotated[
+    list[str] | None,
+    typer.Option("--slo", metavar="SLO", help="ttft=500ms, itl:p95=50ms, tpot=30ms, e2el=5s: tell goodput."),
+]
+MaxErrors = Annotated[str, typer.Option(metavar="SHARE", help="Refuse a result with more failures.")]
+Steady = Annotated[
+    Literal["auto", "off"], typer.Option(help="Find the steady part, or tell figures of the whole run.")
+]
+Percentiles = Annotated[
+    list[float] | None,
+    typer.Option("--percentile", metavar="P", help="Tell 99.9, say. Default: what the samples allow."),
+]
+
 Model = Annotated[str, typer.Option(metavar="NAME", help="Model to ask for.")]
 ApiChoice = Annotated[Endpoint, typer.Option("--endpoint", help="Which API to use.")]
 PromptTokens = Annotated[str, typer.Option(metavar="LENGTH", help="Tokens of the prompts.")]

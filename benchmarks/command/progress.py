@@ -15,6 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bar
 
 from benchmarks.generator.client import Sample
+from benchmarks.generator.generators import Tally, tally_of
 from benchmarks.generator.load import Limit
 
 _REDRAW_S: Final = 0.5
@@ -79,9 +80,13 @@ class Progress:
 
     def count(self, sample: Sample) -> None:
         """One request of the phase has ended."""
-        self._done += 1
-        self._failed += sample.error is not None
-        self._tokens += sample.output_tokens
+        self.add(tally_of(sample))
+
+    def add(self, tally: Tally) -> None:
+        """So many requests of the phase have ended."""
+        self._done += tally.done
+        self._failed += tally.failed
+        self._tokens += tally.tokens
 
     def reached(self, done: int, total: int, unit: str) -> None:
         """So much of the phase is done, where it is not requests that are counted."""

@@ -4,28 +4,18 @@ Pure but for the key file. Raises ``SettingInvalid`` with one line that says wha
 know the command line's library.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import SettingInvalid
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
+from benchmarks.figures.goodput import parse_slo
+from benchmarks.generator.load import Limit
 from benchmarks.generator.workloads import Workload, parse_distribution
 from benchmarks.machine.cpu import WatchedTree
+from benchmarks.serving.evaluating import Rules
 from benchmarks.serving.measuring import NO_WARMUP
 
 DEFAULT_SECONDS = 30.0
-
-
-def parse_load(concurrency: int | None, rate: float | None, arrivals: Arrivals, seed: int) -> Load:
-    """One of the two kinds of load; by default one request at a time.
-
-    Raises:
-        SettingInvalid: both were asked for.
-    """
-    if concurrency is not None and rate is not None:
-        raise SettingInvalid("give --concurrency or --rate, not both")
-    if rate is not None:
-        return OpenLoop(rate, arrivals, seed)
-    return ClosedLoop(concurrency or 1)
 
 
 def parse_limit(requests: int | None, seconds: float | None) -> Limit:
@@ -49,6 +39,38 @@ def parse_warmup(text: str) -> Limit:
     if (limit.requests or 0) < 0 or not 0 <= (limit.seconds or 0) < float("inf"):
         raise SettingInvalid(f"--warmup {text!r} is neither a number of requests (10) nor of seconds (10s)")
     return limit if limit.requests or limit.seconds else NO_WARMUP
+
+
+def parse_share(text: str, option: str) -> float:
+    """Read ``1%`` as 0.01.
+
+    Raises:
+        SettingInvalid: it is not a number of percent from 0 to 100.
+    """
+    number = text.removesuffix("%")
+    try:
+        percent = float(number) if number != text else -1.0
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise SettingInvalid(f"{option} {text!r} is no share such as 1%")
+    return percent / 100
+
+
+def parse_rules(slos: Sequence[str], *, max_errors: str, steady: bool, percentiles: Sequence[float]) -> Rules:
+    """How a run is judged.
+
+    Raises:
+        SettingInvalid: an objective, the share or a percentile makes no sense.
+    """
+    if any(not 0 < percent < 100 for percent in percentiles):
+        raise SettingInvalid("--percentile is a number between 0 and 100, such as 99.9")
+    return Rules(
+        slos=tuple(map(parse_slo, slos)),
+        max_errors=parse_share(max_errors, "--max-errors"),
+        steady=steady,
+        percents=tuple(sorted(set(percentiles))),
+    )
 
 
 def parse_counts(text: str, option: str = "--concurrency") -> tuple[int, ...]:

@@ -20,9 +20,10 @@ and in an open loop the start is when the request was *due*, not when the genera
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmarks.figures.parts import Part, answers_by_window, tokens_by_window
 from benchmarks.figures.statistics import Summary, summarise
 from benchmarks.generator.client import Sample
 from benchmarks.generator.load import Run
@@ -64,6 +65,22 @@ class ServingMetrics:
 def measure(run: Run) -> ServingMetrics:
     """The figures of one run."""
     return measure_all([run])
+
+
+def measure_part(run: Run, part: Part) -> ServingMetrics:
+    """The figures of a part of a run.
+
+    Latencies are of the requests that began in it, whole: leaving out those that ended after it would leave
+    out the slow ones. Throughput is of what came within it, whenever it was asked for.
+    """
+    begun = replace(run, samples=part.begun_in(run.samples))
+    rate = 1 / part.seconds if part.seconds > 0 else 0.0
+    return replace(
+        measure(begun),
+        duration_s=part.seconds,
+        requests_per_s=sum(answers_by_window(run.samples, part, 1)) * rate,
+        output_tokens_per_s=sum(tokens_by_window(run.samples, part, 1)) * rate,
+    )
 
 
 def measure_all(runs: Sequence[Run]) -> ServingMetrics:

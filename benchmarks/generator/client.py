@@ -20,7 +20,7 @@ import msgspec
 from benchmarks.errors import ExchangeFailed, SettingInvalid
 from benchmarks.generator.exchange import Reply
 from benchmarks.generator.target import Api, Origin, Target
-from benchmarks.generator.workloads import Request
+from benchmarks.generator.workloads import Message, Request
 
 Clock = Callable[[], float]
 """Seconds since any fixed moment, never going back."""
@@ -40,6 +40,10 @@ class Sample:
         output_tokens: from the server's usage, else the number of token chunks.
         counted: whether the server gave the count.
         error: kind of the failure; none for a complete answer.
+        number: of the request within its workload; negative where there is none.
+        asked_tokens: how many output tokens were asked for.
+        content_bytes: length of the answer's content in UTF-8.
+        empty_chunks: streamed chunks without anything in them.
     """
 
     started_at: float
@@ -54,6 +58,10 @@ class Sample:
     error: str | None = None
     detail: str = ""
     delays: tuple[float, ...] = ()
+    number: int = -1
+    asked_tokens: int = 0
+    content_bytes: int = 0
+    empty_chunks: int = 0
 
 
 class Client:
@@ -94,18 +102,18 @@ class Client:
         failure: ExchangeFailed | None = None
         try:
             async with asyncio.timeout(self._target.timeout_s):
-                reply = await self._exchange(self._encode(request))
+                reply = await self._exchange(self._encode(request), request.said)
             reply.verdict()
         except ExchangeFailed as error:
             failure = error
         except TimeoutError:
             failure = ExchangeFailed("timeout", f"no complete answer within {self._target.timeout_s:g} s")
-        return self._sample(started_at, sent_at, reply, failure)
+        return self._sample(request, started_at, sent_at, reply, failure)
 
-    async def _exchange(self, message: bytes) -> Reply:
+    async def _exchange(self, message: bytes, said: list[str] | None) -> Reply:
         while True:
             connection, pooled = await self._connection()
-            reply = await connection.exchange(message, Reply(streaming=self._target.stream))
+            reply = await connection.exchange(message, Reply(streaming=self._target.stream, said=said))
             if reply.reusable and not connection.closed.done():
                 self._idle.append(connection)
             else:
@@ -140,9 +148,9 @@ class Client:
             "stream": target.stream,
         }
         if target.api is Api.CHAT:
-            body["messages"] = [{"role": "user", "content": request.prompt}]
+            body["messages"] = [*request.history, Message("user", request.prompt)]
         else:
-            body["prompt"] = request.prompt
+            body["prompt"] = _as_one_text(request)
         if target.stream:
             body["stream_options"] = {"include_usage": True}
         if target.ignore_eos:
@@ -151,12 +159,23 @@ class Client:
         return b"%s%d\r\n\r\n%s" % (self._head, len(payload), payload)
 
     def _sample(
-        self, started_at: float, sent_at: float, reply: Reply | None, failure: ExchangeFailed | None
+        self,
+        request: Request,
+        started_at: float,
+        sent_at: float,
+        reply: Reply | None,
+        failure: ExchangeFailed | None,
     ) -> Sample:
         if failure is not None or reply is None:
-            kind, detail = (failure.kind, failure.detail) if failure else ("unknown", "")
+            kind, detail = (failure.kind, _detail(failure, request)) if failure else ("unknown", "")
             return Sample(
-                started_at, sent_at, self._clock(), error=self._safe(kind), detail=self._safe(detail)
+                started_at,
+                sent_at,
+                self._clock(),
+                error=self._safe(kind),
+                detail=self._safe(detail),
+                number=request.index,
+                asked_tokens=request.output_tokens,
             )
         usage = reply.usage
         counted = usage is not None and usage.completion_tokens is not None
@@ -171,6 +190,10 @@ class Client:
             output_tokens=(usage.completion_tokens or 0) if usage and counted else reply.token_chunks,
             counted=counted,
             delays=tuple(reply.delays),
+            number=request.index,
+            asked_tokens=request.output_tokens,
+            content_bytes=reply.content_bytes,
+            empty_chunks=reply.empty_chunks,
         )
 
     def _safe(self, text: str) -> str:
@@ -241,6 +264,18 @@ class _Connection(asyncio.Protocol):
             answered.set_result(None)
         else:
             answered.set_exception(error)
+
+
+def _detail(failure: ExchangeFailed, request: Request) -> str:
+    if failure.quotes and (request.private or request.history):
+        return "the server's words are left out, since they may repeat what was said"
+    return failure.detail
+
+
+def _as_one_text(request: Request) -> str:
+    # Each turn's text begins with all of the turn before and its answer, as it came: caches find it again.
+    texts = [one.content if one.role == "assistant" else f" {one.content}" for one in request.history]
+    return "".join([*texts, f" {request.prompt}"]).removeprefix(" ")
 
 
 def _tls_context(target: Target) -> ssl.SSLContext:

@@ -20,6 +20,7 @@ _DONE: Final = b"[DONE]"
 
 
 class _Delta(msgspec.Struct):
+    role: object = None
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -29,7 +30,9 @@ class _Delta(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
+    message: _Delta | None = None
     text: str | None = None
+    finish_reason: object = None
 
 
 class Usage(msgspec.Struct):
@@ -76,9 +79,15 @@ class Reply:
         delays: seconds each token chunk was under way, where the server says in ``sent_at`` when it left;
             only one that reads the same clock can.
         token_chunks: how many token chunks came.
+        empty_chunks: how many chunks had a choice, and neither content nor a role nor a finish reason.
+        content_bytes: length of all generated content in UTF-8.
         usage: the server's own counts, where it gave any.
         complete: the whole HTTP message is here.
         reusable: the connection may carry another request.
+
+    Args:
+        streaming: whether a stream was asked for.
+        said: where the pieces of the text are put, for who wants them; they are kept nowhere else.
     """
 
     __slots__ = (
@@ -89,9 +98,12 @@ class Reply:
         "_now",
         "_parser",
         "_rest",
+        "_said",
         "_streaming",
         "complete",
+        "content_bytes",
         "delays",
+        "empty_chunks",
         "first_token_at",
         "gaps",
         "last_token_at",
@@ -102,8 +114,9 @@ class Reply:
         "usage",
     )
 
-    def __init__(self, *, streaming: bool) -> None:
+    def __init__(self, *, streaming: bool, said: list[str] | None = None) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._said = said
         self._streaming = streaming
         self._now = 0.0
         self._rest = b""
@@ -119,7 +132,7 @@ class Reply:
         self.last_token_at: float | None = None
         self.gaps: list[float] = []
         self.delays: list[float] = []
-        self.token_chunks = 0
+        self.token_chunks = self.empty_chunks = self.content_bytes = 0
         self.usage: Usage | None = None
 
     def feed(self, data: bytes, now: float) -> bool:
@@ -156,8 +169,11 @@ class Reply:
             raise self._failure
         if self.status >= 300:
             raise _refusal(self.status, bytes(self._body))
-        if not self.complete or (self._streaming and not self._done):
+        without_done = self._streaming and not self._done
+        if not self.complete or (without_done and not self._framed):
             raise ExchangeFailed("truncated", "the answer broke off before its end")
+        if without_done:
+            raise ExchangeFailed("no_done", "the stream ended without [DONE]")
         if self.last_token_at is None:
             raise ExchangeFailed("no_tokens", "the answer is complete but holds no token")
 
@@ -211,10 +227,20 @@ class Reply:
             return
         if chunk.error is not None:
             self._fail(_stream_error(chunk.error))
-        if chunk.choices and _carries_content(chunk.choices[0]):
-            self._count_token(chunk.sent_at)
+        if chunk.choices:
+            self._read_choice(chunk.choices[0], chunk.sent_at)
         if chunk.usage is not None:
             self.usage = chunk.usage
+
+    def _read_choice(self, choice: _Choice, sent_at: float | None) -> None:
+        size = _content_bytes(choice)
+        if size:
+            self.content_bytes += size
+            self._count_token(sent_at)
+            if self._said is not None:
+                self._said.append(_text(choice))
+        elif choice.finish_reason is None and (choice.delta is None or choice.delta.role is None):
+            self.empty_chunks += 1
 
     def _count_token(self, sent_at: float | None) -> None:
         now = self._now
@@ -236,19 +262,36 @@ class Reply:
         self.usage = chunk.usage
         if chunk.choices:
             self.last_token_at = self._now
+            if self._said is not None:
+                self._said.append(_text(chunk.choices[0]))
+            self.content_bytes = _content_bytes(chunk.choices[0])
 
     def _fail(self, failure: ExchangeFailed) -> None:
         if self._failure is None:
             self._failure = failure
 
 
-def _carries_content(choice: _Choice) -> bool:
-    delta = choice.delta
+def _content_bytes(choice: _Choice) -> int:
+    delta = choice.delta or choice.message
     if delta is None:
-        return bool(choice.text)
-    return bool(
-        delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or delta.tool_calls
-    )
+        return _utf8_bytes(choice.text)
+    if delta.content:  # nearly always the only one
+        return _utf8_bytes(delta.content)
+    others = (delta.reasoning_content, delta.reasoning, delta.refusal)
+    calls = len(msgspec.json.encode(delta.tool_calls)) if delta.tool_calls else 0
+    return calls + sum(_utf8_bytes(text) for text in others)
+
+
+def _utf8_bytes(text: str | None) -> int:
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _text(choice: _Choice) -> str:
+    # What was only thought is no part of a conversation: clients do not send it back.
+    said = choice.delta or choice.message
+    return (said.content if said else choice.text) or ""
 
 
 def _refusal(status: int, body: bytes) -> ExchangeFailed:
@@ -256,7 +299,8 @@ def _refusal(status: int, body: bytes) -> ExchangeFailed:
         error = _decode_envelope(body).error
     except msgspec.DecodeError:
         return ExchangeFailed(f"http_{status}", f"the server answered with status {status}")
-    return ExchangeFailed(_kind(f"http_{status}", error), f"status {status}: {_one_line(error.message)}")
+    detail = f"status {status}: {_one_line(error.message)}"
+    return ExchangeFailed(_kind(f"http_{status}", error), detail, quotes=True)
 
 
 def _stream_error(raw: object) -> ExchangeFailed:
@@ -264,9 +308,8 @@ def _stream_error(raw: object) -> ExchangeFailed:
         error = msgspec.convert(raw, _ErrorBody)
     except msgspec.ValidationError:
         return ExchangeFailed("stream_error", "the server reported an error within the stream")
-    return ExchangeFailed(
-        _kind("stream_error", error), f"error within the stream: {_one_line(error.message)}"
-    )
+    detail = f"error within the stream: {_one_line(error.message)}"
+    return ExchangeFailed(_kind("stream_error", error), detail, quotes=True)
 
 
 def _kind(prefix: str, error: _ErrorBody) -> str:

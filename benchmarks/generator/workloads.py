@@ -1,43 +1,24 @@
-"""What is asked of the endpoint: how long prompts and answers are, and synthetic prompts of that length.
+"""What is asked of the endpoint: how long prompts and answers are, synthetic prompts, and conversations.
 
 Pure and deterministic: the same settings and seed give the same requests, whatever is sent when. Must not
 know HTTP, endpoints or time.
 """
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+import msgspec
+
 from benchmarks.errors import SettingInvalid
+from benchmarks.generator.pauses import NO_PAUSE, Pause
+from benchmarks.generator.words import NUMBER_WORDS, WORDS, block, chance, number_in_words
 
 PROBE_INDEX: Final = 3 << 20
 WARMUP_INDEX: Final = 2 << 20
 """Requests outside the measurement have numbers of their own, so that they never pre-fill a prompt cache
 for a measured one, and the measured ones stay the same however long the warm-up was."""
-
-# Short everyday words: in the usual byte-pair vocabularies each is one token with the space before it, so
-# that a prompt of n words is n tokens, give or take the chat template. The true count is in the report.
-_WORDS: Final = tuple(
-    (  # noqa: SIM905 - a list of 256 literals would be a page of quotes
-        "about above after again air all also always and animal another answer any area ask back ball base "
-        "bear beat bed been before began best better big bird black blue board boat body book both bottom "
-        "box boy bring brought build built bus but call came can car care carry case cat catch center "
-        "chair change check child city class clear close cold color come common cook cool corn cost could "
-        "count cover cross cry cut dark day deep did dinner do dog door down draw dream dress drive drop "
-        "dry each early earth east easy eat edge egg else end even ever every eye face fact fall far farm "
-        "fast father feel feet few field fill final find fine fire first fish five floor fly follow food "
-        "foot for form found four free fresh friend from front full game garden gave girl give glass go "
-        "gold gone good got grass great green ground group grow had half hand happy hard has hat have he "
-        "head hear heart heat heavy help here high hill hold home horse hot hour house how ice idea in "
-        "inside iron island job join jump just keep kept key kind king knew know lake land large last late "
-        "laugh lay lead learn leave left leg less let letter life light like line list little live long "
-        "look lost lot love low machine made main make man many map mark may mean meet men might mile milk "
-        "mind mine moon more most move much music must name near need never new next"
-    ).split()
-)
-_NUMBER_WORDS: Final = 3
-"""Leading words that spell the request's number, in base 256: no two requests share their beginning."""
 
 
 class Distribution(Protocol):
@@ -59,6 +40,9 @@ class Fixed:
 
     def __str__(self) -> str:
         return str(self.tokens)
+
+
+ONE: Final = Fixed(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,56 +120,150 @@ def parse_distribution(text: str) -> Distribution:
     )
 
 
+class Message(msgspec.Struct, frozen=True):
+    """One message of a conversation, as the chat API has it."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to be made, without saying to whom."""
+    """One request to be made, without saying to whom. What it says is shown by nothing.
+
+    Attributes:
+        index: number of the conversation that it belongs to; most have this one request.
+        prompt: what the user says.
+        prompt_tokens: length of the prompt, without the history.
+        output_tokens: what ``max_tokens`` is set to.
+        history: what was said before it.
+        said: where the pieces of the answer are to be put; none where nobody asks for them.
+        following: the next turn, given the answer to this one; none for the last.
+        think_s: seconds from the end of the answer until the next turn is due.
+        private: people said it: what a server says about it may repeat it, and is not kept.
+    """
 
     index: int
-    prompt: str
+    prompt: str = field(repr=False)
     prompt_tokens: int
     output_tokens: int
+    history: tuple[Message, ...] = field(default=(), repr=False)
+    said: list[str] | None = field(default=None, repr=False, compare=False)
+    following: Callable[[str], "Request"] | None = field(default=None, repr=False, compare=False)
+    think_s: float = 0.0
+    private: bool = False
+
+
+class Source(Protocol):
+    """Where requests come from, by the number of their conversation."""
+
+    @property
+    def seed(self) -> int:
+        """What decides all that is left to chance."""
+
+    def request(self, index: int) -> Request:
+        """The first request of that conversation; the same whenever it is asked for."""
+
+    def turns_of(self, index: int) -> int:
+        """How many requests the conversation has."""
+
+    def as_settings(self) -> dict[str, object]:
+        """What decided the requests, ready for JSON; nothing of what they say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The requests of a run, by number.
+    """Synthetic conversations, by number: of one request each unless turns are asked for.
 
     Attributes:
         prompt_tokens: length of the user's text; the model's chat template adds its own.
         output_tokens: what ``max_tokens`` is set to.
-        shared_prefix: so many leading tokens are the same in all prompts (0: all unique from the start).
-        seed: decides lengths and words.
+        shared_prefix: so many leading tokens are the same in all prompts of a group (0: all unique from the
+            start).
+        seed: decides lengths, words, groups and times.
+        prefix_groups: so many different shared prefixes there are; each conversation has one by chance.
+        turns: requests of a conversation. Each sends all that was said before, the real answers included.
+        think: time from an answer to the next turn.
     """
 
     prompt_tokens: Distribution
     output_tokens: Distribution
     shared_prefix: int = 0
     seed: int = 0
+    prefix_groups: int = 1
+    turns: Distribution = ONE
+    think: Pause = NO_PAUSE
 
     def request(self, index: int, *, twin: int = 0) -> Request:
-        """Request number ``index``, below 4 194 304.
+        """The first request of conversation ``index``, below 4 194 304.
 
         Twins (0 to 3) of a number have the same lengths and different words: two endpoints in front of one
         engine get equal work, and neither is helped by the engine's prompt cache of the other's.
         """
-        lengths = _chance(self.seed, "lengths", index)
-        prompt_tokens = self.prompt_tokens.draw(lengths)
-        output_tokens = self.output_tokens.draw(lengths)
-        words = self._words(index, twin, prompt_tokens)
-        return Request(index, " ".join(words), prompt_tokens, output_tokens)
+        prompt_tokens, output_tokens = self._lengths(index)
+        return self._turn(
+            Request(index, self._opening(index, twin, prompt_tokens), prompt_tokens, output_tokens),
+            twin=twin,
+            turn=0,
+            turns=self.turns_of(index),
+        )
 
-    def _words(self, index: int, twin: int, count: int) -> list[str]:
-        shared = max(0, min(self.shared_prefix, count - _NUMBER_WORDS))
-        prefix = _chance(self.seed, "prefix", 0).choices(_WORDS, k=self.shared_prefix)[:shared]
-        own = _number_in_words(index * 4 + twin)[: count - shared]
-        text = _chance(self.seed, "text", index * 4 + twin)
-        return prefix + own + text.choices(_WORDS, k=count - shared - len(own))
+    def turns_of(self, index: int) -> int:
+        """How many requests the conversation has."""
+        return self.turns.draw(chance(self.seed, "turns", index)) if self.turns != ONE else 1
+
+    def as_settings(self) -> dict[str, object]:
+        """What is asked, in the words that ask for it again."""
+        told: dict[str, object] = {
+            "prompt_tokens": str(self.prompt_tokens),
+            "output_tokens": str(self.output_tokens),
+            "shared_prefix": self.shared_prefix,
+            "seed": self.seed,
+        }
+        if self.prefix_groups != 1:
+            told["prefix_groups"] = self.prefix_groups
+        if self.turns != ONE:
+            told |= {"turns": str(self.turns), "think_time": str(self.think)}
+        return told
+
+    def _turn(self, request: Request, *, twin: int, turn: int, turns: int) -> Request:
+        """The request with what follows it, if it is not the last."""
+        if turn + 1 >= turns:
+            return request
+
+        def following(answer: str) -> Request:
+            return self._turn(
+                self._next(request, twin, turn + 1, answer), twin=twin, turn=turn + 1, turns=turns
+            )
+
+        think_s = self.think.draw(chance(self.seed, "think", f"{request.index}/{turn}"))
+        return replace(request, said=[], following=following, think_s=think_s)
+
+    def _next(self, before: Request, twin: int, turn: int, answer: str) -> Request:
+        prompt_tokens, output_tokens = self._lengths(f"{before.index}/{turn}")
+        words = chance(self.seed, "text", f"{before.index * 4 + twin}/{turn}").choices(WORDS, k=prompt_tokens)
+        return Request(before.index, " ".join(words), prompt_tokens, output_tokens, told(before, answer))
+
+    def _lengths(self, index: int | str) -> tuple[int, int]:
+        lengths = chance(self.seed, "lengths", index)
+        return self.prompt_tokens.draw(lengths), self.output_tokens.draw(lengths)
+
+    def _opening(self, index: int, twin: int, count: int) -> str:
+        shared = max(0, min(self.shared_prefix, count - NUMBER_WORDS))
+        own = number_in_words(index * 4 + twin)[: count - shared]
+        text = chance(self.seed, "text", index * 4 + twin)
+        return " ".join(
+            [*self._prefix(index, shared), *own, *text.choices(WORDS, k=count - shared - len(own))]
+        )
+
+    def _prefix(self, index: int, count: int) -> Sequence[str]:
+        if not count or self.prefix_groups == 1:
+            return block(self.seed, "prefix", 0, count)
+        group = chance(self.seed, "group", index).randrange(self.prefix_groups)
+        name = number_in_words(group)
+        return [*name, *block(self.seed, "prefix", group, max(0, count - len(name)))][:count]
 
 
-def _number_in_words(number: int) -> list[str]:
-    # Lowest digit first: neighbours differ in their first word already, which is all a short prompt has.
-    return [_WORDS[(number >> (8 * digit)) & 0xFF] for digit in range(_NUMBER_WORDS)]
-
-
-def _chance(seed: int, purpose: str, index: int) -> random.Random:
-    return random.Random(f"{seed}/{purpose}/{index}")  # noqa: S311 - repeatable on purpose
+def told(before: Request, answer: str) -> tuple[Message, ...]:
+    """What has been said once a request is answered."""
+    return (*before.history, Message("user", before.prompt), Message("assistant", answer))

@@ -6,16 +6,21 @@ shown.
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.command.progress import Progress
-from benchmarks.errors import EndpointUnusable
+from benchmarks.errors import EndpointUnusable, GeneratorLost
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, drive
+from benchmarks.generator.generators import Driven, Generator, LocalGenerator, Phase
+from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, drive
+from benchmarks.generator.pool import GeneratorPool, check_processes, choose_cores
 from benchmarks.generator.target import Target
-from benchmarks.generator.workloads import PROBE_INDEX, WARMUP_INDEX, Workload
+from benchmarks.generator.use import ProcessUse, watched_of
+from benchmarks.generator.workloads import PROBE_INDEX, WARMUP_INDEX, Source
+from benchmarks.machine.watch import Watched
+from benchmarks.serving.evaluating import Evaluation, Meter, Rules, evaluate
 
 NO_WARMUP: Final = Limit(requests=0)
 
@@ -31,26 +36,47 @@ _ADVICE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ServingPlan:
-    """Everything that decides a measurement."""
+    """Everything that decides a measurement.
+
+    Attributes:
+        processes: so many generate the load.
+        pin: each to a core of its own; where nobody said, several are if there are enough cores.
+    """
 
     target: Target
-    workload: Workload
+    workload: Source
     load: Load
     limit: Limit
     warmup: Limit = NO_WARMUP
+    processes: int = 1
+    pin: bool | None = None
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorUse:
-    """What measuring itself took. Near a whole core, the figures show the meter and not the endpoint."""
+    """What measuring itself took. Near a whole core, the figures show the meter and not the endpoint.
+
+    Attributes:
+        cpu_s: processor time of all its processes.
+        processes: what each of them took, where that was measured.
+    """
 
     cpu_s: float
     duration_s: float
+    processes: tuple[ProcessUse, ...] = ()
 
     @property
     def busy(self) -> float:
-        """Share of one core, 0 to 1 for a generator of one thread."""
-        return self.cpu_s / self.duration_s if self.duration_s > 0 else 0.0
+        """Share of one core of the busiest process, 0 to 1 for a generator of one thread."""
+        return max(self.busy_shares)
+
+    @property
+    def busy_shares(self) -> tuple[float, ...]:
+        """Share of one core of each process."""
+        if self.processes:
+            return tuple(process.busy for process in self.processes)
+        return (self.cpu_s / self.duration_s if self.duration_s > 0 else 0.0,)
 
     @property
     def at_its_limit(self) -> bool:
@@ -60,11 +86,20 @@ class GeneratorUse:
 
 @dataclass(frozen=True, slots=True)
 class ServingResult:
-    """A plan with what came of it; no metrics if it was stopped before the measured part."""
+    """A plan with what came of it; nothing is in it if it was stopped before the measured part.
+
+    Attributes:
+        metrics: of the whole run.
+        watched: how late the generator's own loops were, and what the clocks did.
+        lost: generator processes that ended by themselves, in words: what they saw is missing.
+    """
 
     plan: ServingPlan
+    run: Run
     metrics: ServingMetrics
     generator: GeneratorUse
+    watched: Watched = field(default_factory=Watched)
+    lost: tuple[str, ...] = ()
 
 
 async def run_serving(
@@ -74,39 +109,93 @@ async def run_serving(
 
     Raises:
         EndpointUnusable: the endpoint does not answer even one request.
-        SettingInvalid: the target makes no sense.
+        GeneratorLost: a process of the generator ended before anything was measured.
+        SettingInvalid: the target makes no sense, or the load cannot be shared by so many processes.
     """
-    timeline = RealTime(clock)
-    async with Client(plan.target, clock=clock) as client:
-        progress.phase("Probing", Limit(requests=1))
-        await probe(client, plan.target, plan.workload, stop=stop)
+    generator = generator_of(plan, clock)
+    await probe_target(plan, stop=stop, progress=progress, clock=clock)
+    async with generator:
         if plan.warmup != NO_WARMUP and not stop.is_set():
             progress.phase("Warming up", plan.warmup)
-            await drive(
-                client,
-                lambda number: plan.workload.request(WARMUP_INDEX + number),
-                plan.load,
-                plan.warmup,
-                timeline=timeline,
-                stop=stop,
-                on_sample=progress.count,
-            )
+            await warm_up(generator, Phase(plan.load, plan.warmup, WARMUP_INDEX), stop, progress)
         progress.phase("Measuring", plan.limit)
-        cpu_before = time.process_time()
-        run = await drive(
-            client,
-            plan.workload.request,
-            plan.load,
-            plan.limit,
-            timeline=timeline,
-            stop=stop,
-            on_sample=progress.count,
-        )
-        used = GeneratorUse(time.process_time() - cpu_before, run.ended_at - run.began_at)
-    return ServingResult(plan, measure(run), used)
+        return await measure_phase(generator, plan, stop=stop, progress=progress)
 
 
-async def probe(client: Client, target: Target, workload: Workload, *, stop: asyncio.Event) -> None:
+async def measure_phase(
+    generator: Generator, plan: ServingPlan, *, first: int = 0, stop: asyncio.Event, progress: Progress
+) -> ServingResult:
+    """Drive the plan's load, whose first conversation has that number, and reduce what was seen."""
+    phase = Phase(plan.load, plan.limit, first)
+    driven = await generator.drive(phase, stop=stop, tell=progress.add)
+    run = driven.run
+    return ServingResult(
+        plan, run, measure(run), use_of(driven), watched=watched_of(driven.uses), lost=driven.lost
+    )
+
+
+def evaluated(found: ServingResult) -> Evaluation:
+    """What is told of a measurement: its steady part, figures with intervals, doubts."""
+    plan = found.plan
+    return evaluate(
+        found.run,
+        plan.rules,
+        open_loop=by_schedule(plan.load),
+        ignore_eos=plan.target.ignore_eos,
+        seed=plan.workload.seed,
+        meter=Meter(found.generator.busy_shares, found.watched),
+    )
+
+
+def by_schedule(load: Load) -> bool:
+    """Whether requests come when they are due, and not when others are answered."""
+    return not isinstance(load, ClosedLoop)
+
+
+async def probe_target(plan: ServingPlan, *, stop: asyncio.Event, progress: Progress, clock: Clock) -> None:
+    """See that the endpoint answers at all, before anything else is begun.
+
+    Raises:
+        EndpointUnusable: it does not answer even one request.
+    """
+    progress.phase("Probing", Limit(requests=1))
+    async with Client(plan.target, clock=clock) as client:
+        await probe(client, plan.target, plan.workload, stop=stop)
+
+
+def generator_of(plan: ServingPlan, clock: Clock = time.perf_counter) -> Generator:
+    """What generates the plan's load: this process, or several others.
+
+    Raises:
+        SettingInvalid: they cannot be pinned as it is asked, or the load has not so many parts.
+    """
+    check_processes(plan.processes, plan.load)
+    cores = choose_cores(plan.processes, pin=plan.pin)
+    if cores == [None]:
+        return LocalGenerator(plan.target, plan.workload, clock=clock)
+    return GeneratorPool(plan.target, plan.workload, cores=cores)
+
+
+async def warm_up(generator: Generator, phase: Phase, stop: asyncio.Event, progress: Progress) -> int:
+    """Drive a phase that is not measured; returns the number of its conversations.
+
+    Raises:
+        GeneratorLost: a process of the generator ended by itself.
+    """
+    driven = await generator.drive(phase, stop=stop, tell=progress.add)
+    if driven.lost:
+        raise GeneratorLost(f"{driven.lost[0]}: nothing was measured")
+    return driven.run.conversations
+
+
+def use_of(driven: Driven) -> GeneratorUse:
+    """What generating took, with each process by itself."""
+    run = driven.run
+    cpu_s = sum(use.cpu_s for use in driven.uses)
+    return GeneratorUse(cpu_s, run.ended_at - run.began_at, driven.uses)
+
+
+async def probe(client: Client, target: Target, workload: Source, *, stop: asyncio.Event) -> None:
     """Send one short request, so that a wrong key or model is one clear line and not a page of failures.
 
     Raises:

@@ -3,55 +3,48 @@
 Owns the pace and the bytes of an answer, which are those of a chat completion. It does as little as it can
 for a chunk, since it shares the machine with what is measured. Must not know Hubs, nodes or measurements.
 
-The model's name says the pace: `scripted-20ms` sends a chunk every 20 ms. Each chunk says in `sent_at` when
-it was handed to the socket, in seconds of the machine's monotonic clock, which all its processes share.
+The model's name says the pace (`schedules`): `scripted-20ms` sends a chunk every 20 ms. Each chunk says in
+`sent_at` when it was handed to the socket, in seconds of the machine's monotonic clock, which all its
+processes share. Of answers with an exact schedule the engine keeps its own record, which `GET /record` hands
+over.
 """
 
 import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 import httptools
 import msgspec
 import uvloop
 
+from benchmarks.stacks.schedules import Schedule
+
 BACKLOG: Final = 1024
 _GOLDEN: Final = 0.6180339887498949
 """Multiples of it, less their whole part, lie evenly however many there are: no two streams keep step."""
 
-_PREFIX: Final = "scripted-"
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _WHOLE_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _REFUSAL: Final = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 _EVENT: Final = (
     'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
-    '"model":"%s","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}],'
+    '"model":"%s","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":%s}],'
     '"sent_at":%%.6f}\n\n'
 )
 _END: Final = (
     'data: {"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion.chunk","created":1767225600,'
-    '"model":"%s","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
-    '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}\n\ndata: [DONE]\n\n'
+    '"model":"%s","choices":[],"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}\n\n'
+    "data: [DONE]\n\n"
 )
 _WHOLE: Final = (
     '{"id":"chatcmpl-Yz1bDqXo3Pn5r7Tk","object":"chat.completion","created":1767225600,"model":"%s",'
     '"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}],'
     '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}'
 )
-
-
-def model_name(interval_ms: int) -> str:
-    """The model that answers at this pace."""
-    return f"{_PREFIX}{interval_ms}ms"
-
-
-def pace_of(model: str) -> int | None:
-    """The milliseconds between two chunks of a model; None for a name that says no pace."""
-    digits = model.removeprefix(_PREFIX).removesuffix("ms")
-    return int(digits) if model == f"{_PREFIX}{digits}ms" and digits.isdigit() and int(digits) else None
 
 
 def whole_answer(model: str, count: int) -> bytes:
@@ -96,15 +89,23 @@ class Pacer:
         self._timer = self._loop.call_later(0.001, self._tick) if self._due else None
 
 
+@dataclass(slots=True)
+class Record:
+    """What the engine itself knows of one answer, in seconds of the machine's monotonic clock."""
+
+    received_at: float
+    sent_at: list[float] = field(default_factory=list)
+
+
 class Answer:
     """One streamed answer: a chunk at each of its moments, never two for having been late.
 
     Args:
         write: takes bytes for the socket.
         pacer: calls at the moments.
-        model: names the pace; told in each chunk.
-        interval_ms: milliseconds between chunks.
+        schedule: when chunks are due; its model is told in each.
         count: how many chunks.
+        number: of the answer, by which its chance is drawn.
         on_end: called after the last bytes.
     """
 
@@ -113,16 +114,17 @@ class Answer:
         write: Callable[[bytes], None],
         pacer: Pacer,
         *,
-        model: str,
-        interval_ms: int,
+        schedule: Schedule,
         count: int,
+        number: int = 0,
         on_end: Callable[[], None],
     ) -> None:
         self._write = write
         self._pacer = pacer
-        self._interval = interval_ms
-        self._event = (_EVENT % model).encode()
-        self._model = model
+        self._schedule = schedule
+        self._gaps: Iterator[int] = schedule.gaps(number)
+        self._event = (_EVENT % (schedule.model, "null")).encode()
+        self._model = schedule.model
         self._count = count
         self._left = count
         self._on_end = on_end
@@ -130,13 +132,20 @@ class Answer:
         self._held = False  # a moment passed while the reader was too slow for more
         self.paused = False
         self.stopped = False
+        self.record: Record | None = None
 
     def begin(self) -> None:
-        """Send the head with the first chunk at once; the others follow in a beat of this stream's own."""
-        now = self._pacer.now
-        self._due = now + self._pacer.phase(self._interval)
-        self._write(_HEAD + self._next())
-        self._go_on()
+        """Send the first chunk, with the head: at once, or when its schedule says."""
+        now, first = self._pacer.now, self._schedule.first_ms
+        if first is None:
+            self._due = now + self._pacer.phase(self._schedule.interval_ms)
+            self._write(_HEAD + self._next())
+            self._go_on()
+            return
+        self.record = Record(time.perf_counter())
+        self._write(_HEAD)
+        self._due = now + max(first, 1)  # a step of the pacer
+        self._pacer.call_at(self._due, self._beat)
 
     def resume(self) -> None:
         """The reader has caught up."""
@@ -151,7 +160,7 @@ class Answer:
         if self.paused:
             self._held = True
             return
-        self._due = max(self._due + self._interval, now + 1)
+        self._due = max(self._due + next(self._gaps), now + 1)
         self._write(self._next())
         self._go_on()
 
@@ -164,7 +173,12 @@ class Answer:
 
     def _next(self) -> bytes:
         self._left -= 1
-        return _chunk(self._event % time.perf_counter())
+        if not self._left:
+            self._event = (_EVENT % (self._model, '"stop"')).encode()
+        now = time.perf_counter()
+        if self.record is not None:
+            self.record.sent_at.append(now)
+        return _chunk(self._event % now)
 
 
 def _chunk(data: bytes) -> bytes:
@@ -174,14 +188,17 @@ def _chunk(data: bytes) -> bytes:
 class _Asked(msgspec.Struct):
     model: str
     max_tokens: int = 1
+    max_completion_tokens: int | None = None
     stream: bool = False
 
 
 class _Connection(asyncio.Protocol):
     """One connection, one answer at a time. The `on_…` methods are the parser's callbacks."""
 
-    def __init__(self, pacer: Pacer) -> None:
+    def __init__(self, pacer: Pacer, records: list[Record]) -> None:
         self._pacer = pacer
+        self._records = records
+        self._url = b""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._body = bytearray()
@@ -209,29 +226,42 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None:
             self._answer.resume()
 
+    def on_url(self, url: bytes) -> None:
+        self._url = url
+
     def on_body(self, data: bytes) -> None:
         self._body += data
 
     def on_message_complete(self) -> None:
         assert self._transport is not None
+        if self._parser.get_method() == b"GET":
+            self._transport.write(self._hand_over() if self._url == b"/record" else _REFUSAL)
+            return
         asked = msgspec.json.decode(self._body, type=_Asked)
         self._body.clear()
-        interval = pace_of(asked.model)
-        if interval is None or asked.max_tokens < 1 or self._answer is not None:
+        schedule, count = Schedule.of(asked.model), asked.max_completion_tokens or asked.max_tokens
+        if schedule is None or count < 1 or self._answer is not None:
             self._transport.write(_REFUSAL)
             return
         if not asked.stream:
-            self._transport.write(whole_answer(asked.model, asked.max_tokens))
+            self._transport.write(whole_answer(asked.model, count))
             return
-        self._answer = Answer(
+        answer = self._answer = Answer(
             self._transport.write,
             self._pacer,
-            model=asked.model,
-            interval_ms=interval,
-            count=asked.max_tokens,
+            schedule=schedule,
+            count=count,
+            number=len(self._records),
             on_end=self._ended,
         )
-        self._answer.begin()
+        answer.begin()
+        if answer.record is not None:
+            self._records.append(answer.record)
+
+    def _hand_over(self) -> bytes:
+        body = msgspec.json.encode(self._records)
+        self._records.clear()
+        return _WHOLE_HEAD % (len(body), body)
 
     def _ended(self) -> None:
         self._answer = None
@@ -242,8 +272,8 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    pacer = Pacer(loop)
-    server = await loop.create_server(lambda: _Connection(pacer), "127.0.0.1", 0, backlog=BACKLOG)
+    pacer, records = Pacer(loop), list[Record]()
+    server = await loop.create_server(lambda: _Connection(pacer, records), "127.0.0.1", 0, backlog=BACKLOG)
     sys.stdout.write(f"listening engine=127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await stop.wait()

@@ -16,7 +16,7 @@ from typing import Final
 
 import uvloop
 
-from benchmarks.stacks.scripted_engine import model_name
+from benchmarks.stacks.schedules import model_name
 from runtime import logs
 from runtime.backends.base import Endpoint
 from runtime.enrollment import AGENT

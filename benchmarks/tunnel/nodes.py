@@ -19,7 +19,7 @@ import msgspec
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from benchmarks.stacks.scripted_engine import model_name
+from benchmarks.stacks.schedules import model_name
 from benchmarks.tunnel.node import snapshot
 from runtime.enrollment import AGENT
 from runtime.status import to_status

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.generator.target import Target
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.machine.processes import ManagedProcess, clean_environment
-from benchmarks.stacks.scripted_engine import model_name
+from benchmarks.stacks.schedules import model_name
 from benchmarks.stacks.stack import HubProcess
 from hub.config import HubConfig, load_config
 from hub.identity import load_hub_key

@@ -45,8 +45,10 @@ def test_a_measurement_is_shown_and_written(engine_in_thread: Callable[..., Any]
     figures = {figure.key: figure.value for _, figure in written.figures()}
     assert figures["completed"] == 6
     for latency in ("ttft", "itl", "tpot", "e2el"):
-        p50, p90, p99 = (figures[f"{latency}_{which}_ms"] for which in ("p50", "p90", "p99"))
-        assert 0 <= metrics_in(file)[f"{latency}_ms"]["minimum"] <= p50 <= p90 <= p99
+        seen = metrics_in(file)[f"{latency}_ms"]
+        assert 0 <= seen["minimum"] <= figures[f"{latency}_p50_ms"] == seen["p50"] <= seen["p99"]
+    assert {remark.code for remark in written.remarks} >= {"percentiles_left_out", "steady_unknown"}
+    assert not written.refusals
     assert written.made.environment["cpu_count"] >= 1
     assert KEY not in file.read_text() + result.output
     assert len(server.requests) == 1 + 2 + 6  # probe, warm-up, measured
@@ -108,6 +110,9 @@ def test_a_refusal_is_one_clear_line(
         ("--base-url", "localhost:80"),
         ("--endpoint", "embeddings"),
         ("--requests", "0"),
+        ("--slo", "latency=1s"),
+        ("--max-errors", "lots"),
+        ("--percentile", "100"),
         ("--api-key-file", "/no/such/file"),
     ],
 )
@@ -127,7 +132,9 @@ def test_failures_during_a_run_are_counted_by_kind(
             engine.whole("503 Service Unavailable", {"error": {"message": "full", "code": "overloaded"}})
 
     server, file = engine_in_thread(every_second_fails), tmp_path / "result.json"
-    result = invoke(*SERVING, "--base-url", server.url, "--requests", "6", "--json", str(file))
+    result = invoke(
+        *SERVING, "--base-url", server.url, "--requests", "6", "--max-errors", "50%", "--json", str(file)
+    )
     assert result.exit_code == 0
     assert "3 x http_503:overloaded" in result.output
     assert metrics_in(file)["errors"] == {"http_503:overloaded": 3}
@@ -196,7 +203,7 @@ def test_the_version_can_be_asked_for_in_two_ways() -> None:
     assert invoke("--version").output == invoke("version").output == f"porten-bench {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serving", "overhead", "tunnel", "node", "cold-load"])
+@pytest.mark.parametrize("command", ["serving", "figures", "overhead", "tunnel", "node", "cold-load"])
 def test_help_teaches_with_an_example(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

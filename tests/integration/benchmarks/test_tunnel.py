@@ -18,7 +18,7 @@ from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.reports.result import read
-from benchmarks.stacks.scripted_engine import model_name
+from benchmarks.stacks.schedules import model_name
 from benchmarks.tunnel.bare import BareTunnels
 from benchmarks.tunnel.measuring import Part, TunnelPlan, run_tunnel
 from benchmarks.tunnel.relay import StreamLoad

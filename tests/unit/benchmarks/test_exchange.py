@@ -131,7 +131,29 @@ def test_no_bytes_whatever_raise_anything_unforeseen(noise: bytes) -> None:
 
 
 def test_a_stream_without_its_end_mark_is_broken_off_even_if_http_is_content() -> None:
-    assert failure_of(read([(1.0, STREAM_HEAD + chunked(event()) + LAST)])).kind == "truncated"
+    assert failure_of(read([(1.0, STREAM_HEAD + chunked(event()) + LAST)])).kind == "no_done"
+    reply = read([(1.0, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + event())])
+    reply.feed_eof(2.0)
+    assert failure_of(reply).kind == "truncated"  # without a length, nobody can tell
+
+
+def test_empty_chunks_are_counted_apart_from_greetings_and_ends() -> None:
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    body = event("", {"role": "assistant"}) + event("a") + event("") + event(None) + event("b") + end
+    reply = read([(1.0, STREAM_HEAD + chunked(body + DONE) + LAST)])
+    reply.verdict()
+    assert (reply.token_chunks, reply.empty_chunks) == (2, 2)
+
+
+def test_content_is_measured_in_bytes() -> None:
+    calls = [{"function": {"arguments": "{}"}}]
+    body = (
+        event("a") + event("\u00e9") + event(None, {"reasoning": "abc"}) + event(None, {"tool_calls": calls})
+    )
+    streamed = read([(1.0, STREAM_HEAD + chunked(body + DONE) + LAST)])
+    assert streamed.content_bytes == 1 + 2 + 3 + len(json.dumps(calls, separators=(",", ":")))
+    answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": "four"}}]}).encode()
+    assert whole("200 OK", answer, streaming=False).content_bytes == 4
 
 
 def test_a_lost_connection_is_broken_off() -> None:

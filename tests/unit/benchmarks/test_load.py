@@ -4,12 +4,28 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop, RealTime, Run, drive
-from benchmarks.generator.workloads import Request
+from benchmarks.generator.load import (
+    WHOLE,
+    Arrivals,
+    ClosedLoop,
+    Limit,
+    Load,
+    OpenLoop,
+    RealTime,
+    Replay,
+    Run,
+    Share,
+    drive,
+)
+from benchmarks.generator.pauses import Pause
+from benchmarks.generator.workloads import Fixed, Message, Request, Uniform, Workload
 
 
 class VirtualTime:
@@ -175,3 +191,179 @@ async def test_real_time_never_returns_early() -> None:
         moment = timeline.now() + ahead
         await timeline.until(moment)
         assert timeline.now() >= moment
+
+
+# -- bursts and replays --------------------------------------------------------------------------------------
+
+
+def gaps_of(load: OpenLoop, count: int) -> list[float]:
+    moments = [0.0, *itertools.islice(load.offsets(), count)]
+    return [later - earlier for earlier, later in itertools.pairwise(moments)]
+
+
+@pytest.mark.parametrize("shape", [0.1, 0.5, 1.0, 4.0])
+def test_bursts_have_the_mean_and_the_spread_of_vllms_gamma_distribution(shape: float) -> None:
+    # numpy.random.gamma(shape, 1 / (rate * shape)): mean 1/rate, variance 1/(rate^2 * shape).
+    gaps = gaps_of(OpenLoop(20.0, Arrivals.BURST, 1, shape), 40_000)
+    mean = sum(gaps) / len(gaps)
+    deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
+    assert mean == pytest.approx(1 / 20, rel=0.05)
+    assert deviation * 20 == pytest.approx(shape**-0.5, rel=0.05)
+
+
+@given(st.integers(0, 1 << 31), st.floats(0.01, 1000))
+def test_a_burstiness_of_one_is_poisson(seed: int, rate: float) -> None:
+    burst, poisson = (OpenLoop(rate, arrivals, seed) for arrivals in (Arrivals.BURST, Arrivals.POISSON))
+    assert gaps_of(burst, 50) == pytest.approx(gaps_of(poisson, 50))
+
+
+async def test_a_replay_sends_when_the_trace_did_and_ends_with_it() -> None:
+    result, _ = await run(Replay((0.0, 1.0, 1.0, 5.0), speed=2.0), Limit(), lambda _: 10.0)
+    assert sorted(sample.sent_at for sample in result.samples) == [0.0, 0.5, 0.5, 2.5]
+    assert result.ended_at == 12.5
+    result, _ = await run(Replay((0.0, 1.0, 1.0, 5.0)), Limit(seconds=3))
+    assert len(result.samples) == 3
+
+
+# -- conversations -------------------------------------------------------------------------------------------
+
+
+class Talker(Server):
+    """Says which request it answers, so that the next turn can be seen to send it back."""
+
+    def __init__(self, timeline: VirtualTime, takes: Callable[[int], float], fails: int = -1) -> None:
+        super().__init__(timeline, takes)
+        self.asked: list[tuple[float, Request]] = []
+        self._fails = fails
+
+    async def send(self, request: Request, *, due_at: float | None = None) -> Sample:
+        self.asked.append((self._timeline.now(), request))
+        sample = await super().send(request, due_at=due_at)
+        if len(self.asked) - 1 == self._fails:
+            return Sample(sample.started_at, sample.sent_at, sample.ended_at, error="http_503")
+        if request.said is not None:
+            request.said.extend(["answer ", f"to turn {len(request.history) // 2}"])
+        return sample
+
+
+@dataclass
+class Talk:
+    result: Run
+    server: Talker
+
+    def of(self, conversation: int) -> list[tuple[float, Request]]:
+        return [each for each in self.server.asked if each[1].index == conversation]
+
+
+async def talk(
+    load: Load, limit: Limit, workload: Workload, *, share: Share = WHOLE, fails: int = -1
+) -> Talk:
+    timeline = VirtualTime()
+    ticking = asyncio.create_task(timeline.run())
+    server = Talker(timeline, lambda _: 1.0, fails)
+    result = await drive(
+        server, workload.request, load, limit,
+        timeline=timeline, stop=asyncio.Event(), turns=workload.turns_of, share=share,
+    )  # fmt: skip
+    ticking.cancel()
+    await asyncio.gather(ticking, return_exceptions=True)
+    return Talk(result, server)
+
+
+THREE_TURNS = Workload(Fixed(4), Fixed(1), turns=Fixed(3), think=Pause("fixed", (2.0,)))
+
+
+async def test_each_turn_sends_what_was_said_before_with_the_real_answers() -> None:
+    talked = await talk(ClosedLoop(1), Limit(requests=3), THREE_TURNS)
+    requests = [request for _, request in talked.of(0)]
+    assert [len(request.history) for request in requests] == [0, 2, 4]
+    for before, after in itertools.pairwise(requests):
+        said = (
+            Message("user", before.prompt),
+            Message("assistant", f"answer to turn {len(before.history) // 2}"),
+        )
+        assert after.history == (*before.history, *said)
+
+
+async def test_a_turn_is_due_after_the_answer_and_the_time_to_think() -> None:
+    talked = await talk(ClosedLoop(2), Limit(requests=12), THREE_TURNS)
+    for conversation, begins in ((0, 0.0), (1, 0.0), (2, 7.0), (3, 7.0)):
+        assert [at for at, _ in talked.of(conversation)] == [begins, begins + 3, begins + 6]
+    assert sorted(sample.started_at for sample in talked.result.samples) == [
+        sent for at in (0.0, 3.0, 6.0, 7.0, 10.0, 13.0) for sent in (at, at)
+    ]
+
+
+async def test_conversations_arrive_by_the_rate_however_long_they_are() -> None:
+    talked = await talk(OpenLoop(1.0, Arrivals.CONSTANT), Limit(requests=9), THREE_TURNS)
+    assert [[at for at, _ in talked.of(number)] for number in range(3)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+
+
+async def test_limits_count_requests_and_cut_a_conversation_short() -> None:
+    talked = await talk(ClosedLoop(1), Limit(requests=4), THREE_TURNS)
+    assert [request.index for _, request in talked.server.asked] == [0, 0, 0, 1]
+    assert talked.result.conversations == 2
+    talked = await talk(ClosedLoop(1), Limit(seconds=5.5), THREE_TURNS)
+    assert [at for at, _ in talked.server.asked] == [0.0, 3.0]
+
+
+async def test_a_conversation_ends_where_it_gets_no_answer() -> None:
+    talked = await talk(ClosedLoop(1), Limit(requests=6), THREE_TURNS, fails=1)
+    assert [request.index for _, request in talked.server.asked] == [0, 0, 1, 1, 1]
+
+
+async def test_stopping_while_people_think_leaves_nothing_unfinished() -> None:
+    timeline, stop = VirtualTime(), asyncio.Event()
+    server = Talker(timeline, lambda _: 1.0)
+
+    async def stopper() -> None:
+        await timeline.until(2.0)
+        stop.set()
+
+    tasks = [asyncio.create_task(timeline.run()), asyncio.create_task(stopper())]
+    result = await drive(
+        server, THREE_TURNS.request, ClosedLoop(2), Limit(), timeline=timeline, stop=stop, turns=lambda _: 3
+    )
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (len(result.samples), result.unfinished, result.interrupted) == (2, 0, True)
+
+
+# -- shares of several processes -----------------------------------------------------------------------------
+
+loads = st.one_of(
+    st.integers(1, 9).map(ClosedLoop),
+    st.floats(0.5, 50).map(lambda rate: OpenLoop(rate, Arrivals.BURST, 3, 0.5)),
+    st.lists(st.floats(0, 9), min_size=1, max_size=20).map(lambda moments: Replay(tuple(sorted(moments)))),
+)
+
+
+@given(loads, st.integers(1, 9), st.integers(0, 1000))
+def test_every_conversation_and_every_stream_is_one_share_s(load: Load, count: int, number: int) -> None:
+    shares = [Share(index, count) for index in range(count)]
+    assert sum(share.takes(number, load) for share in shares) == 1
+    if isinstance(load, ClosedLoop):
+        assert sum(share.streams(load) for share in shares) == load.concurrency
+
+
+@given(loads, st.integers(1, 4), st.integers(1, 40), st.integers(0, 9))
+async def test_all_shares_together_are_the_whole_load(
+    load: Load, count: int, requests: int, seed: int
+) -> None:
+    if isinstance(load, ClosedLoop):
+        count = min(count, load.concurrency)
+    workload = Workload(Fixed(4), Fixed(1), seed=seed, turns=Uniform(1, 3))
+    limit = Limit(requests=requests)
+    whole = await talk(load, limit, workload)
+    parts = [await talk(load, limit, workload, share=Share(index, count)) for index in range(count)]
+
+    def sent(talks: list[Talk]) -> list[tuple[float, str, int]]:
+        asked = [each for one in talks for each in one.server.asked]
+        opened = not isinstance(load, ClosedLoop)
+        return sorted((at if opened else 0.0, each.prompt, len(each.history)) for at, each in asked)
+
+    assert sent(parts) == sent([whole])
+    assert len(sent([whole])) == sum(len(one.result.samples) for one in parts)
+    if not isinstance(load, Replay):
+        assert len(sent(parts)) == requests

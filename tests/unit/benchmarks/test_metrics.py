@@ -1,33 +1,12 @@
 """The figures by their definitions, on samples small enough to work out by hand."""
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.figures.metrics import e2el, measure, measure_all, tpot, ttft
-from benchmarks.generator.client import Sample
 from benchmarks.generator.load import Run
-
-
-def answered(start: float, arrivals: list[float], tokens: int | None = None) -> Sample:
-    gaps = tuple(later - earlier for earlier, later in itertools.pairwise(arrivals))
-    return Sample(
-        started_at=start,
-        sent_at=start,
-        ended_at=arrivals[-1],
-        first_token_at=arrivals[0],
-        last_token_at=arrivals[-1],
-        gaps=gaps,
-        prompt_tokens=10 if tokens else None,
-        output_tokens=tokens or len(arrivals),
-        counted=tokens is not None,
-    )
-
-
-def failed(kind: str) -> Sample:
-    return Sample(0.0, 0.0, 1.0, error=kind, detail=f"about {kind}")
+from tests.unit.benchmarks.samples import answered, failed
 
 
 def test_one_request_by_hand() -> None:

@@ -7,24 +7,15 @@ import pytest
 from benchmarks.command.settings import (
     parse_counts,
     parse_limit,
-    parse_load,
     parse_tree,
     parse_warmup,
     read_key,
 )
 from benchmarks.errors import SettingInvalid
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop
+from benchmarks.generator.load import Limit
 from benchmarks.generator.target import Api, Origin, Target
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.serving.measuring import NO_WARMUP
-
-
-def test_loads() -> None:
-    assert parse_load(None, None, Arrivals.POISSON, 0) == ClosedLoop(1)
-    assert parse_load(8, None, Arrivals.POISSON, 0) == ClosedLoop(8)
-    assert parse_load(None, 2.5, Arrivals.CONSTANT, 3) == OpenLoop(2.5, Arrivals.CONSTANT, 3)
-    with pytest.raises(SettingInvalid, match="not both"):
-        parse_load(1, 1.0, Arrivals.POISSON, 0)
 
 
 def test_limits() -> None:

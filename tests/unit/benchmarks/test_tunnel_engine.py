@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from benchmarks.generator.exchange import Reply
-from benchmarks.stacks.scripted_engine import Answer, Pacer, model_name, pace_of
+from benchmarks.stacks.schedules import Schedule
+from benchmarks.stacks.scripted_engine import Answer, Pacer
 
 
 @dataclass
@@ -50,8 +51,7 @@ class Client:
         answer = Answer(
             lambda data: self.written.append((self.loop.seconds, data)),
             Pacer(self.loop),
-            model=model_name(interval_ms),
-            interval_ms=interval_ms,
+            schedule=Schedule(interval_ms),
             count=count,
             on_end=lambda: self.ended.append(self.loop.seconds),
         )
@@ -61,12 +61,6 @@ class Client:
     def gaps_ms(self) -> list[int]:
         times = [at for at, data in self.written if b'"sent_at"' in data]
         return [round((after - before) * 1000) for before, after in pairwise(times)]
-
-
-def test_models_say_their_pace() -> None:
-    assert pace_of(model_name(20)) == 20
-    for name in ("scripted-0ms", "scripted-ms", "scripted--5ms", "scripted-5", "smollm2", ""):
-        assert pace_of(name) is None
 
 
 def test_an_answer_is_a_chat_completion_with_its_times() -> None:

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import SettingInvalid
-from benchmarks.generator.workloads import Fixed, Lognormal, Normal, Uniform, Workload, parse_distribution
+from benchmarks.generator.pauses import Pause
+from benchmarks.generator.workloads import (
+    Fixed,
+    Lognormal,
+    Normal,
+    Request,
+    Uniform,
+    Workload,
+    parse_distribution,
+)
 
 distributions = st.one_of(
     st.integers(1, 300).map(Fixed),
@@ -88,3 +97,43 @@ def test_twins_are_of_equal_length_and_different_words(prompts: Fixed, outputs: 
     one, other = (workload.request(index, twin=twin) for twin in (0, 1))
     assert (one.prompt_tokens, one.output_tokens) == (other.prompt_tokens, other.output_tokens)
     assert one.prompt.split()[0] != other.prompt.split()[0]
+
+
+@given(st.integers(2, 5), st.integers(3, 40), st.integers(0, 1 << 20))
+def test_groups_share_their_prefix_and_no_other_does(groups: int, shared: int, seed: int) -> None:
+    workload = Workload(Fixed(shared + 10), Fixed(1), shared, seed, prefix_groups=groups)
+    prefixes = {tuple(workload.request(index).prompt.split()[:shared]) for index in range(100)}
+    assert 1 < len(prefixes) <= groups
+    assert len({prefix[0] for prefix in prefixes}) == len(prefixes)
+    assert len({workload.request(index).prompt for index in range(100)}) == 100
+
+
+@given(distributions, st.integers(1, 6), st.integers(0, 1 << 31), indices)
+def test_turns_depend_on_their_number_the_seed_and_the_answers_alone(
+    prompts: Fixed, turns: int, seed: int, index: int
+) -> None:
+    def talk() -> list[Request]:
+        request = Workload(
+            prompts, Fixed(2), 0, seed, turns=Fixed(turns), think=Pause("uniform", (0, 9))
+        ).request(index)
+        said = [request]
+        while request.following is not None:
+            request = request.following(f"answer {len(said)}")
+            said.append(request)
+        return said
+
+    first, second = talk(), talk()
+    assert first == second
+    assert len(first) == turns == Workload(prompts, Fixed(2), 0, seed, turns=Fixed(turns)).turns_of(index)
+    assert first[0].prompt == Workload(prompts, Fixed(2), 0, seed).request(index).prompt
+    assert all(len(request.prompt.split()) == request.prompt_tokens for request in first)
+    assert [request.think_s == 0 for request in first][-1]
+
+
+def test_prompts_are_shown_by_nothing() -> None:
+    request = Workload(Fixed(9), Fixed(1), turns=Fixed(2)).request(5)
+    assert request.following is not None
+    later = request.following("the answer")
+    for shown in (repr(request), repr(later)):
+        assert request.prompt not in shown
+        assert "the answer" not in shown
