@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Final
 
-from benchmarks.figures.statistics import Interval, percentile
+from benchmarks.figures.statistics import Interval, percentile, percentiles
 
 LEAST_BLOCKS: Final = 5
 MOST_BLOCKS: Final = 30
@@ -87,14 +87,13 @@ def percentile_intervals(
         return {}
     pooled = sorted(value for block in blocks for value in block)
     found = _Ranks(blocks, pooled)
+    of_all = percentiles(pooled, percents)
+    of_blocks = zip(*(percentiles(block, percents) for block in filled), strict=True)
     return {
         percent: _interval(
-            percentile(pooled, percent),
-            [percentile(block, percent) for block in filled],
-            [found.percentile(counts, percent) for counts in draws.counts],
-            draws.confidence,
+            value, values, [found.percentile(counts, percent) for counts in draws.counts], draws.confidence
         )
-        for percent in percents
+        for percent, value, values in zip(percents, of_all, of_blocks, strict=True)
     }
 
 

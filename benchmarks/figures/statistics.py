@@ -67,6 +67,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return _percentile_of_sorted(sorted(values), percent)
 
 
+def percentiles(values: Sequence[float], percents: Sequence[float]) -> list[float]:
+    """Several percentiles at the cost of one.
+
+    Raises:
+        ValueError: as ``percentile``.
+    """
+    ordered = sorted(values)
+    return [_percentile_of_sorted(ordered, percent) for percent in percents]
+
+
 def least_samples(percent: float, *, confidence: float = 0.95) -> int:
     """How many samples a percentile takes before it can be told.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from math import sqrt
 
-from benchmarks.figures.statistics import median, percentile
+from benchmarks.figures.statistics import median, percentiles
 
 _FENCE: float = 1.5
 """Interquartile ranges beyond the quartiles, from where a value is an outlier (Tukey, "Exploratory Data
@@ -49,7 +49,7 @@ def leading_outliers(values: Sequence[float | None]) -> int:
 def _fences(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return float("inf"), float("-inf")
-    first, middle, third = (percentile(values, percent) for percent in (25, 50, 75))
+    first, middle, third = percentiles(values, (25, 50, 75))
     margin = max(_FENCE * (third - first), _SAME * abs(middle))
     return first - margin, third + margin
 

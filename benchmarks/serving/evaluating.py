@@ -21,7 +21,7 @@ from benchmarks.figures.doubts import Doubt, Stalls, find_stalls
 from benchmarks.figures.goodput import Slo, good
 from benchmarks.figures.metrics import ServingMetrics, e2el, measure, measure_part, tpot, ttft
 from benchmarks.figures.parts import Part, answers_by_window, tokens_by_window, window_of
-from benchmarks.figures.statistics import Interval, Summary, least_samples, percentile, summarise
+from benchmarks.figures.statistics import Interval, Summary, least_samples, percentiles, summarise
 from benchmarks.figures.steady import Steadiness, Verdict, find_steady, whole_of
 from benchmarks.generator.client import Sample
 from benchmarks.generator.load import Run
@@ -202,10 +202,10 @@ class _Figures:
         )
         mean = mean_interval(blocks, self._draws) if self._draws else None
         intervals = percentile_intervals(blocks, percents, self._draws) if self._draws else {}
-        ordered = sorted(value for block in blocks for value in block)
+        found = percentiles([value for block in blocks for value in block], percents)
         told = {
-            f"p{percent:g}": Told(percentile(ordered, percent), intervals.get(percent))
-            for percent in percents
+            f"p{percent:g}": Told(value, intervals.get(percent))
+            for percent, value in zip(percents, found, strict=True)
         }
         return {"mean": Told(summary.mean, mean)} | told
 

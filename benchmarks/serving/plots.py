@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.figures.metrics import e2el, ttft
 from benchmarks.figures.parts import Part, in_flight_by_window, tokens_by_window, window_of
-from benchmarks.figures.statistics import percentile
+from benchmarks.figures.statistics import median, percentiles
 from benchmarks.figures.steady import Steadiness
 from benchmarks.generator.load import Run
 from benchmarks.reports.result import Axis, Line, Plot
@@ -44,11 +44,10 @@ def _distributions(run: Run, part: Part) -> list[Plot]:
 
 
 def _cdf(name: str, values: Sequence[float]) -> Line:
-    ordered = sorted(values)
     shares = [number / _CDF_POINTS for number in range(_CDF_POINTS + 1)]
     # The slowest hundredth is where systems differ: it gets as many points again.
     shares = sorted({*shares, *(1 - 0.01 * (1 - share) for share in shares)})
-    moments = [round(percentile(ordered, share * 100) * 1000, 4) for share in shares]
+    moments = [round(value * 1000, 4) for value in percentiles(values, [share * 100 for share in shares])]
     return Line(name=name, x=moments, y=[round(share, 6) for share in shares])
 
 
@@ -96,8 +95,8 @@ def _waits(run: Run, whole: Part, count: int, marks: dict[str, float]) -> list[P
         return []
     at = [(window + 0.5) * width for window in sorted(seen)]
     lines = [
-        Line(name=name, x=at, y=[percentile(seen[window], percent) for window in sorted(seen)])
-        for name, percent in (("median", 50.0), ("slowest", 100.0))
+        Line(name=name, x=at, y=[of(seen[window]) for window in sorted(seen)])
+        for name, of in (("median", median), ("slowest", max))
     ]
     name = "TTFT" if streamed else "E2EL"
     title = f"{name} by when the request began"

@@ -170,7 +170,8 @@ async def test_a_request_that_takes_too_long_is_given_up_and_the_server_sees_it(
     async def silent(engine: Any) -> None:
         await engine.reader.read()
 
-    async with fake_engine(silent) as server, Client(Target(server.url, "m", timeout_s=0.02)) as client:
+    # Long enough for a busy machine to get the request to the server, which else would never see anybody go.
+    async with fake_engine(silent) as server, Client(Target(server.url, "m", timeout_s=0.5)) as client:
         assert (await client.send(WORKLOAD.request(0))).error == "timeout"
         await server.gone.wait()
 

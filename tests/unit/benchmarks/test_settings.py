@@ -7,6 +7,8 @@ import pytest
 from benchmarks.command.settings import (
     parse_counts,
     parse_limit,
+    parse_rules,
+    parse_share,
     parse_tree,
     parse_warmup,
     read_key,
@@ -103,3 +105,24 @@ def test_a_key_cannot_smuggle_headers(key: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
         Origin.of(target).request_head(target)
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0%", 0.0), ("100%", 1.0), ("0.5%", 0.005)])
+def test_a_share_is_read(text: str, share: float) -> None:
+    assert parse_share(text, "--max-errors") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "1", "%", "-1%", "101%", "nan%", "lots%"])
+def test_other_shares_are_not(text: str) -> None:
+    with pytest.raises(SettingInvalid, match="--max-errors"):
+        parse_share(text, "--max-errors")
+
+
+def test_rules_are_put_together() -> None:
+    rules = parse_rules(
+        ["ttft=1s", "itl:p95=50ms"], max_errors="2%", steady=False, percentiles=[99.9, 50, 50]
+    )
+    assert [str(slo) for slo in rules.slos] == ["ttft=1000ms", "itl:p95=50ms"]
+    assert (rules.max_errors, rules.steady, rules.percents) == (0.02, False, (50, 99.9))
+    with pytest.raises(SettingInvalid, match="--percentile"):
+        parse_rules([], max_errors="1%", steady=True, percentiles=[float("nan")])
