@@ -11,6 +11,7 @@ import typer
 from benchmarks.hub import commands as hub_commands
 from benchmarks.node import commands as node_commands
 from benchmarks.overhead import commands as overhead_commands
+from benchmarks.policy import commands as policy_commands
 from benchmarks.routing import commands as routing_commands
 from benchmarks.serving import commands as serving_commands
 from benchmarks.tunnel import commands as tunnel_commands
@@ -51,6 +52,7 @@ app.command()(node_commands.node)
 app.command()(node_commands.cold_load)
 app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
+app.command()(policy_commands.policy)
 
 
 @app.command()

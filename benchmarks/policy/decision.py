@@ -48,6 +48,10 @@ class FleetSize:
     permitted: int
     forbidden: int = 0
 
+    def __str__(self) -> str:
+        others = f", {self.forbidden:,} forbidden" if self.forbidden else ""
+        return f"{self.permitted:,} nodes{others}"
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionPlan:
