@@ -6,6 +6,8 @@
     ├── SettingInvalid      a setting that makes no sense; the command line answers with exit code 2
     ├── EndpointUnusable    the endpoint refused the probe: nothing was measured; exit code 1
     ├── ResultUnreadable    a result file that is none, or of another schema; exit code 1
+    ├── NotComparable       two results that cannot be laid side by side; exit code 1
+    ├── PlotsMissing        the library that draws is not installed; exit code 1
     ├── ProcessMissing      a process whose CPU time was wanted is not there; exit code 1
     └── ExchangeFailed      one request failed; it is counted under its kind and never ends a run
 """
@@ -25,6 +27,14 @@ class EndpointUnusable(BenchmarkError):
 
 class ResultUnreadable(BenchmarkError):
     """A file is no result that this version can read; the message says what to do."""
+
+
+class NotComparable(BenchmarkError):
+    """Two results are of different benchmarks, or have no figure in common."""
+
+
+class PlotsMissing(BenchmarkError):
+    """The library that draws plots is not installed; the message says how to get it."""
 
 
 class ProcessMissing(BenchmarkError):

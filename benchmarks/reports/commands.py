@@ -1,0 +1,151 @@
+"""``porten-bench compare`` and ``porten-bench report``: their options, their help, and where they write.
+
+Owns the exit codes of `compare`. Neither measures anything.
+"""
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+
+from benchmarks.command import terminal
+from benchmarks.command.options import Json
+from benchmarks.errors import BenchmarkError, SettingInvalid
+from benchmarks.reports import compare_page
+from benchmarks.reports.comparing import Comparison, Verdict, Wanted
+from benchmarks.reports.comparing import compare as compare_results
+from benchmarks.reports.result import read
+
+FAILED: Final = 4
+"""Exit code where a figure has a verdict that was not to be."""
+STDOUT: Final = "-"
+
+
+class FailOn(StrEnum):
+    """Verdicts with which `compare` can end in failure."""
+
+    WORSE = "worse"
+    DIFFERENT = "different"
+    UNTOLD = "untold"
+
+
+_FAILING: Final = {
+    FailOn.WORSE: {Verdict.WORSE},
+    FailOn.DIFFERENT: {Verdict.WORSE, Verdict.BETTER, Verdict.DIFFERENT},
+    FailOn.UNTOLD: {Verdict.UNTOLD},
+}
+
+_Markdown = Annotated[
+    str | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown; - is stdout.")
+]
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="What it is measured against.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="What may be better or worse.")],
+    *,
+    margin: Annotated[
+        str, typer.Option(metavar="X%", help="A change up to this is none: 5% or 0.05.")
+    ] = "0%",
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Keys to compare, such as '*ratio'; may be given more than once."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Absolute figures too where the machines are not the same.")
+    ] = False,
+    fail_on: Annotated[
+        list[FailOn] | None,
+        typer.Option(help="End with exit code 4 on such a verdict; may be given more than once."),
+    ] = None,
+    json_file: Json = None,
+    markdown: _Markdown = None,
+) -> None:
+    r"""Tell which figures of two results differ, and which only seem to.
+
+    Figures are matched by their keys. One differs where a rank test over its
+    rounds says so, corrected for the number of figures (Benjamini-Hochberg, 5 %).
+    The change is B / A, or B - A for what may be zero, with its own 95 % interval.
+    Single values and fewer than 4 rounds tell nothing.
+
+    What keeps the two apart is said first: other settings, machine or versions,
+    --quick, interrupted, not to be believed. Across machines only ratios (x) are
+    compared.
+
+    [bold]Exit codes[/]
+
+      0 compared   1 not to be read, or nothing in common   2 usage
+      3 compared, but one of the two is not to be believed   4 see --fail-on
+
+    [bold]Examples[/]
+
+      porten-bench compare before.json after.json
+
+    In CI: fail where a ratio has become worse by more than a twentieth:
+
+      porten-bench compare main.json branch.json --figure '*ratio' \
+        --margin 5% --fail-on worse --markdown comparison.md
+    """
+    with terminal.one_line_errors():
+        if json_file == markdown == STDOUT:
+            raise SettingInvalid("--json and --markdown cannot both go to standard output")
+        wanted = Wanted(parse_share(margin), tuple(figure or ()), everything)
+        found = compare_results(read(first), read(second), wanted)
+        _write_comparison(found, json_file, markdown, (first.name, second.name))
+    raise typer.Exit(_exit_code(found, fail_on or ()))
+
+
+def _write_comparison(
+    found: Comparison, json_file: str | None, markdown: str | None, names: tuple[str, str]
+) -> None:
+    compare_page.show(Console(stderr=STDOUT in {json_file, markdown}), found)
+    if json_file is not None:
+        write(json_file, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    if markdown is not None:
+        write(markdown, compare_page.markdown(found, *names).encode())
+
+
+def _exit_code(found: Comparison, fail_on: Sequence[FailOn]) -> int:
+    if found.refused:
+        return terminal.REFUSED
+    failing = {verdict for each in fail_on for verdict in _FAILING[each]}
+    return FAILED if any(row.verdict in failing for row in found.rows) else 0
+
+
+def parse_share(text: str) -> float:
+    """Read ``5%`` or ``0.05``.
+
+    Raises:
+        SettingInvalid: it is neither, or not from 0 to below 1.
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise SettingInvalid(f"--margin {text!r} is no share such as 5% or 0.05")
+    return share
+
+
+def write(file: str, data: bytes) -> None:
+    """Write a file; ``-`` is stdout.
+
+    Raises:
+        BenchmarkError: it cannot be written.
+    """
+    if file == STDOUT:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    try:
+        Path(file).write_bytes(data)
+    except OSError as error:
+        raise BenchmarkError(f"cannot write {file}: {error.strerror}") from error
