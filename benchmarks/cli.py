@@ -56,6 +56,7 @@ app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
 app.command()(policy_commands.policy)
 app.command(no_args_is_help=True)(report_commands.compare)
+app.command(no_args_is_help=True)(report_commands.report)
 
 
 @app.command()

@@ -100,6 +100,11 @@ class DecisionCase:
     mixed: list[Times]
     places: list[Times]
 
+    @property
+    def key(self) -> str:
+        """What programs call the fleet."""
+        return f"{self.size.permitted}+{self.size.forbidden}"
+
 
 class _Quiet:
     """A session that stands and says nothing."""

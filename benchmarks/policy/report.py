@@ -10,8 +10,9 @@ import msgspec
 
 from benchmarks.figures.bounds import RATIO, Bound, Figure
 from benchmarks.figures.statistics import Interval, bootstrap_median
-from benchmarks.policy.decision import DecisionCase, FleetSize, Times
+from benchmarks.policy.decision import DecisionCase, Times
 from benchmarks.policy.measuring import PolicyResult
+from benchmarks.policy.plots import plots
 from benchmarks.reports.result import Group, Made, Result, group
 
 DECISION_P99_US: Final = Bound(100.0)
@@ -21,11 +22,13 @@ FORBIDDEN_RATIO: Final = Bound(1.25)
 
 def report(found: PolicyResult, made: Made) -> Result:
     """The result as it is shown and written."""
+    groups = _groups(found)
     return Result(
         benchmark="policy",
         made=made,
         settings=msgspec.to_builtins(found.plan),
-        groups=_groups(found),
+        groups=groups,
+        plots=plots(groups, found.cases),
         interrupted=found.interrupted,
     )
 
@@ -42,7 +45,7 @@ def decision_figures(found: PolicyResult) -> list[Figure]:
     """What is to be kept: the time of a decision on each fleet, and that forbidden nodes cost nothing."""
     figures = [
         Figure(
-            key=f"decision/{_key(case.size)}/hot_p99_us",
+            key=f"decision/{case.key}/hot_p99_us",
             name=f"p99, {case.size}",
             unit="us",
             found=_over_rounds(case.hot, _p99),
@@ -80,7 +83,7 @@ def _of_case(case: DecisionCase) -> list[Figure]:
                 continue  # it has a bound, and stands with those
             figures.append(
                 Figure(
-                    key=f"decision/{_key(case.size)}/{key}_{which}_us",
+                    key=f"decision/{case.key}/{key}_{which}_us",
                     name=f"{name}, {which}, {case.size}",
                     unit="us",
                     found=_over_rounds(times, of),
@@ -99,7 +102,3 @@ def _p50(times: Times) -> float:
 
 def _p99(times: Times) -> float:
     return times.p99
-
-
-def _key(size: FleetSize) -> str:
-    return f"{size.permitted}+{size.forbidden}"

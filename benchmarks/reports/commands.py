@@ -12,13 +12,15 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from benchmarks.command import terminal
 from benchmarks.command.options import Json
 from benchmarks.errors import BenchmarkError, SettingInvalid
-from benchmarks.reports import compare_page
+from benchmarks.reports import compare_page, document
 from benchmarks.reports.comparing import Comparison, Verdict, Wanted
 from benchmarks.reports.comparing import compare as compare_results
+from benchmarks.reports.overlay import named
 from benchmarks.reports.result import read
 
 FAILED: Final = 4
@@ -117,6 +119,51 @@ def _exit_code(found: Comparison, fail_on: Sequence[FailOn]) -> int:
         return terminal.REFUSED
     failing = {verdict for each in fail_on for verdict in _FAILING[each]}
     return FAILED if any(row.verdict in failing for row in found.rows) else 0
+
+
+def report(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="RESULT.json...", help="Of one benchmark or several.")
+    ],
+    *,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write one page; - is stdout.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Markdown, with its plots as SVG beside it.")
+    ] = None,
+) -> None:
+    r"""Make a page of one result, or of several side by side, with plots.
+
+    Figures and plots of one key stand beside and over each other. What makes a
+    result doubtful comes first. The page needs no network and no other file.
+    Without --html and --markdown it is written to RESULT.html, beside the first.
+
+    [bold]Examples[/]
+
+      porten-bench report serving.json
+
+      porten-bench report before.json after.json --html page.html
+
+      porten-bench report node.json hub.json --markdown docs/figures.md
+    """
+    with terminal.one_line_errors():
+        results = named(files, [read(file) for file in files])
+        if html is None and markdown is None:
+            html = str(files[0].with_suffix(".html"))
+        if html is not None:
+            write(html, document.html(results).encode())
+            _say(html)
+        if markdown is not None:
+            text, pictures = document.markdown(results, markdown.stem)
+            for name, data in {markdown.name: text, **pictures}.items():
+                write(str(markdown.with_name(name)), data.encode())
+                _say(str(markdown.with_name(name)))
+
+
+def _say(file: str) -> None:
+    if file != STDOUT:
+        Console(stderr=True).print(f"Wrote {escape(file)}", highlight=False, soft_wrap=True)
 
 
 def parse_share(text: str) -> float:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.reports.comparing import Change, Comparison, Row, Verdict
 from benchmarks.reports.page import number
+from benchmarks.reports.words import plain
 
 COLUMNS: Final = ("figure", "A", "B", "change", "95 %", "verdict")
 _COLOURS: Final = {
@@ -37,11 +38,11 @@ def show(console: Console, found: Comparison) -> None:
 
 def markdown(found: Comparison, a: str, b: str) -> str:
     """The same, where `a` and `b` name the two results."""
-    lines = [f"## {found.benchmark}: {_plain(b)} against {_plain(a)}", "", summary(found), ""]
-    lines += [f"- **{warning.code}**: {_plain(warning.text)}" for warning in found.warnings]
+    lines = [f"## {found.benchmark}: {plain(b)} against {plain(a)}", "", summary(found), ""]
+    lines += [f"- **{warning.code}**: {plain(warning.text)}" for warning in found.warnings]
     for title, rows in groupby(found.rows, key=lambda row: row.group):
-        lines += ["", f"### {_plain(title)}", "", _line(COLUMNS), "| --- | ---: | ---: | ---: | ---: | --- |"]
-        lines += [_line([_plain(cell) for cell in _cells(row)]) for row in rows]
+        lines += ["", f"### {plain(title)}", "", _line(COLUMNS), "| --- | ---: | ---: | ---: | ---: | --- |"]
+        lines += [_line([plain(cell) for cell in _cells(row)]) for row in rows]
     return "\n".join([*lines, "", *_afterwards(found, summed_up=True)]) + "\n"
 
 
@@ -96,10 +97,3 @@ def _afterwards(found: Comparison, *, summed_up: bool = False) -> Iterator[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown takes as it is."""
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())

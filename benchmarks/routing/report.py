@@ -12,13 +12,14 @@ from benchmarks.figures.bounds import Better, Figure
 from benchmarks.figures.statistics import bootstrap_median
 from benchmarks.reports.result import Group, Made, Result, group
 from benchmarks.routing.measuring import RoutingResult
+from benchmarks.routing.plots import plots
 from benchmarks.routing.rules import RuleName
 from benchmarks.routing.simulation import GOOD_TTFT_S, Outcome
 
 
 def report(found: RoutingResult, made: Made) -> Result:
     """The result as it is shown and written."""
-    plan = found.plan
+    plan, groups = found.plan, _groups(found)
     return Result(
         benchmark="routing",
         made=made,
@@ -27,7 +28,8 @@ def report(found: RoutingResult, made: Made) -> Result:
             "traces": plan.traces,
             "simulation": msgspec.to_builtins(plan.simulation),
         },
-        groups=_groups(found),
+        groups=groups,
+        plots=plots(groups, found.traces),
         interrupted=found.interrupted,
     )
 

@@ -28,6 +28,7 @@ from tunnel.session import HubSession, OutboundStream
 
 BODY_BYTES: Final = 8 * 1024 * 1024
 _FOREVER: Final = 1e12
+_TELL_EVERY_S: Final = 0.25
 
 
 class Carry(msgspec.Struct, frozen=True, tag="carry"):
@@ -113,6 +114,7 @@ class Listener:
         self.standing: set[HubSession] = set()
         self._reported = 0
         self._changed = asyncio.Event()
+        self._began = time.monotonic()
         self.server = TunnelServer(
             hub_id="hub_benchmark",
             host_names=("127.0.0.1",),
@@ -124,14 +126,14 @@ class Listener:
         )
 
     async def until(self, count: int) -> None:
-        """Wait until so many sessions stand and their nodes have reported."""
+        """Wait until so many sessions stand and their nodes have reported; tell now and then how many do."""
         told = 0.0
         while self._reported < count:
             self._changed.clear()
             await self._changed.wait()
-            if time.monotonic() - told > 0.5:
+            if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
-                _say(f"standing {self._reported}")
+                _say(f"standing {self._reported} after {told - self._began:.2f} s")
 
     def _on_status(self, session: HubSession, status: Status) -> None:
         if status.sequence == 1 and session in self.standing:
