@@ -5,8 +5,9 @@ Owns the columns and the words. Must not know the statistics.
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, Literal
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -55,10 +56,12 @@ def summary(found: Comparison) -> str:
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
         is_word = name in {"figure", "verdict"}
-        table.add_column("" if name == "figure" else name, justify="left" if is_word else "right")
+        is_figure = name == "figure"
+        justify: Literal["left", "right"] = "left" if is_word else "right"
+        table.add_column("" if is_figure else name, justify=justify, no_wrap=not is_figure)
     for row in rows:
         *cells, verdict = (escape(cell) for cell in _cells(row))
         table.add_row(*cells, f"[{_COLOURS[row.verdict]}]{verdict}[/]")

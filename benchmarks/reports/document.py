@@ -132,6 +132,10 @@ def _is_bounded(rows: Sequence[Row]) -> bool:
     return any(row.shown.bound is not None for row in rows)
 
 
+def _has_intervals(rows: Sequence[Row]) -> bool:
+    return any(_interval(value) for row in rows for value in row.values)
+
+
 def _setting(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
@@ -140,6 +144,7 @@ _FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "better": _BETTER.__getitem__,
     "bound": _bound,
     "found": _found,
+    "has_intervals": _has_intervals,
     "interval": _interval,
     "is_bounded": _is_bounded,
     "numbers": numbers,

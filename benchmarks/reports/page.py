@@ -54,9 +54,11 @@ def _found(figure: Value) -> tuple[str, str]:
 
 
 def number(value: float, unit: str) -> str:
-    """A value as people read it: four digits, or for a ratio three after the point."""
+    """A value as people read it: three digits, for a ratio three after the point, a count as it is."""
     if unit == RATIO:
         return f"{value:.3f}"
+    if not unit and value.is_integer():
+        return f"{value:,.0f}"
     digits = max(0, 3 - len(f"{abs(value):.0f}")) if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
 

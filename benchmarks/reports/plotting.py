@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Ticked
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.reports.overlay import Drawing, Series
 from benchmarks.reports.result import Axis, Line
 
-WIDE: Final = 7.4
+WIDE: Final = 6.0
 NARROW: Final = 3.7
 """Inches, at 72 points each: for a screen or a sheet, and for a phone."""
 _HEIGHT: Final = 3.4
@@ -127,13 +129,22 @@ def _lines(axes: Axes, drawing: Drawing) -> None:
 def _scale(axes: Axes, drawing: Drawing) -> None:
     axes.set_xlabel(_axis(drawing.x))
     axes.set_ylabel(_axis(drawing.y))
-    for axis, scale in ((drawing.x, axes.set_xscale), (drawing.y, axes.set_yscale)):
-        if axis.log:
-            scale("log", nonpositive="mask")
+    if drawing.x.log:
+        axes.set_xscale("log", nonpositive="mask")
+        _log_ticks(axes.xaxis)
+    if drawing.y.log:
+        axes.set_yscale("log", nonpositive="mask")
+        _log_ticks(axes.yaxis)
     if drawing.kind == "cdf":
         axes.set_ylim(0, 1.01)
     elif not drawing.y.log:
         axes.set_ylim(bottom=min(0.0, *_ends(drawing.series)))
+
+
+def _log_ticks(axis: Ticked) -> None:
+    """As plain numbers: matplotlib's own are formulas."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _ends(series: Sequence[Series]) -> list[float]:
@@ -143,11 +154,23 @@ def _ends(series: Sequence[Series]) -> list[float]:
 def _bars(axes: Axes, drawing: Drawing) -> None:
     """Lying, since their labels are words: the first on top, and those of one label side by side."""
     labels, count = drawing.x.labels, max(len(drawing.series), 1)
-    thick = 0.8 / count
+    thick = 0.8 / count if count > 1 else 0.6
     for number, series in enumerate(drawing.series):
         colour, hatch = _colour(series, drawing)
         line = series.line
         places = [x + (number - (count - 1) / 2) * thick for x in line.x]
+        if drawing.y.log:  # there is no nothing from which a bar could begin
+            axes.errorbar(
+                line.y,
+                places,
+                xerr=_reach(line),
+                label=_label(series.name),
+                fmt=_MARKERS[hatch % len(_MARKERS)],
+                markersize=6,
+                capsize=3,
+                color=colour,
+            )
+            continue
         axes.barh(
             places,
             line.y,
@@ -165,6 +188,7 @@ def _bars(axes: Axes, drawing: Drawing) -> None:
     axes.set_xlabel(_axis(drawing.y))
     if drawing.y.log:
         axes.set_xscale("log", nonpositive="mask")
+        _log_ticks(axes.xaxis)
 
 
 def _reach(line: Line) -> list[list[float]] | None:
@@ -204,7 +228,7 @@ def _legend(figure: Figure, axes: Axes, *, narrow: bool) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if any(labels) and (len(labels) > 1 or labels[0].strip()):
         longest = max(len(label) for label in labels)
-        columns = 1 if narrow else max(1, min(len(labels), 84 // (longest + 8)))
+        columns = 1 if narrow else max(1, min(len(labels), 68 // (longest + 8)))
         figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 

@@ -3,6 +3,7 @@
 Owns which figures, by their keys, stand in one plot.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -21,18 +22,18 @@ def plots(groups: Sequence[Group], storms: Sequence[Storm]) -> list[Plot]:
 
 def _levels(groups: Sequence[Group]) -> Iterator[Plot | None]:
     found = by_key(groups)
-    relay, latency = (_loads(list(found), part) for part in ("relay", "latency"))
+    relay, latency = (_named(_loads(list(found), part)) for part in ("relay", "latency"))
     yield bars(
         "relay/chunks_per_s",
         "Chunks a second through Hub and node",
-        {"": {load: found.get(f"relay/{load}/chunks_per_s") for load in relay}},
+        {"": {name: found.get(f"relay/{load}/chunks_per_s") for load, name in relay}},
         name="chunks/s",
     )
     yield bars(
         "relay/cpu_s_per_100k",
         "CPU time of each process for 100,000 chunks",
         {
-            process: {load: found.get(f"relay/{load}/{process}_cpu_s_per_100k") for load in relay}
+            process: {name: found.get(f"relay/{load}/{process}_cpu_s_per_100k") for load, name in relay}
             for process in _PROCESSES
         },
         name="CPU time",
@@ -41,7 +42,7 @@ def _levels(groups: Sequence[Group]) -> Iterator[Plot | None]:
         "relay/added_chunk_ms",
         "How much longer a chunk is on its way",
         {
-            which: {load: found.get(f"relay/{load}/added_chunk_{which}_ms") for load in relay}
+            which: {name: found.get(f"relay/{load}/added_chunk_{which}_ms") for load, name in relay}
             for which in _PERCENTILES
         },
         name="added",
@@ -49,9 +50,14 @@ def _levels(groups: Sequence[Group]) -> Iterator[Plot | None]:
     yield bars(
         "latency/added_ttft_ms",
         "What is added to the time to the first chunk",
-        {"": {load: found.get(f"latency/{load}/added_ttft_p50_ms") for load in latency}},
+        {"": {name: found.get(f"latency/{load}/added_ttft_p50_ms") for load, name in latency}},
         name="added to TTFT p50",
     )
+
+
+def _named(loads: Sequence[str]) -> list[tuple[str, str]]:
+    """Each load as keys have it, and as people read it."""
+    return [(load, re.sub(r"^(\d+)x(\d+)ms$", r"\1 x \2 ms", load)) for load in loads]
 
 
 def _loads(keys: Sequence[str], part: str) -> list[str]:
