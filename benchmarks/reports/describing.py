@@ -96,7 +96,7 @@ _NUMBERS: Final[Mapping[str, Callable[[Drawing], Numbers]]] = {
 
 def _headings(drawing: Drawing) -> list[str]:
     def heading(series: Series) -> str:
-        return f"{series.name or _axis(drawing.y)}{_unit(drawing.y)}"
+        return f"{series.name or drawing.y.name}{_unit(drawing.y)}".strip()
 
     return [heading(series) for series in drawing.series]
 
@@ -114,8 +114,8 @@ def _told(value: float | None, axis: Axis) -> str:
 
 
 def _axis(axis: Axis) -> str:
-    return f"{axis.name}{_unit(axis)}".strip().removeprefix(", ")
+    return f"{axis.name}{_unit(axis)}".strip()
 
 
 def _unit(axis: Axis) -> str:
-    return f", {axis.unit}" if axis.unit else ""
+    return f" ({axis.unit})" if axis.unit else ""

@@ -17,11 +17,11 @@ from benchmarks.errors import PlotsMissing
 from benchmarks.figures.bounds import Better
 from benchmarks.reports.describing import Numbers, numbers, sentence
 from benchmarks.reports.overlay import Drawing, Named, Row, Section, sections
-from benchmarks.reports.page import number
+from benchmarks.reports.page import interval, number
 from benchmarks.reports.result import Limit, Value
 from benchmarks.reports.words import plain
 
-_BETTER: Final = {Better.LESS: "less is better", Better.MORE: "more is better", Better.NEITHER: ""}
+_BETTER: Final = {Better.LESS: "less", Better.MORE: "more", Better.NEITHER: ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,7 @@ def _found(value: Value | None) -> str:
 
 
 def _interval(value: Value | None) -> str:
-    if value is None or value.low is None or value.high is None:
-        return ""
-    return f"{number(value.low, value.unit)} to {number(value.high, value.unit)}"
+    return "" if value is None else interval(value)
 
 
 def _bound(limit: Limit | None) -> str:

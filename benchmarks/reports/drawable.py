@@ -63,9 +63,13 @@ def _has(figure: Value | None) -> bool:
     return figure is not None and figure.value is not None
 
 
+def _is_bounded(figure: Value) -> bool:
+    return figure.low is not None and figure.high is not None and len(figure.values) != 1
+
+
 def _bars(name: str, figures: Labelled, labels: Sequence[str]) -> Line:
     found = [(labels.index(label), figure) for label, figure in figures.items() if figure is not None]
-    bounded = all(figure.low is not None and figure.high is not None for _, figure in found)
+    bounded = all(_is_bounded(figure) for _, figure in found)
     return Line(
         name=name,
         x=[float(place) for place, _ in found],

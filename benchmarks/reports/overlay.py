@@ -68,6 +68,11 @@ class Section:
     drawings: tuple[Drawing, ...]
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether its tables are so narrow, and so many, that two fit beside each other."""
+        return len(self.tables) > 1 and len(self.members) <= 2 and not any(each.sides for each in self.tables)
+
+    @property
     def refusals(self) -> tuple[tuple[str, Remark], ...]:
         """Why figures are not to be believed, each with its result's name."""
         return tuple((each.name, refusal) for each in self.members for refusal in each.result.refusals)
@@ -96,7 +101,7 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
         name = "/".join(path.with_suffix("").parts[-parts:])
         if sum("/".join(other.with_suffix("").parts[-parts:]) == name for other in paths) == 1:
             return name
-    return str(path)
+    return str(path.with_suffix(""))
 
 
 def _section(benchmark: str, members: Sequence[Named]) -> Section:

@@ -233,8 +233,7 @@ def _legend(figure: Figure, axes: Axes, *, narrow: bool) -> None:
 
 
 def _axis(axis: Axis) -> str:
-    told = f"{axis.name}, {axis.unit}" if axis.name and axis.unit else axis.name or axis.unit
-    return _label(told)
+    return _label(f"{axis.name} ({axis.unit})" if axis.name and axis.unit else axis.name or axis.unit)
 
 
 def _label(text: str) -> str:
