@@ -12,16 +12,18 @@ from benchmarks.reports.result import Group, Plot, Value
 
 _KEY: Final = re.compile(r"(\d+)_cores_free/c(\d+)/(\w+)")
 _PLOTS: Final = (
-    ("throughput_ratio", "Tokens a second, node / engine"),
-    ("added_ttft_ms", "What the node adds to TTFT p50"),
-    ("daemon_cpu_ms_per_token", "CPU time of the daemon for a token"),
+    ("throughput_ratio", "Tokens a second through the node", "node / engine"),
+    ("added_ttft_ms", "What the node adds to TTFT p50", "node - engine"),
+    ("daemon_cpu_ms_per_token", "CPU time of the daemon for a token", "CPU time"),
 )
 
 
 def plots(groups: Sequence[Group]) -> list[Plot]:
     """What can be drawn."""
     found = by_key(groups)
-    return present(bars(f"relay/{figure}", title, _rows(found, figure)) for figure, title in _PLOTS)
+    return present(
+        bars(f"relay/{figure}", title, _rows(found, figure), name=name) for figure, title, name in _PLOTS
+    )
 
 
 def _rows(found: Mapping[str, Value], figure: str) -> dict[str, dict[str, Value]]:

@@ -30,7 +30,7 @@ def sentence(drawing: Drawing) -> str:
     names = [series.name for series in drawing.series if series.name.strip()]
     lines = f" of {', '.join(names)}" if names else ""
     across = f" by {_axis(drawing.x)}" if drawing.x.name else ""
-    return f"{_KINDS[drawing.kind]}: {_axis(drawing.y) or 'value'}{across}{lines}."
+    return f"{_KINDS[drawing.kind]}: {drawing.y.name or 'value'}{_unit(drawing.y)}{across}{lines}."
 
 
 def numbers(drawing: Drawing) -> Numbers:

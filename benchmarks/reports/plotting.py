@@ -66,7 +66,7 @@ _SETTINGS: Final[dict[Any, Any]] = {
 
 def svg(drawing: Drawing, *, width: float = WIDE, ground: bool = False) -> str:
     """The drawing as an SVG element, the same each time; `ground` puts it on white, for a file of its own."""
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": drawing.key}):
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"plot {drawing.key}"}):
         figure = Figure(figsize=(width, _height(drawing)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.subplots()
