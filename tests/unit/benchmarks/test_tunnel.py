@@ -142,6 +142,17 @@ def test_progress_counts_what_a_phase_counts() -> None:
     progress = Progress(Console(file=io.StringIO()), quiet=True)
     progress.phase("nodes", Limit(requests=40))
     progress.reached(10, 40, "nodes")
-    assert (progress.fraction(), progress.text()) == (0.25, "10 of 40 nodes")
+    assert (progress.fraction(), progress.text()) == (0.25, "25%, 10 of 40 nodes")
     progress.phase("requests", Limit(requests=4))
     assert progress.fraction() == 0.0
+    progress.phase("Idle", Limit(seconds=3600))
+    assert progress.text() == "0%, 0 of 3600 s"
+
+
+def test_progress_says_nothing_of_what_cannot_be_counted() -> None:
+    progress = Progress(Console(file=io.StringIO()), quiet=True)
+    for limit in (Limit(), Limit(requests=1)):
+        progress.phase("Starting", limit)
+        assert progress.text() == ""
+    progress.reached(1, 8, "simulations; now porten")
+    assert progress.text() == "12%, 1 of 8 simulations; now porten"
