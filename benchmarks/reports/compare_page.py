@@ -61,7 +61,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
         is_word = name in {"figure", "verdict"}
         is_figure = name == "figure"
         justify: Literal["left", "right"] = "left" if is_word else "right"
-        table.add_column("" if is_figure else name, justify=justify, no_wrap=not is_figure)
+        table.add_column("" if is_figure else name, justify=justify, no_wrap=not is_word)
     for row in rows:
         *cells, verdict = (escape(cell) for cell in _cells(row))
         table.add_row(*cells, f"[{_COLOURS[row.verdict]}]{verdict}[/]")

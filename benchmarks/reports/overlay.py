@@ -46,6 +46,15 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A marked x of a drawing, and of which result it is."""
+
+    name: str
+    owner: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     """Plots of one key over each other."""
 
@@ -55,7 +64,7 @@ class Drawing:
     x: Axis
     y: Axis
     series: tuple[Series, ...]
-    marks: tuple[tuple[str, float], ...]
+    marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +159,7 @@ def _drawing(plots: Sequence[tuple[int, Plot]], members: Sequence[Named]) -> Dra
             for owner, plot in plots
             for place, line in enumerate(plot.lines)
         ),
-        marks=tuple(
-            (_of(members[owner], name, many=many), at)
-            for owner, plot in plots
-            for name, at in plot.marks.items()
-        ),
+        marks=tuple(Mark(name, owner, at) for owner, plot in plots for name, at in plot.marks.items()),
     )
 
 

@@ -210,17 +210,21 @@ _DRAW: Final[Mapping[str, Callable[[Axes, Drawing], None]]] = {
 
 
 def _marks(axes: Axes, drawing: Drawing) -> None:
-    for name, at in drawing.marks:
-        axes.axvline(at, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)))
+    for mark in drawing.marks:
+        owners = len({each.owner for each in drawing.marks}) > 1
+        colour = _SERIES[mark.owner % len(_SERIES)] if owners else _INK
+        axes.axvline(mark.at, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.annotate(
-            _label(name),
-            (at, 1.0),
+            _label(mark.name),
+            (mark.at, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(3, -3),
             textcoords="offset points",
             rotation=90,
             va="top",
             fontsize=8,
+            color=colour,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": _GROUND, "edgecolor": "none", "alpha": 0.8},
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.figures.bounds import Figure
 from benchmarks.reports.describing import numbers, sentence
-from benchmarks.reports.overlay import Named, named, sections
+from benchmarks.reports.overlay import Mark, Named, named, sections
 from benchmarks.reports.result import Axis, Group, Line, Made, Plot, Remark, Result, group
 
 MADE = Made(at="2026-01-01T00:00:00+00:00", command=["porten-bench"], environment={})
@@ -81,7 +81,7 @@ def test_plots_of_one_key_lie_over_each_other_and_others_do_not() -> None:
     (section,) = sections([Named("A", first), Named("B", second)])
     curves, labelled, alone = section.drawings
     assert [series.name for series in curves.series] == ["A: p50", "B: p50"]
-    assert curves.marks == (("A: knee", 2.0),)
+    assert curves.marks == (Mark("knee", 0, 2.0),)
     assert labelled.x.labels == ["one", "two", "three"]
     assert [series.line.x for series in labelled.series] == [[0.0, 1.0], [1.0, 2.0]]
     assert [(series.name, series.owner) for series in alone.series] == [("B", 1)]
