@@ -75,7 +75,7 @@ def compare(
     Figures are matched by their keys. One differs where a rank test over its
     rounds says so, corrected for the number of figures (Benjamini-Hochberg, 5 %).
     The change is B / A, or B - A for what may be zero, with its own 95 % interval.
-    Single values and fewer than 4 rounds tell nothing.
+    Single values and too few rounds (4 and 4 are the least) tell nothing.
 
     What keeps the two apart is said first: other settings, machine or versions,
     --quick, interrupted, not to be believed. Across machines only ratios (x) are

@@ -9,8 +9,10 @@ from benchmarks.cold.loads import ColdLoad
 from benchmarks.cold.measuring import ColdPlan, ColdResult
 from benchmarks.figures.bounds import Figure
 from benchmarks.figures.statistics import Interval, bootstrap_median
+from benchmarks.hub.plots import plots as hub_plots
+from benchmarks.node.plots import plots as node_plots
 from benchmarks.reports.drawable import bars, cdf, present
-from benchmarks.reports.result import Made, Plot, Value, value
+from benchmarks.reports.result import Made, Plot, Value, group, value
 from benchmarks.stacks.engine_choice import EngineChoice
 from benchmarks.stacks.stack import SharedData
 
@@ -78,3 +80,29 @@ def test_cold_starts_and_swaps_are_drawn_in_seconds(tmp_path) -> None:  # type: 
         "node": {"cold start": pytest.approx(2.5), "swap": 1.5},
     }
     assert cold_report.report(ColdResult(plan), MADE).plots == []
+
+
+def keyed(found: dict[str, float]) -> list[Figure]:
+    return [Figure(key=key, name=key, unit="ms", found=each) for key, each in found.items()]
+
+
+def test_a_node_is_drawn_by_cores_left_free_and_by_streams() -> None:
+    found = {
+        "0_cores_free/c1/added_ttft_ms": 1.0,
+        "0_cores_free/c8/added_ttft_ms": 2.0,
+        "1_cores_free/c1/added_ttft_ms": 3.0,
+        "one_by_one/added_ttft_ms": 4.0,
+    }
+    (plot,) = node_plots([group("all", keyed(found))])
+    assert plot.key == "relay/added_ttft_ms"
+    assert lines(plot) == {
+        "engine on every core": {"1 stream": 1.0, "8 streams": 2.0},
+        "one core free": {"1 stream": 3.0},
+    }
+    assert node_plots([]) == []
+
+
+def test_a_hub_is_drawn_by_what_it_was_measured_with() -> None:
+    (plot,) = hub_plots([group("requests", keyed({"requests/hub_cpu_s_per_1000": 0.3}))])
+    assert lines(plot) == {"": {"1,000 requests": 0.3}}
+    assert hub_plots([]) == []

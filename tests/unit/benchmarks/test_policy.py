@@ -37,6 +37,10 @@ def test_a_decision_that_takes_too_long_or_longer_for_forbidden_nodes_is_told():
     written = policy_report.report(found, Made(at="", command=[], environment={}))
     keys = [figure.key for _, figure in written.figures()]
     assert len(set(keys)) == len(keys) == 3 * 6 + 1
+    median, slowest = written.plots
+    assert median.x.labels == ["100 nodes", "10,000 nodes", "100 nodes, 9,900 forbidden"]
+    assert [line.name for line in slowest.lines] == ["hot model", "all models", "taking a place"]
+    assert [line.y for line in slowest.lines] == [[50.0, 120.0, 80.0]] * 3
 
 
 def test_the_command_shows_and_writes_each_fleet(tmp_path):

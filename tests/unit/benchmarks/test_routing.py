@@ -135,7 +135,15 @@ def test_the_command_shows_and_writes_every_rule(tmp_path):
     assert done.exit_code == 0, done.output
     for text in ("least-load", "power-of-two", "cached"):
         assert text in done.output
-    keys = {figure.key for _, figure in read(file).figures()}
+    written = read(file)
+    keys = {figure.key for _, figure in written.figures()}
+    plots = {plot.key: plot for plot in written.plots}
+    assert [line.name for line in plots["simulation/ttft_cdf"].lines] == list(RuleName)
+    for line in plots["simulation/ttft_cdf"].lines:
+        assert line.x == sorted(line.x)
+        assert line.y[-1] == 1.0
+    assert plots["simulation/ttft_ms"].x.labels == list(RuleName)
+    assert [line.name for line in plots["simulation/ttft_ms"].lines] == ["p50", "p99"]
     assert {f"simulation/{rule}/ttft_p50_ms" for rule in RuleName} <= keys
 
 
