@@ -49,7 +49,7 @@ class ColdPlan:
 
     def quick(self) -> Self:
         """Small enough for a minute: shows that it works, no more."""
-        return replace(self, rounds=2, swaps=3)
+        return replace(self, rounds=1, swaps=2)
 
     @property
     def workload(self) -> Workload:
