@@ -1,7 +1,8 @@
 """The command line ``porten-bench``: reads settings, runs a measurement, shows and writes the result.
 
 Exit codes: 0 measured, 1 nothing could be measured, 2 the command makes no sense, 3 measured but not to be
-believed, 130 stopped by Ctrl-C or SIGTERM (what was measured by then is shown and written all the same).
+believed, 4 `compare` found what `--fail-on` names, 130 stopped by Ctrl-C or SIGTERM (what was measured by
+then is shown and written all the same).
 """
 
 from typing import Annotated
@@ -12,6 +13,8 @@ from benchmarks.calibration import commands as calibration_commands
 from benchmarks.hub import commands as hub_commands
 from benchmarks.node import commands as node_commands
 from benchmarks.overhead import commands as overhead_commands
+from benchmarks.policy import commands as policy_commands
+from benchmarks.reports import commands as report_commands
 from benchmarks.routing import commands as routing_commands
 from benchmarks.serving import commands as serving_commands
 from benchmarks.tunnel import commands as tunnel_commands
@@ -54,6 +57,9 @@ app.command()(node_commands.cold_load)
 app.command()(hub_commands.hub)
 app.command()(routing_commands.routing)
 app.command()(calibration_commands.calibrate)
+app.command()(policy_commands.policy)
+app.command(no_args_is_help=True)(report_commands.compare)
+app.command(no_args_is_help=True)(report_commands.report)
 
 
 @app.command()

@@ -8,6 +8,8 @@
     ├── EndpointUnusable    the endpoint refused the probe: nothing was measured; exit code 1
     ├── ResultUnreadable    a result file that is none, or of another schema; exit code 1
     ├── GeneratorLost       a generator process ended by itself before anything was measured; exit code 1
+    ├── NotComparable       two results that cannot be laid side by side; exit code 1
+    ├── PlotsMissing        the library that draws is not installed; exit code 1
     ├── ProcessMissing      a process whose CPU time was wanted is not there; exit code 1
     └── ExchangeFailed      one request failed; it is counted under its kind and never ends a run
 """
@@ -43,6 +45,14 @@ class ResultUnreadable(BenchmarkError):
 
 class GeneratorLost(BenchmarkError):
     """A process of the load generator is gone; what it should have measured is unknown."""
+
+
+class NotComparable(BenchmarkError):
+    """Two results are of different benchmarks, or have no figure in common."""
+
+
+class PlotsMissing(BenchmarkError):
+    """The library that draws plots is not installed; the message says how to get it."""
 
 
 class ProcessMissing(BenchmarkError):

@@ -49,7 +49,7 @@ class ColdPlan:
 
     def quick(self) -> Self:
         """Small enough for a minute: shows that it works, no more."""
-        return replace(self, rounds=2, swaps=3)
+        return replace(self, rounds=1, swaps=2)
 
     @property
     def workload(self) -> Workload:
@@ -81,7 +81,6 @@ async def run_cold_load(plan: ColdPlan, *, stop: asyncio.Event, progress: Progre
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as name:
         directory = Path(name)
         bare = plan.choice.bare(directory)
-        progress.phase("Starting a node", Limit(requests=1))
         if Part.COLD in plan.parts:
             result.cold = await _cold(plan, bare, directory, stop, progress)
         if Part.SWAP in plan.parts and not stop.is_set():
@@ -93,6 +92,7 @@ async def run_cold_load(plan: ColdPlan, *, stop: asyncio.Event, progress: Progre
 async def _cold(
     plan: ColdPlan, bare: BareEngine, directory: Path, stop: asyncio.Event, progress: Progress
 ) -> ColdLoad | None:
+    progress.phase("Starting a node", Limit(requests=1))
     settings = plan.choice.settings() | UNLOAD_AT_ONCE
     async with run_local_node(directory / "cold", plan.choice.data, **settings) as node:
         via = node.target(plan.choice.model)
@@ -103,6 +103,7 @@ async def _cold(
 async def _swaps(
     plan: ColdPlan, bare: BareEngine, directory: Path, stop: asyncio.Event, progress: Progress
 ) -> tuple[float, ...]:
+    progress.phase("Starting a node with room for one of two models", Limit(requests=1))
     settings = swap_settings(bare, directory)
     async with run_local_node(directory / "swap", plan.choice.data, **settings) as node:
         return await measure_swaps(node, plan.workload, count=plan.swaps, stop=stop, progress=progress)

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.cold.loads import ColdLoad
 from benchmarks.cold.measuring import ColdResult
+from benchmarks.cold.plots import plots
 from benchmarks.figures.bounds import RATIO, Bound, Figure
 from benchmarks.figures.statistics import bootstrap_median, median
 from benchmarks.reports.result import Made, Result, group
@@ -31,6 +32,7 @@ def report(found: ColdResult, made: Made) -> Result:
             "seed": plan.seed,
         },
         groups=[group(f"To the first token, {plan.choice.backend}", _figures(found), sides=SIDES)],
+        plots=plots(found.cold, found.swaps_s),
         interrupted=found.interrupted,
         details={"cold": details(found.cold) if found.cold else None},
     )

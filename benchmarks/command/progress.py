@@ -45,7 +45,7 @@ class Progress:
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[text]}"),
+                TextColumn("{task.fields[text]}"),
                 TimeElapsedColumn(),
                 console=self._console,
                 auto_refresh=False,
@@ -74,7 +74,7 @@ class Progress:
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(label, total=1.0, text="")
+            self._task = self._bar.add_task(label, total=self._total(), text=self.text())
         elif not self._quiet:
             self._console.print(f"{label} ...", highlight=False)
 
@@ -103,10 +103,22 @@ class Progress:
         return min(1.0, max(by_requests, by_time))
 
     def text(self) -> str:
-        """What has been seen of the phase so far, in words."""
+        """What has been seen of the phase so far, in words; nothing where there is nothing to count."""
+        if self._total() is None:
+            return ""
+        return f"{self.fraction():.0%}, {self._seen()}"
+
+    def _total(self) -> float | None:
+        """None where nobody knows how long it takes: a start, or one request."""
+        is_counted = self._reached is not None or self._limit.seconds or (self._limit.requests or 0) > 1
+        return 1.0 if is_counted else None
+
+    def _seen(self) -> str:
         if self._reached is not None:
             return "{} of {} {}".format(*self._reached)
         elapsed = max(time.monotonic() - self._began, 1e-9)
+        if not self._done and self._limit.seconds:
+            return f"{min(elapsed, self._limit.seconds):.0f} of {self._limit.seconds:.0f} s"
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._done} requests{failed}, {self._tokens / elapsed:.0f} tokens/s"
 
@@ -114,7 +126,14 @@ class Progress:
         while True:
             await asyncio.sleep(_REDRAW_S)
             if self._bar is not None and self._task is not None:
-                self._bar.update(self._task, completed=self.fraction(), text=self.text(), refresh=True)
+                self._bar.update(
+                    self._task,
+                    total=self._total(),
+                    completed=self.fraction(),
+                    text=self.text(),
+                    refresh=True,
+                )
             elif self._bar is None and time.monotonic() - self._told >= _LINE_S:
                 self._told = time.monotonic()
-                self._console.print(f"{self._label}: {self.fraction():.0%}, {self.text()}", highlight=False)
+                told = f"{self._label}: {self.text() or f'{self._told - self._began:.0f} s so far'}"
+                self._console.print(told, highlight=False)

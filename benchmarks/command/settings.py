@@ -42,19 +42,20 @@ def parse_warmup(text: str) -> Limit:
 
 
 def parse_share(text: str, option: str) -> float:
-    """Read ``1%`` as 0.01.
+    """Read ``1%`` or ``0.01``.
 
     Raises:
-        SettingInvalid: it is not a number of percent from 0 to 100.
+        SettingInvalid: it is neither a number of percent from 0 to 100 nor one from 0 to below 1.
     """
-    number = text.removesuffix("%")
+    number = text.strip().removesuffix("%")
+    in_percent = number != text.strip()
     try:
-        percent = float(number) if number != text else -1.0
+        value = float(number)
     except ValueError:
-        percent = -1.0
-    if not 0 <= percent <= 100:
-        raise SettingInvalid(f"{option} {text!r} is no share such as 1%")
-    return percent / 100
+        value = -1.0
+    if not (0 <= value <= 100 if in_percent else 0 <= value < 1):
+        raise SettingInvalid(f"{option} {text!r} is no share such as 1% or 0.01")
+    return value / 100 if in_percent else value
 
 
 def parse_rules(slos: Sequence[str], *, max_errors: str, steady: bool, percentiles: Sequence[float]) -> Rules:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
+from benchmarks.generator.load import Limit
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.hub.memory import HubMemory, measure_memory
 from benchmarks.machine.processes import ProcessFailed
@@ -115,6 +116,7 @@ async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, prog
     plan = result.plan
     if plan.parts & {Part.REQUESTS, Part.CHUNKS}:
         (directory / "relay").mkdir()
+        progress.phase("Starting Hub, node and engine", Limit(requests=1))
         async with run_relay_stack(directory / "relay", [plan.interval_ms]) as stack:
             if Part.REQUESTS in plan.parts:
                 result.requests = await _requests(plan, stack, stop, progress)

@@ -49,7 +49,7 @@ async def measure_memory(directory: Path, nodes: int, settle_s: float, progress:
         key_file.touch(mode=0o600)
         key_file.write_bytes(key.private_bytes_raw())
         progress.phase(f"Enrolling {nodes} nodes", Limit(requests=1))
-        ids = await _enroll(hub, key, nodes)
+        ids = await _enroll(hub, key, nodes, progress)
         await hub.start()
         cleanup.push_async_callback(hub.stop)
         before = resident_bytes(hub.process)
@@ -61,9 +61,13 @@ async def measure_memory(directory: Path, nodes: int, settle_s: float, progress:
         return HubMemory(nodes, before, resident_bytes(hub.process))
 
 
-async def _enroll(hub: HubProcess, key: Ed25519PrivateKey, count: int) -> Sequence[str]:
+async def _enroll(hub: HubProcess, key: Ed25519PrivateKey, count: int, progress: Progress) -> Sequence[str]:
+    ids: list[str] = []
     async with workplace(hub_config(hub), time.time) as place:
-        return [(await enroll(place, key, f"benchmark-{number}")).id for number in range(count)]
+        while len(ids) < count:
+            ids.append((await enroll(place, key, f"benchmark-{len(ids)}")).id)
+            progress.reached(len(ids), count, "nodes")
+    return ids
 
 
 def resident_bytes(process: ManagedProcess) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.figures.bounds import Bound, Figure
 from benchmarks.hub.measuring import HubResult
 from benchmarks.hub.memory import MODELS_OF_A_NODE, HubMemory
+from benchmarks.hub.plots import plots
 from benchmarks.overhead import report as overhead_report
 from benchmarks.overhead.comparing import Level
 from benchmarks.reports.result import Group, Made, Result, group
@@ -22,7 +23,7 @@ _MB: Final = 1_000_000
 
 def report(found: HubResult, made: Made) -> Result:
     """The result as it is shown and written."""
-    plan = found.plan
+    plan, groups = found.plan, _groups(found)
     return Result(
         benchmark="hub",
         made=made,
@@ -35,7 +36,8 @@ def report(found: HubResult, made: Made) -> Result:
             "nodes": plan.nodes,
             "seed": plan.seed,
         },
-        groups=_groups(found),
+        groups=groups,
+        plots=plots(groups),
         remarks=overhead_report.remarks(found.requests) if found.requests else [],
         interrupted=found.interrupted,
         details={"requests": overhead_report.details(found.requests)} if found.requests else {},

@@ -66,9 +66,9 @@ class NodePlan:
             threads=self.threads[-1:],
             streams=(1, 4),
             rounds=1,
-            output_tokens=16,
-            pairs=10,
-            idle_s=2.0,
+            output_tokens=8,
+            pairs=5,
+            idle_s=1.0,
         )
 
     def options(self, threads: int) -> EngineOptions:

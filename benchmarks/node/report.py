@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.figures.bounds import RATIO, Bound, Figure, scaled
 from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.node.measuring import IdleUse, NodeResult
+from benchmarks.node.plots import plots
 from benchmarks.overhead import report as overhead_report
 from benchmarks.overhead.comparing import Comparison, Level
 from benchmarks.reports.result import Group, Made, Remark, Result, group
@@ -25,7 +26,7 @@ _MB: Final = 1_000_000
 
 def report(found: NodeResult, made: Made) -> Result:
     """The result as it is shown and written."""
-    plan = found.plan
+    plan, groups = found.plan, _groups(found)
     return Result(
         benchmark="node",
         made=made,
@@ -40,7 +41,8 @@ def report(found: NodeResult, made: Made) -> Result:
             "idle_s": plan.idle_s,
             "seed": plan.seed,
         },
-        groups=_groups(found),
+        groups=groups,
+        plots=plots(groups),
         remarks=_remarks(found),
         interrupted=found.interrupted,
         details={

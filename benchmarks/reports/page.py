@@ -47,16 +47,22 @@ def _table(group: Group) -> Table:
 def _found(figure: Value) -> tuple[str, str]:
     if figure.value is None:
         return "-", ""
-    told = f"{number(figure.value, figure.unit)} {figure.unit}".rstrip()
-    if figure.low is None or figure.high is None:
-        return told, ""
-    return told, f"{number(figure.low, figure.unit)} to {number(figure.high, figure.unit)}"
+    return f"{number(figure.value, figure.unit)} {figure.unit}".rstrip(), interval(figure)
+
+
+def interval(figure: Value) -> str:
+    """From where to where; nothing where there is none, or it is of one round."""
+    if figure.low is None or figure.high is None or len(figure.values) == 1:
+        return ""
+    return f"{number(figure.low, figure.unit)} to {number(figure.high, figure.unit)}"
 
 
 def number(value: float, unit: str) -> str:
-    """A value as people read it: four digits, or for a ratio three after the point."""
+    """A value as people read it: three digits, for a ratio three after the point, a count as it is."""
     if unit == RATIO:
         return f"{value:.3f}"
+    if not unit and value.is_integer():
+        return f"{value:,.0f}"
     digits = max(0, 3 - len(f"{abs(value):.0f}")) if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
 

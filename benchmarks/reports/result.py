@@ -68,19 +68,22 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a plot: as many x as y."""
+    """One line of a plot: as many x as y, and as many lower and upper ends of y, or none."""
 
     name: str
     x: list[float]
     y: list[float]
+    low: list[float] = []
+    high: list[float] = []
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
-    """What an axis tells, and in which unit."""
+    """What an axis tells, and in which unit; of bars, `labels` are the names of x = 0, 1, 2 and on."""
 
     name: str
     unit: str = ""
     log: bool = False
+    labels: list[str] = []
 
 
 PlotKind = Literal["cdf", "curve", "timeline", "bars"]
@@ -90,6 +93,7 @@ class Plot(msgspec.Struct, frozen=True, kw_only=True):
     """What can be drawn of a result.
 
     Attributes:
+        key: what the plot is called by programs, as a figure is: plots of one key are laid over each other.
         kind: a distribution (y from 0 to 1), one quantity by another, something over seconds, or bars.
         marks: x positions to be marked, by their name: the end of the warm-up, the knee.
     """
@@ -229,9 +233,26 @@ def read(path: Path) -> Result:
 
 
 def _check_keys(path: Path, result: Result) -> None:
-    keys = [figure.key for _, figure in result.figures()]
-    if len(set(keys)) != len(keys):
-        raise ResultUnreadable(f"{path} is damaged: two figures have the same key")
+    for what, keys in (
+        ("figures", [figure.key for _, figure in result.figures()]),
+        ("plots", [plot.key for plot in result.plots]),
+    ):
+        if len(set(keys)) != len(keys):
+            raise ResultUnreadable(f"{path} is damaged: two {what} have the same key")
+    for plot in result.plots:
+        if not all(_is_even(line) and _is_labelled(line, plot.x.labels) for line in plot.lines):
+            raise ResultUnreadable(
+                f"{path} is damaged: a line of the plot {plot.key!r} does not fit together"
+            )
+
+
+def _is_even(line: Line) -> bool:
+    ends = [end for end in (line.low, line.high) if end]
+    return len(ends) != 1 and all(len(each) == len(line.x) for each in (line.y, *ends))
+
+
+def _is_labelled(line: Line, labels: list[str]) -> bool:
+    return not labels or all(0 <= x < len(labels) for x in line.x)
 
 
 def _other_schema(path: Path, schema: str) -> str:

@@ -1,7 +1,4 @@
-"""``porten-bench routing``: how long a choice of a node takes, and what comes of it.
-
-Owns its options and help.
-"""
+"""``porten-bench routing``: its options and help."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -11,16 +8,13 @@ import typer
 from benchmarks.command import terminal
 from benchmarks.command.options import Json, Quick, Quiet
 from benchmarks.routing import report as routing_report
-from benchmarks.routing.measuring import Part, RoutingPlan, run_routing
+from benchmarks.routing.measuring import RoutingPlan, run_routing
 
 _USUAL_SEED = 1
 
 
 def routing(
     *,
-    only: Annotated[
-        list[Part] | None, typer.Option(help="Measure this part; may be given more than once. Default: all.")
-    ] = None,
     nodes: Annotated[int | None, typer.Option(metavar="N", min=2, help="Nodes that are simulated.")] = None,
     models: Annotated[int | None, typer.Option(metavar="N", min=1, help="Models on them.")] = None,
     hubs: Annotated[
@@ -37,27 +31,22 @@ def routing(
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    r"""Measure the Hub's choice of a node, and simulate what comes of it.
+    r"""Simulate what comes of the Hub's choice of nodes, and of simpler rules.
 
-    decision    processor time of policy and choice together, with 100 to 10,000
-                nodes of 200 models, and with up to 9,900 more that the key may
-                not use                                          p99 <= 100 us
-    simulation  conversations on two thousand nodes, chosen by the Hub's own code
-                and by simpler rules: TTFT, goodput, cached prompt tokens
+    Conversations on two thousand nodes, sent where the Hub's own code says and
+    where round-robin, least load and power of two do: TTFT, goodput, cached prompt
+    tokens. It gives the same figures on every machine. How long a choice takes is
+    measured by: porten-bench policy
 
-    A simulation gives the same figures on every machine. Decisions are best timed
-    on a machine that does nothing else. All of it takes some minutes.
+    All of it takes some minutes.
 
     [bold]Examples[/]
 
       porten-bench routing --quick
 
-      porten-bench routing --only decision --json decision.json
-
-      porten-bench routing --only simulation --hubs 3 --utilisation 0.8
+      porten-bench routing --hubs 3 --utilisation 0.8 --json routing.json
     """
-    parts = frozenset(only or Part)
-    plan = RoutingPlan.quick(parts, seed) if quick else RoutingPlan(parts=parts, seed=seed)
+    plan = RoutingPlan.quick(seed) if quick else RoutingPlan(seed=seed)
     usual = plan.simulation
     simulation = replace(
         usual,

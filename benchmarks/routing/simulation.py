@@ -15,6 +15,7 @@ from typing import Final
 
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.statistics import Summary, summarise
+from benchmarks.reports.drawable import cdf
 from benchmarks.routing.fleet import Job, Replica
 from benchmarks.routing.rules import ORGANISATION, RULES, RuleName, View, Wanted
 from benchmarks.routing.trace import Conversation, TraceShape, conversations, popularity
@@ -55,6 +56,7 @@ class Outcome:
         ttft: seconds until the first token.
         goodput: requests a second whose first token came within `GOOD_TTFT_S`.
         cached: share of all prompt tokens that were in the node's cache.
+        waits: TTFT at so many even steps of its distribution.
     """
 
     rule: RuleName
@@ -62,6 +64,7 @@ class Outcome:
     ttft: Summary
     goodput: float
     cached: float
+    waits: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -164,7 +167,8 @@ class _Simulation:
         unbegun = [job for job in self.open if not job.first_token_at and job.asked_at >= begin]
         unbegun += [job for line in self.held.values() for _, job in line if job.asked_at >= begin]
         waits = [job.first_token_at - job.asked_at for job in counted]
-        ttft = summarise([*waits, *(self.now - job.asked_at for job in unbegun)])
+        every = [*waits, *(self.now - job.asked_at for job in unbegun)]
+        ttft = summarise(every)
         assert ttft is not None, "a plan in which nothing is asked"
         good = sum(wait <= GOOD_TTFT_S for wait in waits)
         return Outcome(
@@ -173,6 +177,7 @@ class _Simulation:
             ttft=ttft,
             goodput=good / (self.plan.seconds - begin),
             cached=sum(job.cached for job in counted) / max(sum(job.prompt for job in counted), 1),
+            waits=tuple(cdf("", every).x),
         )
 
 

@@ -59,6 +59,7 @@ class Storm:
         refused: dials told to come back later.
         nobody_there: dials while nothing listened.
         lost: dials that ended without an answer though it listened, by reason.
+        standing: how many stood after so many seconds, from time to time and in the end.
     """
 
     nodes: int
@@ -70,6 +71,7 @@ class Storm:
     refused: int
     nobody_there: int
     lost: dict[str, int]
+    standing: tuple[tuple[float, int], ...] = ()
 
 
 class BareTunnels:
@@ -151,6 +153,7 @@ class BareTunnels:
             refused=dials.refused,
             nobody_there=nobody_there,
             lost=dials.unanswered,
+            standing=(*_standing(server), (held.seconds, nodes)),
         )
 
     async def _empty(self, server: ManagedProcess) -> Held:
@@ -178,8 +181,8 @@ class BareTunnels:
     async def _watch(self, server: ManagedProcess, count: int) -> None:
         while True:
             await asyncio.sleep(0.5)
-            if standing := re.findall(r"^standing (\d+)$", server.output, re.MULTILINE):
-                self._progress.reached(int(standing[-1]), count, "nodes")
+            if standing := _standing(server):
+                self._progress.reached(standing[-1][1], count, "nodes")
 
     @asynccontextmanager
     async def _server(self, task: Task) -> AsyncIterator[tuple[ManagedProcess, str]]:
@@ -191,6 +194,11 @@ class BareTunnels:
     def _nodes(self, url: str, first: int, count: int) -> ManagedProcess:
         ids = [f"node_{number:020d}" for number in range(first, first + count)]
         return nodes_process(self._key_file, ids, url, models=_MODELS, directory=self._directory)
+
+
+def _standing(server: ManagedProcess) -> list[tuple[float, int]]:
+    found = re.findall(r"^standing (\d+) after (\S+) s$", server.output, re.MULTILINE)
+    return [(float(seconds), int(count)) for count, seconds in found]
 
 
 def _reading(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
+from benchmarks.generator.load import Limit
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.tunnel.bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
@@ -165,6 +166,7 @@ async def _relay(result: TunnelResult, directory: Path, stop: asyncio.Event, pro
         for load in loads
     ]
     intervals = sorted({load.interval_ms for _, load in wanted})
+    progress.phase("Starting Hub, node and engine", Limit(requests=1))
     async with run_relay_stack(directory, intervals) as stack:
         rounds = RelayRounds(stack, rounds=plan.rounds, seed=plan.seed, stop=stop, progress=progress)
         for found, load in wanted:

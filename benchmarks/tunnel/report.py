@@ -12,6 +12,7 @@ from benchmarks.reports.result import Group, Made, Remark, Result, group
 from benchmarks.serving import report as serving_report
 from benchmarks.tunnel.bare import IdleSessions, Storm
 from benchmarks.tunnel.measuring import TunnelResult
+from benchmarks.tunnel.plots import plots
 from benchmarks.tunnel.relay import RelayLevel, StreamLoad
 from benchmarks.tunnel.server import BODY_BYTES, BodiesCarried, ChunksCarried
 
@@ -25,11 +26,13 @@ def report(found: TunnelResult, made: Made) -> Result:
     """The result as it is shown and written."""
     plan = found.plan
     levels = (*found.relay, *found.latency)
+    groups = _groups(found)
     return Result(
         benchmark="tunnel",
         made=made,
         settings={"parts": sorted(plan.parts), "rounds": plan.rounds, "seed": plan.seed},
-        groups=_groups(found),
+        groups=groups,
+        plots=plots(groups, found.storms),
         remarks=[remark for level in levels for remark in _remarks(level)],
         interrupted=found.interrupted,
         details={"levels": [_details(level) for level in levels]},

@@ -28,6 +28,7 @@ from tunnel.session import HubSession, OutboundStream
 
 BODY_BYTES: Final = 8 * 1024 * 1024
 _FOREVER: Final = 1e12
+_TELL_EVERY_S: Final = 0.25
 
 
 class Carry(msgspec.Struct, frozen=True, tag="carry"):
@@ -113,6 +114,7 @@ class Listener:
         self.standing: set[HubSession] = set()
         self._reported = 0
         self._changed = asyncio.Event()
+        self.began = 0.0
         self.server = TunnelServer(
             hub_id="hub_benchmark",
             host_names=("127.0.0.1",),
@@ -123,15 +125,21 @@ class Listener:
             limits=limits,
         )
 
+    async def listen(self, port: int = 0) -> None:
+        """Let nodes in from now on, and say where."""
+        await self.server.start("127.0.0.1", port)
+        self.began = time.monotonic()
+        _say(f"listening tunnel=ws://127.0.0.1:{self.server.port}")
+
     async def until(self, count: int) -> None:
-        """Wait until so many sessions stand and their nodes have reported."""
+        """Wait until so many sessions stand and their nodes have reported; tell now and then how many do."""
         told = 0.0
         while self._reported < count:
             self._changed.clear()
             await self._changed.wait()
-            if time.monotonic() - told > 0.5:
+            if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
-                _say(f"standing {self._reported}")
+                _say(f"standing {self._reported} after {told - self.began:.3f} s")
 
     def _on_status(self, session: HubSession, status: Status) -> None:
         if status.sequence == 1 and session in self.standing:
@@ -231,8 +239,7 @@ async def _read_all(stream: OutboundStream) -> int:
 async def carry(task: Carry, key: Ed25519PublicKey) -> None:
     """Wait for one node, drive its session, tell the result."""
     listener = Listener(key, DEFAULT_LIMITS)
-    await listener.server.start("127.0.0.1", 0)
-    _say(f"listening tunnel=ws://127.0.0.1:{listener.server.port}")
+    await listener.listen()
     await listener.until(1)
     _tell(await Carrier(next(iter(listener.standing)), task).run())
     await listener.server.close()
@@ -247,19 +254,17 @@ async def hold(task: Hold, key: Ed25519PublicKey) -> None:
         handshakes_per_s=rate, handshake_burst=int(2 * rate), handshakes_per_address=max(task.counts)
     )
     listener = Listener(key, limits)
-    await listener.server.start("127.0.0.1", task.port)
-    began = time.monotonic()
-    _say(f"listening tunnel=ws://127.0.0.1:{listener.server.port}")
-    telling = asyncio.create_task(_tell_counts(listener, task.counts, began))
+    await listener.listen(task.port)
+    telling = asyncio.create_task(_tell_counts(listener, task.counts))
     await stop.wait()
     telling.cancel()
     await listener.server.close()
 
 
-async def _tell_counts(listener: Listener, counts: Sequence[int], began: float) -> None:
+async def _tell_counts(listener: Listener, counts: Sequence[int]) -> None:
     for count in (0, *counts):
         await listener.until(count)
-        _tell(reading(count, time.monotonic() - began))
+        _tell(reading(count, time.monotonic() - listener.began))
 
 
 def reading(count: int, seconds: float) -> Held:

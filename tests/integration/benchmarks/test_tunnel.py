@@ -106,6 +106,8 @@ async def test_many_tunnels_come_back_and_none_is_lost(tmp_path: Path, progress:
     assert 4 * 1024 < many.each < 256 * 1024
     (storm,) = await bare.storms(25, (500.0,))
     assert (storm.nodes, storm.lost) == (25, {})
+    assert storm.standing[-1] == (storm.seconds, 25)
+    assert all(0 <= seconds < storm.seconds + 0.001 for seconds, _ in storm.standing)
     assert storm.before < storm.peak_memory < 2 * storm.before  # this process's, not its parent's
     assert storm.seconds > 0
 

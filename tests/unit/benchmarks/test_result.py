@@ -1,6 +1,8 @@
 """The one result document: how figures are shown, written and read again."""
 
 import io
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,21 @@ from benchmarks.errors import ResultUnreadable
 from benchmarks.figures.bounds import RATIO, Better, Bound, Figure
 from benchmarks.figures.statistics import Interval
 from benchmarks.reports import page
-from benchmarks.reports.result import Made, Remark, Result, group, read, to_json, write
+from benchmarks.reports.result import (
+    Axis,
+    Group,
+    Limit,
+    Line,
+    Made,
+    Plot,
+    Remark,
+    Result,
+    Value,
+    group,
+    read,
+    to_json,
+    write,
+)
 
 FIGURES = [
     Figure(
@@ -119,3 +135,56 @@ def test_two_figures_of_one_key_are_a_damaged_result(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResultUnreadable, match="cannot read"):
         read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("line", "labels"),
+    [
+        (Line(name="", x=[1.0, 2.0], y=[1.0]), []),
+        (Line(name="", x=[1.0], y=[1.0], low=[1.0]), []),
+        (Line(name="", x=[1.0], y=[1.0], low=[1.0], high=[1.0, 2.0]), []),
+        (Line(name="", x=[1.0], y=[1.0]), ["one"]),
+        (Line(name="", x=[-1.0], y=[1.0]), ["one"]),
+    ],
+)
+def test_a_plot_that_does_not_fit_together_is_a_damaged_result(
+    tmp_path: Path, line: Line, labels: list[str]
+) -> None:
+    plot = Plot(
+        key="p", title="P", kind="bars", x=Axis(name="", labels=labels), y=Axis(name=""), lines=[line]
+    )
+    write(result(plots=[plot]), tmp_path / "result.json")
+    with pytest.raises(ResultUnreadable, match="does not fit together"):
+        read(tmp_path / "result.json")
+
+
+def test_two_plots_of_one_key_are_a_damaged_result(tmp_path: Path) -> None:
+    plot = Plot(key="p", title="P", kind="bars", x=Axis(name=""), y=Axis(name=""), lines=[])
+    write(result(plots=[plot, plot]), tmp_path / "result.json")
+    with pytest.raises(ResultUnreadable, match="two plots"):
+        read(tmp_path / "result.json")
+
+
+README = (Path(__file__).parents[3] / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("header", "documented"),
+    [
+        ("| field | holds |", (Result,)),
+        ("| figure | holds |", (Value,)),
+        ("| plot | holds |", (Plot,)),
+    ],
+)
+def test_every_field_is_documented(header: str, documented: tuple[type[msgspec.Struct], ...]) -> None:
+    rows = itertools.takewhile(lambda line: line[:1] == "|", README.split(header)[1].splitlines()[2:])
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    fields = {field.name for struct in documented for field in msgspec.structs.fields(struct)}
+    assert told == fields
+
+
+def test_every_part_of_a_field_is_documented() -> None:
+    schema = README.split("## The schema")[1].split("\n## ")[0]
+    for struct in (Made, Group, Limit, Remark, Axis, Line):
+        for field in msgspec.structs.fields(struct):
+            assert f"`{field.name}`" in schema, (struct.__name__, field.name)

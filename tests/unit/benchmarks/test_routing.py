@@ -1,4 +1,4 @@
-"""The routing benchmark: traces, simulated nodes, rules, and decisions about a real registry."""
+"""The routing benchmark: traces, simulated nodes, and rules."""
 
 import random
 from collections import Counter
@@ -10,11 +10,8 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.errors import SettingInvalid
-from benchmarks.reports.result import Made, read
-from benchmarks.routing import report as routing_report
-from benchmarks.routing.decision import DecisionCase, DecisionPlan, FleetSize, Times, measure
+from benchmarks.reports.result import read
 from benchmarks.routing.fleet import PREFILL_TOKENS_PER_S, Cache, Job, Replica
-from benchmarks.routing.measuring import Part, RoutingPlan, RoutingResult
 from benchmarks.routing.rules import RULES, RuleName, View, Wanted
 from benchmarks.routing.simulation import SimulationPlan, build_fleet, model_name, place_of, simulate
 from benchmarks.routing.trace import TraceShape, conversations, popularity
@@ -128,57 +125,30 @@ def test_each_model_has_two_nodes_at_least():
         build_fleet(replace(SMALL, nodes=11), random.Random(1))
 
 
-# --- decisions
-
-
-async def test_decisions_are_timed_about_a_real_registry():
-    plan = DecisionPlan(models=5, decisions=50, rounds=2)
-    case = await measure(plan, FleetSize(40, 30))
-    for times in (case.hot, case.mixed, case.places):
-        assert len(times) == 2
-        assert all(0 < each.p50 <= each.p99 for each in times)
-
-
-def result_of(times):
-    plan = RoutingPlan(parts=frozenset({Part.DECISION}))
-    found = RoutingResult(plan)
-    for size, p99 in times.items():
-        rounds = [Times(p99 / 2, p99)] * 7
-        found.cases.append(DecisionCase(size, rounds, rounds, rounds))
-    return found
-
-
-def test_a_decision_that_takes_too_long_or_longer_for_forbidden_nodes_is_told():
-    found = result_of({FleetSize(100): 50.0, FleetSize(10_000): 120.0, FleetSize(100, 9_900): 80.0})
-    told = {figure.name: figure.verdict for figure in routing_report.decision_figures(found)}
-    assert told == {
-        "p99, 100 nodes": "kept",
-        "p99, 10,000 nodes": "missed",
-        "p99, 100 nodes, 9,900 forbidden": "kept",
-        "p50, 100 nodes, 9,900 forbidden / none": "missed",
-    }
-    written = routing_report.report(found, Made(at="", command=[], environment={}))
-    keys = [figure.key for _, figure in written.figures()]
-    assert len(set(keys)) == len(keys) == 3 * 6 + 1
-
-
 # --- the command
 
 
-def test_the_command_shows_and_writes_both_parts(tmp_path):
+def test_the_command_shows_and_writes_every_rule(tmp_path):
     file = tmp_path / "routing.json"
     arguments = ["routing", "--quick", "--traces", "1", "--quiet", "--json", str(file)]
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
-    for text in ("least-load", "power-of-two", "cached", "hot model", "forbidden"):
+    for text in ("least-load", "power-of-two", "cached"):
         assert text in done.output
-    keys = {figure.key for _, figure in read(file).figures()}
+    written = read(file)
+    keys = {figure.key for _, figure in written.figures()}
+    plots = {plot.key: plot for plot in written.plots}
+    assert [line.name for line in plots["simulation/ttft_cdf"].lines] == list(RuleName)
+    for line in plots["simulation/ttft_cdf"].lines:
+        assert line.x == sorted(line.x)
+        assert line.y[-1] == 1.0
+    assert plots["simulation/ttft_ms"].x.labels == list(RuleName)
+    assert [line.name for line in plots["simulation/ttft_ms"].lines] == ["p50", "p99"]
     assert {f"simulation/{rule}/ttft_p50_ms" for rule in RuleName} <= keys
-    assert {f"decision/{size}/hot_p99_us" for size in ("100+0", "500+0", "100+900")} <= keys
 
 
 def test_a_fleet_that_is_too_small_is_refused_in_one_line():
-    arguments = ["routing", "--only", "simulation", "--quick", "--quiet", "--nodes", "10"]
+    arguments = ["routing", "--quick", "--quiet", "--nodes", "10"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert "40 nodes or more" in " ".join(done.output.split())

@@ -107,7 +107,9 @@ def test_a_key_cannot_smuggle_headers(key: str) -> None:
     assert key not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0%", 0.0), ("100%", 1.0), ("0.5%", 0.005)])
+@pytest.mark.parametrize(
+    ("text", "share"), [("1%", 0.01), ("0%", 0.0), ("100%", 1.0), ("0.5%", 0.005), ("0.02", 0.02)]
+)
 def test_a_share_is_read(text: str, share: float) -> None:
     assert parse_share(text, "--max-errors") == pytest.approx(share)
 

@@ -79,6 +79,7 @@ def whole_result() -> TunnelResult:
         refused=7,
         nobody_there=60,
         lost={"TimeoutError": 2},
+        standing=((2.0, 10), (5.5, 50)),
     )
     chunks = ChunksCarried(1, 100_000, 2.0, 0.25, 0.5)
     return TunnelResult(
@@ -114,8 +115,26 @@ def test_the_result_holds_every_part() -> None:
     assert len(told) == len(list(found.figures()))
 
 
+def test_every_part_is_drawn() -> None:
+    plots = {plot.key: plot for plot in reported(whole_result()).plots}
+    assert set(plots) == {
+        "relay/chunks_per_s",
+        "relay/cpu_s_per_100k",
+        "relay/added_chunk_ms",
+        "latency/added_ttft_ms",
+        "sessions/kib_each",
+        "storm/standing",
+    }
+    assert plots["relay/chunks_per_s"].x.labels == ["2 x 20 ms"]
+    assert [line.name for line in plots["relay/added_chunk_ms"].lines] == ["p50", "p99"]
+    assert [line.y for line in plots["relay/added_chunk_ms"].lines] == [[pytest.approx(10.0)]] * 2
+    (storm,) = plots["storm/standing"].lines
+    assert (storm.name, storm.x, storm.y) == ("10 let in a second", [0.0, 2.0, 5.5], [0.0, 10.0, 50.0])
+
+
 def test_what_was_not_measured_is_not_told() -> None:
-    assert reported(TunnelResult(TunnelPlan())).groups == []
+    found = reported(TunnelResult(TunnelPlan()))
+    assert (found.groups, found.plots) == ([], [])
 
 
 def test_quick_is_smaller_in_everything() -> None:
@@ -142,6 +161,17 @@ def test_progress_counts_what_a_phase_counts() -> None:
     progress = Progress(Console(file=io.StringIO()), quiet=True)
     progress.phase("nodes", Limit(requests=40))
     progress.reached(10, 40, "nodes")
-    assert (progress.fraction(), progress.text()) == (0.25, "10 of 40 nodes")
+    assert (progress.fraction(), progress.text()) == (0.25, "25%, 10 of 40 nodes")
     progress.phase("requests", Limit(requests=4))
     assert progress.fraction() == 0.0
+    progress.phase("Idle", Limit(seconds=3600))
+    assert progress.text() == "0%, 0 of 3600 s"
+
+
+def test_progress_says_nothing_of_what_cannot_be_counted() -> None:
+    progress = Progress(Console(file=io.StringIO()), quiet=True)
+    for limit in (Limit(), Limit(requests=1)):
+        progress.phase("Starting", limit)
+        assert progress.text() == ""
+    progress.reached(1, 8, "simulations; now porten")
+    assert progress.text() == "12%, 1 of 8 simulations; now porten"

@@ -48,6 +48,10 @@ class FleetSize:
     permitted: int
     forbidden: int = 0
 
+    def __str__(self) -> str:
+        others = f", {self.forbidden:,} forbidden" if self.forbidden else ""
+        return f"{self.permitted:,} nodes{others}"
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionPlan:
@@ -95,6 +99,11 @@ class DecisionCase:
     hot: list[Times]
     mixed: list[Times]
     places: list[Times]
+
+    @property
+    def key(self) -> str:
+        """What programs call the fleet."""
+        return f"{self.size.permitted}+{self.size.forbidden}"
 
 
 class _Quiet:
