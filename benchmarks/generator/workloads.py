@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from benchmarks.errors import SettingInvalid
 
-PROBE_INDEX: Final = 3 << 20
-WARMUP_INDEX: Final = 2 << 20
+WARMUP_INDEX: Final = 1 << 20
+PROBE_INDEX: Final = 3 << 19
 """Requests outside the measurement have numbers of their own, so that they never pre-fill a prompt cache
 for a measured one, and the measured ones stay the same however long the warm-up was."""
 
@@ -36,6 +36,8 @@ _WORDS: Final = tuple(
         "mind mine moon more most move much music must name near need never new next"
     ).split()
 )
+TWINS: Final = 8
+"""So many sides can be given the same work in different words."""
 _NUMBER_WORDS: Final = 3
 """Leading words that spell the request's number, in base 256: no two requests share their beginning."""
 
@@ -163,10 +165,10 @@ class Workload:
     seed: int = 0
 
     def request(self, index: int, *, twin: int = 0) -> Request:
-        """Request number ``index``, below 4 194 304.
+        """Request number ``index``, below 2 097 152.
 
-        Twins (0 to 3) of a number have the same lengths and different words: two endpoints in front of one
-        engine get equal work, and neither is helped by the engine's prompt cache of the other's.
+        Twins (0 to 7) of a number have the same lengths and different words: endpoints in front of one
+        engine get equal work, and none is helped by the engine's prompt cache of another's.
         """
         lengths = _chance(self.seed, "lengths", index)
         prompt_tokens = self.prompt_tokens.draw(lengths)
@@ -177,8 +179,8 @@ class Workload:
     def _words(self, index: int, twin: int, count: int) -> list[str]:
         shared = max(0, min(self.shared_prefix, count - _NUMBER_WORDS))
         prefix = _chance(self.seed, "prefix", 0).choices(_WORDS, k=self.shared_prefix)[:shared]
-        own = _number_in_words(index * 4 + twin)[: count - shared]
-        text = _chance(self.seed, "text", index * 4 + twin)
+        own = _number_in_words(index * TWINS + twin)[: count - shared]
+        text = _chance(self.seed, "text", index * TWINS + twin)
         return prefix + own + text.choices(_WORDS, k=count - shared - len(own))
 
 

@@ -28,7 +28,8 @@ from benchmarks.command.options import (
 from benchmarks.command.settings import parse_counts, parse_tree, parse_workload, read_key
 from benchmarks.generator.target import Target
 from benchmarks.overhead import report as overhead_report
-from benchmarks.overhead.comparing import ComparePlan, compare
+from benchmarks.overhead.comparing import ComparePlan, compare, streams
+from benchmarks.overhead.turns import Side
 
 _DirectKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Holds the key for --direct.")]
 
@@ -93,18 +94,15 @@ def overhead(
             model=direct_model or model,
             api_key=read_key(direct_api_key_file, None),  # the Hub's key is not for the engine to see
         )
-        plan = ComparePlan(
-            workload=parse_workload(prompt_tokens, output_tokens, shared_prefix, seed),
-            concurrency=parse_counts(concurrency),
-            rounds=rounds,
-            requests=requests,
-        )
-        trees = [parse_tree(text, tuple(cpu_exclude or ())) for text in cpu_pid or ()]
+        workload = parse_workload(prompt_tokens, output_tokens, shared_prefix, seed)
+        loads = [streams(workload, count, requests=requests) for count in parse_counts(concurrency)]
+        plan = ComparePlan(tuple(loads), rounds, seed)
+        trees = tuple(parse_tree(text, tuple(cpu_exclude or ())) for text in cpu_pid or ())
+        sides = Side("direct", engine), Side("via", target, trees)
         made = terminal.made()
         found = terminal.run(
-            lambda stop, progress: compare(engine, target, plan, trees=trees, stop=stop, progress=progress),
-            quiet=quiet,
+            lambda stop, progress: compare(sides, plan, stop=stop, progress=progress), quiet=quiet
         )
         terminal.conclude(overhead_report.report(found, made), json_file)
-    if not all(level.throughput_ratio for level in found.levels):
+    if not all(level.via.throughput_ratio for level in found.levels):
         raise typer.Exit(1)
