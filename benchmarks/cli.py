@@ -45,7 +45,7 @@ def program(
 
 
 app.command(no_args_is_help=True)(serving_commands.serving)
-app.command(no_args_is_help=True)(overhead_commands.overhead)
+app.command()(overhead_commands.overhead)
 app.command()(tunnel_commands.tunnel)
 app.command()(node_commands.node)
 app.command()(node_commands.cold_load)

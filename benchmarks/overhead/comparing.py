@@ -53,7 +53,7 @@ class CpuUse:
 
     Attributes:
         per_token_s: for each output token.
-        per_chunk_s: for each token chunk; none where answers were not streamed.
+        per_chunk_s: for each token chunk; none where no answer came in several.
     """
 
     per_request_s: Interval
@@ -238,7 +238,9 @@ class _Reduction:
         per_token = per(lambda pair: pair.metrics.output_tokens)
         if per_request is None or per_token is None:
             return None
-        return CpuUse(per_request, per_token, per(lambda pair: _chunks(pair.own.run)))
+        in_chunks = any(_chunks(pair.own.run) > pair.metrics.completed for pair in self._good)
+        per_chunk = per(lambda pair: _chunks(pair.own.run)) if in_chunks else None
+        return CpuUse(per_request, per_token, per_chunk)
 
     def _interval(self, figure: Callable[[_Pair], float | None]) -> Interval | None:
         values = [value for pair in self._good if (value := figure(pair)) is not None]

@@ -11,6 +11,7 @@ import msgspec
 from benchmarks.figures.bounds import RATIO, Better, Figure, scaled
 from benchmarks.figures.statistics import Interval, Summary
 from benchmarks.overhead.comparing import Comparison, Level, SideLevel
+from benchmarks.overhead.measuring import OverheadResult, ScriptedLoads
 from benchmarks.reports.result import Made, Remark, Result, group
 from benchmarks.serving import report as serving_report
 
@@ -18,13 +19,26 @@ _REQUESTS = 1000
 _CHUNKS = 100_000
 
 
-def report(found: Comparison, made: Made, more: dict[str, object] | None = None) -> Result:
-    """The result as it is shown and written; ``more`` goes to its settings."""
+def started(found: OverheadResult, made: Made) -> Result:
+    """The result where everything was started for it: the peers that were not here are named."""
+    told = report(found.comparison, made)
+    asked = found.plan.asked
+    engine = "scripted" if isinstance(asked, ScriptedLoads) else asked.choice.backend
+    absent = [
+        Remark(code="peer_absent", text=f"{name} is left out: {why}.") for name, why in found.absent.items()
+    ]
+    return msgspec.structs.replace(
+        told, settings=told.settings | {"engine": engine}, remarks=[*told.remarks, *absent]
+    )
+
+
+def report(found: Comparison, made: Made) -> Result:
+    """The result as it is shown and written."""
     first, *others = (side.name for side in found.sides)
     return Result(
         benchmark="overhead",
         made=made,
-        settings=_settings(found) | (more or {}),
+        settings=_settings(found),
         groups=[
             group(_title(level), figures(level), sides=(first, others[0] if len(others) == 1 else "this way"))
             for level in found.levels
@@ -98,20 +112,19 @@ def _of_side(level: Level, side: SideLevel) -> Iterator[Figure]:
 
 
 def _cpu(level: Level, side: SideLevel) -> Iterator[Figure]:
+    """What a side's processes take: for chunks where answers have several, for requests where not."""
     at, who = _place(level, side)
     if side is level.first:
         at = f"{level.load.key}/{side.name}"
     for name, spent in side.cpu.items():
+        if side is not level.first and name in level.first.cpu:
+            continue  # the engine, which does the same for all
         whose = f"CPU of {name}" if not who or name == side.name else f"CPU of {name}{who}"
-        yield Figure(
-            key=f"{at}/{name}_cpu_s_per_1000_requests", name=f"{whose}, 1,000 requests", unit="s",
-            found=spent.per_request_s.scaled(_REQUESTS),
-        )  # fmt: skip
-        if spent.per_chunk_s is not None:
-            yield Figure(
-                key=f"{at}/{name}_cpu_s_per_100k_chunks", name=f"{whose}, 100,000 chunks", unit="s",
-                found=spent.per_chunk_s.scaled(_CHUNKS),
-            )  # fmt: skip
+        if spent.per_chunk_s is None:
+            key, per, found = "1000_requests", "1,000 requests", spent.per_request_s.scaled(_REQUESTS)
+        else:
+            key, per, found = "100k_chunks", "100,000 chunks", spent.per_chunk_s.scaled(_CHUNKS)
+        yield Figure(key=f"{at}/{name}_cpu_s_per_{key}", name=f"{whose}, {per}", unit="s", found=found)
 
 
 def _p50(summary: Summary | None) -> str:

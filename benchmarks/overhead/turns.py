@@ -158,7 +158,8 @@ class Turns:
             stop=self._stop,
             on_sample=self._progress.count,
         )
-        return Turn(run, consumed(cpu, read_cpu(trees)), time.process_time() - own)
+        own = time.process_time() - own
+        return Turn(run, consumed(cpu, read_cpu(trees)), own)
 
 
 def _asked(side: Side, load: Load) -> Target:

@@ -3,7 +3,8 @@
 Owns the pace and the bytes of an answer, which are those of a chat completion. It does as little as it can
 for a chunk, since it shares the machine with what is measured. Must not know Hubs, nodes or measurements.
 
-The model's name says the pace: `scripted-20ms` sends a chunk every 20 ms. Each chunk says in `sent_at` when
+The model's name says the pace: `scripted-20ms` sends a chunk every 20 ms. Any pace is answered; `/v1/models`
+lists those that the process was started with. Each chunk says in `sent_at` when
 it was handed to the socket, in seconds of the machine's monotonic clock, which all its processes share.
 """
 
@@ -11,7 +12,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import httptools
@@ -52,6 +53,13 @@ def pace_of(model: str) -> int | None:
     """The milliseconds between two chunks of a model; None for a name that says no pace."""
     digits = model.removeprefix(_PREFIX).removesuffix("ms")
     return int(digits) if model == f"{_PREFIX}{digits}ms" and digits.isdigit() and int(digits) else None
+
+
+def listing(paces_ms: Sequence[int]) -> bytes:
+    """The answer to who asks for the models, head and body."""
+    models = [{"id": model_name(pace), "object": "model"} for pace in paces_ms]
+    body = msgspec.json.encode({"object": "list", "data": models})
+    return _WHOLE_HEAD % (len(body), body)
 
 
 def whole_answer(model: str, count: int) -> bytes:
@@ -180,8 +188,9 @@ class _Asked(msgspec.Struct):
 class _Connection(asyncio.Protocol):
     """One connection, one answer at a time. The `on_…` methods are the parser's callbacks."""
 
-    def __init__(self, pacer: Pacer) -> None:
+    def __init__(self, pacer: Pacer, listing: bytes) -> None:
         self._pacer = pacer
+        self._listing = listing
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._body = bytearray()
@@ -214,6 +223,9 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._transport is not None
+        if self._parser.get_method() == b"GET":
+            self._transport.write(self._listing)
+            return
         asked = msgspec.json.decode(self._body, type=_Asked)
         self._body.clear()
         interval = pace_of(asked.model)
@@ -237,13 +249,13 @@ class _Connection(asyncio.Protocol):
         self._answer = None
 
 
-async def serve() -> None:
+async def serve(paces_ms: Sequence[int]) -> None:
     """Serve on a free port of this machine until SIGTERM; the address is said on stdout."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    pacer = Pacer(loop)
-    server = await loop.create_server(lambda: _Connection(pacer), "127.0.0.1", 0, backlog=BACKLOG)
+    pacer, models = Pacer(loop), listing(paces_ms)
+    server = await loop.create_server(lambda: _Connection(pacer, models), "127.0.0.1", 0, backlog=BACKLOG)
     sys.stdout.write(f"listening engine=127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await stop.wait()
@@ -251,9 +263,9 @@ async def serve() -> None:
 
 
 def main() -> None:
-    """The process."""
+    """The process. Arguments: the paces that it lists (ms)."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        runner.run(serve([int(pace) for pace in sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ async def run_relay_stack(directory: Path, intervals_ms: Sequence[int]) -> Async
         await hub.start()
         cleanup.push_async_callback(hub.stop)
         async with workplace(hub_config(hub), time.time) as place:
-            api_key = await _issue_key(place)
+            api_key = await limited_key(place)
             identity = await _enroll_relay(place, hub)
         await asyncio.to_thread(_save, identity, directory / "node")
         paces = [str(interval) for interval in intervals_ms]
@@ -122,7 +122,8 @@ def _catalog(directory: Path, intervals_ms: Sequence[int]) -> Path:
     return file
 
 
-async def _issue_key(place: Workplace) -> str:
+async def limited_key(place: Workplace) -> str:
+    """A key with every kind of limit."""
     home = await place.organisation(None)
     issued = await issue_key(
         *(place.storage, home.id),
