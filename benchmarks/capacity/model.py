@@ -20,7 +20,7 @@ from typing import Final
 from benchmarks.capacity.points import Point, Spread
 
 _GRAIN: Final = 1e-9
-_MOST_STATES: Final = 20_000
+_MOST_STATES: Final = 5000
 _NEAR_THE_LIMIT: Final = 0.98
 _SATURATED: Final = 0.9
 """The share of the most that a node answers from which on it counts as full."""
@@ -87,19 +87,22 @@ class NodeModel:
         """The chance that an arriving request is the first, second, ... in the node, at so many a second."""
         if load >= self.limit:
             return []
-        chances = [1.0]
+        chances, most = [1.0], 1.0
         for count in range(1, _MOST_STATES):
             chances.append(chances[-1] * load / self.rate(count))
-            if count >= self.most_in_it and chances[-1] < _GRAIN * max(chances):
+            most = max(most, chances[-1])
+            if count >= self.most_in_it and chances[-1] < _GRAIN * most:
                 break
         total = sum(chances)
         return [chance / total for chance in chances]
 
     def within(self, latency: str, seconds: float, load: float) -> float:
         """The share of requests whose latency is at most so long, at so many requests a second."""
-        return sum(
-            chance * self._within(latency, seconds, count) for count, chance in enumerate(self.found(load), 1)
-        )
+        return self._share(self.found(load), latency, seconds)
+
+    def _share(self, found: Sequence[float], latency: str, seconds: float) -> float:
+        chances = enumerate(found, 1)
+        return sum(chance * self._within(latency, seconds, count) for count, chance in chances)
 
     def _within(self, latency: str, seconds: float, count: int) -> float:
         most = self.most_in_it
@@ -111,12 +114,13 @@ class NodeModel:
         """Seconds within which that share of requests stays; infinite where a line grows without end."""
         if load >= self.limit:
             return inf
+        found = self.found(load)
         low, high = 0.0, self.points[-1].latencies[latency].seconds[-1]
-        while self.within(latency, high, load) < share:
+        while self._share(found, latency, high) < share:
             low, high = high, 2 * high + _GRAIN
-        for _ in range(40):
+        for _ in range(30):
             middle = (low + high) / 2
-            low, high = (low, middle) if self.within(latency, middle, load) >= share else (middle, high)
+            low, high = (low, middle) if self._share(found, latency, middle) >= share else (middle, high)
         return high
 
 

@@ -128,7 +128,7 @@ def _remarks(found: CapacityPlan, margin: float) -> list[Remark]:
 
 def _plot(found: CapacityPlan, demand: Demand) -> Plot:
     model = NodeModel(found.points)
-    loads = [model.limit * step / 40 for step in range(1, 39)]
+    loads = [model.limit * step / 20 for step in range(1, 20)]
     lines = [
         Line(
             name=f"{name.upper()}, told",
