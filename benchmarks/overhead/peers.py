@@ -200,14 +200,7 @@ class LiteLLM:
         Raises:
             BenchmarkError: that failed; the end of what pip said is in the message.
         """
-        python = self.environment / "bin" / "python"
-        for argv in (
-            [sys.executable, "-m", "venv", str(self.environment)],
-            [str(python), "-m", "pip", "install", "--quiet", LITELLM],
-        ):
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 - from lists
-            if done.returncode:
-                raise BenchmarkError(f"cannot install {LITELLM}: {done.stderr.strip()[-500:]}")
+        install(LITELLM, self.environment)
 
     @property
     def _program(self) -> Path:
@@ -238,6 +231,22 @@ class LiteLLM:
             "general_settings": {"master_key": key},
             "litellm_settings": {"telemetry": False, "request_timeout": 600, "num_retries": 0},
         }
+
+
+def install(requirement: str, environment: Path) -> None:
+    """Bring a Python program from PyPI into an environment of its own; takes minutes.
+
+    Raises:
+        BenchmarkError: that failed; the end of what pip said is in the message.
+    """
+    python = environment / "bin" / "python"
+    for argv in (
+        [sys.executable, "-m", "venv", str(environment)],
+        [str(python), "-m", "pip", "install", "--quiet", requirement],
+    ):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 - from lists
+        if done.returncode:
+            raise BenchmarkError(f"cannot install {requirement}: {done.stderr.strip()[-500:]}")
 
 
 def known_peers(cache: Path) -> tuple[Peer, ...]:
