@@ -5,7 +5,8 @@
 
 from pathlib import Path
 
-from benchmarks.overhead.peers import LiteLLM, install, peers_cache
+from benchmarks.overhead.peers import peers_cache
+from benchmarks.overhead.recipes import LiteLLM, install
 
 GUIDELLM = "guidellm==0.8.1"
 

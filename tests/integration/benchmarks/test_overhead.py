@@ -16,7 +16,8 @@ from benchmarks.generator.client import Client
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.cpu import read_cpu
 from benchmarks.machine.processes import ProcessFailed
-from benchmarks.overhead.peers import LiteLLM, Nginx, Peer, SshReverse, peers_cache
+from benchmarks.overhead.peers import Peer, peers_cache
+from benchmarks.overhead.recipes import LiteLLM, Nginx, SshReverse
 from benchmarks.overhead.sides import EngineAtWork, scripted_engine
 from benchmarks.reports.result import read
 

@@ -7,7 +7,8 @@ import pytest
 from benchmarks.errors import SettingInvalid
 from benchmarks.generator.workloads import TWINS, Fixed
 from benchmarks.overhead.measuring import OverheadPlan, RealLoads, ScriptedLoads
-from benchmarks.overhead.peers import LiteLLM, choose_peers, known_peers, peers_cache
+from benchmarks.overhead.peers import choose_peers, peers_cache
+from benchmarks.overhead.recipes import LiteLLM, known_peers
 from benchmarks.stacks.engine_choice import EngineChoice
 from benchmarks.stacks.stack import SharedData
 
@@ -24,7 +25,7 @@ def test_peers_are_chosen_by_name_and_each_once() -> None:
 
 def test_what_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/no/such/folder")
-    monkeypatch.setattr("benchmarks.overhead.peers._PLACES", ())
+    monkeypatch.setattr("benchmarks.overhead.recipes._PLACES", ())
     said = {peer.name: peer.missing() for peer in KNOWN}
     assert said == {
         "nginx": "no nginx: on Debian, apt-get install nginx-light",
