@@ -5,6 +5,7 @@
 #   make check          format, lint, types, layering, security, shell
 #   make audit          known vulnerabilities of the libraries; asks a service on the internet
 #   make test-vllm      vLLM for real, on the CPU: 3.4 GB and a quarter of an hour
+#   make test-outside   guidellm against a Hub, LiteLLM before an engine: 7 GB from PyPI the first time
 #   make test-compiled  llama-server and llama-cpp-python for real: half an hour of compiling the first time
 #   make test-upgrade   from version to version and back, killed at every step: six minutes
 #   make test-policy    a million dispatch decisions and a churning fleet against an oracle: seven minutes
@@ -13,7 +14,8 @@
 #   make soak           a line that breaks, models that alternate, ten minutes each; PORTEN_SOAK_S=60 for less
 #   make fuzz           bytes of every kind at the tunnel's decoders; SECONDS=60 for each target
 #   make mutate         small faults in what decides, each of which a test must notice; MODULES=hub/policy.py for one
-#   make bench          this project's own figures
+#   make bench          this project's own figures into benchmarks/results: half an hour; BENCH="hub tunnel" for some
+#   make bench-quick    fails where a ratio of those has fallen: a minute
 #   make clean          removes the environment and the caches
 
 PYTHON ?= python3
@@ -25,7 +27,7 @@ MODEL  := smollm2-135m-instruct
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-compiled test-upgrade test-policy test-outage test-hostile soak check audit format fuzz mutate bench fixtures fixtures-vllm fixtures-compiled clean
+.PHONY: help demo test test-vllm test-outside test-compiled test-upgrade test-policy test-outage test-hostile soak check audit format fuzz mutate bench bench-quick fixtures fixtures-vllm fixtures-compiled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -64,7 +66,13 @@ test: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-vllm: $(VENV)/.ready-dev fixtures-vllm
-	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime
+	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime tests/acceptance
+
+# What others made goes beside our own caches, not into the user's.
+test-outside: export XDG_CACHE_HOME := $(CURDIR)/.cache
+test-outside: $(VENV)/.ready-dev fixtures-vllm
+	$(BIN)/python -m tests.acceptance.outside
+	$(BIN)/python -m pytest -m outside tests/integration/benchmarks tests/acceptance
 
 test-compiled: $(VENV)/.ready-dev fixtures-compiled
 	$(BIN)/python -m pytest -m compiled tests/backends
@@ -106,7 +114,10 @@ mutate: $(VENV)/.ready-dev $(VENV)/.ready-mutate
 	$(BIN)/python tests/mutation/run.py $(MODULES)
 
 bench: $(VENV)/.ready-dev fixtures
-	$(BIN)/python -m benchmarks.overhead.relay --shared-data $(DATA) $(BENCH)
+	$(BIN)/python -m benchmarks.reference run $(BENCH)
+
+bench-quick: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks.reference check
 
 clean:
 	rm -rf $(VENV) .cache reports .mypy_cache .ruff_cache .pytest_cache .hypothesis

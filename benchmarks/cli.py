@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.calibration import commands as calibration_commands
+from benchmarks.capacity import commands as capacity_commands
 from benchmarks.hub import commands as hub_commands
 from benchmarks.node import commands as node_commands
 from benchmarks.overhead import commands as overhead_commands
@@ -50,7 +51,8 @@ def program(
 
 app.command(no_args_is_help=True)(serving_commands.serving)
 app.command(no_args_is_help=True)(serving_commands.figures)
-app.command(no_args_is_help=True)(overhead_commands.overhead)
+app.command()(overhead_commands.overhead)
+app.command(no_args_is_help=True)(capacity_commands.capacity)
 app.command()(tunnel_commands.tunnel)
 app.command()(node_commands.node)
 app.command()(node_commands.cold_load)

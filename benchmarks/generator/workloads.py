@@ -15,10 +15,13 @@ from benchmarks.errors import SettingInvalid
 from benchmarks.generator.pauses import NO_PAUSE, Pause
 from benchmarks.generator.words import NUMBER_WORDS, WORDS, block, chance, number_in_words
 
-PROBE_INDEX: Final = 3 << 20
-WARMUP_INDEX: Final = 2 << 20
+WARMUP_INDEX: Final = 1 << 20
+PROBE_INDEX: Final = 3 << 19
 """Requests outside the measurement have numbers of their own, so that they never pre-fill a prompt cache
 for a measured one, and the measured ones stay the same however long the warm-up was."""
+
+TWINS: Final = 8
+"""So many sides can be given the same work in different words."""
 
 
 class Distribution(Protocol):
@@ -195,10 +198,10 @@ class Workload:
     think: Pause = NO_PAUSE
 
     def request(self, index: int, *, twin: int = 0) -> Request:
-        """The first request of conversation ``index``, below 4 194 304.
+        """The first request of conversation ``index``, below 2 097 152.
 
-        Twins (0 to 3) of a number have the same lengths and different words: two endpoints in front of one
-        engine get equal work, and neither is helped by the engine's prompt cache of the other's.
+        Twins (0 to 7) of a number have the same lengths and different words: endpoints in front of one
+        engine get equal work, and none is helped by the engine's prompt cache of another's.
         """
         prompt_tokens, output_tokens = self._lengths(index)
         return self._turn(
@@ -241,7 +244,9 @@ class Workload:
 
     def _next(self, before: Request, twin: int, turn: int, answer: str) -> Request:
         prompt_tokens, output_tokens = self._lengths(f"{before.index}/{turn}")
-        words = chance(self.seed, "text", f"{before.index * 4 + twin}/{turn}").choices(WORDS, k=prompt_tokens)
+        words = chance(self.seed, "text", f"{before.index * TWINS + twin}/{turn}").choices(
+            WORDS, k=prompt_tokens
+        )
         return Request(before.index, " ".join(words), prompt_tokens, output_tokens, told(before, answer))
 
     def _lengths(self, index: int | str) -> tuple[int, int]:
@@ -250,8 +255,8 @@ class Workload:
 
     def _opening(self, index: int, twin: int, count: int) -> str:
         shared = max(0, min(self.shared_prefix, count - NUMBER_WORDS))
-        own = number_in_words(index * 4 + twin)[: count - shared]
-        text = chance(self.seed, "text", index * 4 + twin)
+        own = number_in_words(index * TWINS + twin)[: count - shared]
+        text = chance(self.seed, "text", index * TWINS + twin)
         return " ".join(
             [*self._prefix(index, shared), *own, *text.choices(WORDS, k=count - shared - len(own))]
         )

@@ -19,13 +19,13 @@ from benchmarks.generator.load import Limit
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.hub.memory import HubMemory, measure_memory
 from benchmarks.machine.processes import ProcessFailed
-from benchmarks.overhead.comparing import ComparePlan, Comparison, compare
+from benchmarks.overhead.comparing import ComparePlan, Comparison, compare, streams
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.stack import RelayStack, run_relay_stack
 
 _PROMPT_TOKENS: Final = 32
 _ONE: Final = 1
-"""Token of an answer that is not streamed: what is told for a token is then told for a request."""
+"""Token of an answer that is not streamed."""
 _STREAMS: Final = StreamLoad(256, 5, chunks=400)
 
 
@@ -129,16 +129,11 @@ async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, prog
 
 
 async def _requests(plan: HubPlan, stack: RelayStack, stop: asyncio.Event, progress: Progress) -> Comparison:
+    workload = Workload(Fixed(_PROMPT_TOKENS), Fixed(_ONE), seed=plan.seed)
+    load = streams(workload, plan.concurrency, requests=plan.requests, stream=False)
     return await compare(
-        stack.direct(plan.interval_ms, stream=False),
-        stack.via(plan.interval_ms, stream=False),
-        ComparePlan(
-            Workload(Fixed(_PROMPT_TOKENS), Fixed(_ONE), seed=plan.seed),
-            concurrency=(plan.concurrency,),
-            rounds=plan.rounds,
-            requests=plan.requests,
-        ),
-        trees=stack.trees(),
+        stack.sides(plan.interval_ms),
+        ComparePlan((load,), rounds=plan.rounds, seed=plan.seed),
         progress=progress,
         stop=stop,
     )

@@ -47,7 +47,7 @@ def report(found: HubResult, made: Made) -> Result:
 def _groups(found: HubResult) -> list[Group]:
     groups = []
     for level in found.requests.levels if found.requests else ():
-        title = f"Requests that are not streamed, {level.concurrency} at once"
+        title = f"Requests that are not streamed, {level.load.concurrency} at once"
         groups.append(group(title, _requests(level)))
     if found.chunks is not None:
         groups.append(group(f"Streams: {found.chunks.load}", _chunks(found.chunks)))
@@ -58,21 +58,20 @@ def _groups(found: HubResult) -> list[Group]:
 
 
 def _requests(level: Level) -> list[Figure]:
-    # An answer here is one token.
-    spent = level.cpu_per_token_s.get("hub")
+    spent = level.via.cpu.get("hub")
     return [
         Figure(
             key="requests/hub_cpu_s_per_1000",
             name="CPU of the Hub, 1,000 requests",
             unit="s",
-            found=None if spent is None else spent.scaled(1000),
+            found=None if spent is None else spent.per_request_s.scaled(1000),
             bound=CPU_S_PER_1000_REQUESTS,
         ),
         Figure(
             key="requests/requests_per_s",
             name="requests/s on this machine",
             unit="",
-            found=level.requests_per_s,
+            found=level.via.requests_per_s,
             bound=REQUESTS_PER_S,
         ),
     ]

@@ -32,6 +32,7 @@ class ManagedProcess:
         self._changed = asyncio.Condition()
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._said_all = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -60,6 +61,7 @@ class ManagedProcess:
     async def start(self) -> None:
         """Start the child; its output is read from now on."""
         self._lines.clear()
+        self._said_all = False
         self._process = await asyncio.create_subprocess_exec(
             *self._argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -81,6 +83,7 @@ class ManagedProcess:
                     self._changed.notify_all()
         await self._process.wait()
         async with self._changed:
+            self._said_all = True
             self._changed.notify_all()
 
     async def wait_for_line(self, pattern: str, *, timeout_s: float = 60, after: int = 0) -> re.Match[str]:
@@ -95,7 +98,7 @@ class ManagedProcess:
                     for line in self._lines[after:]:
                         if match := re.search(pattern, line):
                             return match
-                    if not self.running:
+                    if self._said_all:  # that it has ended may be known before its last words are
                         raise ProcessFailed(f"{self.name} ended before it said {pattern!r}:\n{self._tail()}")
                     await self._changed.wait()
         except TimeoutError as error:

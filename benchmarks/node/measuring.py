@@ -6,7 +6,7 @@ Owns the plan, the engine's options, and which figures are held to which bounds.
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,8 @@ from benchmarks.generator.load import Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.cpu import consumed, read_cpu
-from benchmarks.overhead.comparing import ComparePlan, Comparison, compare
+from benchmarks.overhead.comparing import ComparePlan, Comparison, compare, streams
+from benchmarks.overhead.turns import Load, Side
 from benchmarks.stacks.bare_engine import BareEngine
 from benchmarks.stacks.engine_choice import EngineChoice
 from benchmarks.stacks.local_node import LocalNode, engine_settings, run_local_node
@@ -159,26 +160,15 @@ class _Measuring:
 
     async def relay(self) -> Comparison:
         """Tokens/s and CPU at each number of streams."""
-        found: list[Comparison] = []
-        for streams in self.plan.streams:
-            if found and self.stop.is_set():
-                break
-            plan = ComparePlan(
-                self._workload(_PROMPT_TOKENS, self.plan.output_tokens),
-                concurrency=(streams,),
-                rounds=self.plan.rounds,
-                requests=self.plan.requests(streams),
-            )
-            found.append(await self._compare(plan))
-        levels = tuple(level for comparison in found for level in comparison.levels)
-        return replace(found[-1], levels=levels, interrupted=self.stop.is_set())
+        workload = self._workload(_PROMPT_TOKENS, self.plan.output_tokens)
+        return await self._compare(
+            [streams(workload, count, requests=self.plan.requests(count)) for count in self.plan.streams],
+            self.plan.rounds,
+        )
 
     async def one_by_one(self) -> Comparison:
         """What is added to TTFT: short requests, one after the other, each side in turn."""
-        workload = self._workload(8, 4)
-        return await self._compare(
-            ComparePlan(workload, concurrency=(1,), rounds=self.plan.pairs, requests=1)
-        )
+        return await self._compare([streams(self._workload(8, 4), 1, requests=1)], self.plan.pairs)
 
     async def idle(self) -> IdleUse | None:
         """The daemon with its model loaded and nothing to do; None where it was stopped."""
@@ -193,12 +183,10 @@ class _Measuring:
             return None
         return IdleUse(passed, sum(spent.values()) / passed, self.sides.node.resident_bytes())
 
-    async def _compare(self, plan: ComparePlan) -> Comparison:
+    async def _compare(self, loads: Sequence[Load], rounds: int) -> Comparison:
         return await compare(
-            self.sides.direct,
-            self.sides.via,
-            plan,
-            trees=[self.sides.node.daemon()],
+            [Side("direct", self.sides.direct), Side("via", self.sides.via, (self.sides.node.daemon(),))],
+            ComparePlan(tuple(loads), rounds=rounds, seed=self.plan.seed),
             progress=self.progress,
             stop=self.stop,
         )

@@ -79,7 +79,7 @@ def _relay(comparison: Comparison, threads: int, cores: int) -> list[Figure]:
     place = f"{cores - threads}_cores_free"
     bound = THROUGHPUT_ON_ALL_CORES if threads >= cores else THROUGHPUT_WITH_A_CORE_FREE
     for level in comparison.levels:
-        at, streams = f"{place}/c{level.concurrency}", _streams(level)
+        at, streams = f"{place}/c{level.load.concurrency}", level.load.title
         figures += [
             _throughput(level, f"{at}/throughput_ratio", f"tokens/s, {streams}", bound),
             _added_ttft(level, f"{at}/added_ttft_ms", f"TTFT p50, {streams}"),
@@ -88,27 +88,28 @@ def _relay(comparison: Comparison, threads: int, cores: int) -> list[Figure]:
     return figures
 
 
-def _streams(level: Level) -> str:
-    return "1 stream" if level.concurrency == 1 else f"{level.concurrency} streams"
-
-
 def _throughput(level: Level, key: str, name: str, bound: Bound) -> Figure:
-    direct, via = (f"{side.output_tokens_per_s:.1f}" for side in (level.direct, level.via))
+    direct, via = (f"{side.output_tokens_per_s:.1f}" for side in _metrics(level))
     return Figure(
-        key=key, name=name, unit=RATIO, found=level.throughput_ratio, bound=bound, direct=direct, via=via
+        key=key, name=name, unit=RATIO, found=level.via.throughput_ratio, bound=bound, direct=direct, via=via
     )
 
 
 def _added_ttft(level: Level, key: str, name: str) -> Figure:
+    direct, via = (_ttft(side) for side in _metrics(level))
     return Figure(
         key=key,
         name=name,
         unit="ms",
-        found=scaled(level.added_ttft_s, 1000),
+        found=scaled(level.via.added_ttft_s, 1000),
         bound=ADDED_TTFT_MS,
-        direct=_ttft(level.direct),
-        via=_ttft(level.via),
+        direct=direct,
+        via=via,
     )
+
+
+def _metrics(level: Level) -> tuple[ServingMetrics, ServingMetrics]:
+    return level.first.metrics, level.via.metrics
 
 
 def _ttft(metrics: ServingMetrics) -> str:
@@ -116,7 +117,8 @@ def _ttft(metrics: ServingMetrics) -> str:
 
 
 def _cpu(level: Level, key: str, name: str) -> Figure:
-    found = scaled(level.cpu_per_token_s.get("daemon"), 1000)
+    spent = level.via.cpu.get("daemon")
+    found = spent.per_token_s.scaled(1000) if spent else None
     return Figure(key=key, name=name, unit="ms", found=found, bound=CPU_MS_PER_TOKEN)
 
 

@@ -1,15 +1,12 @@
-"""What lies between two endpoints that lead to the same engine: the same load on both, in turns.
+"""What lies between endpoints that lead to the same engine: rounds of turns into figures.
 
-One round is one run on each, back to back, so that a machine that speeds up or slows down does so for both;
-which goes first alternates, so that drift within rounds cancels. Figures are medians over rounds of the
-ratio or difference within a round. Must not know what the endpoints are, nor the command line.
+The first side is what the others are measured against, mostly the engine itself. Figures are medians over
+rounds of the ratio or difference *within* a round. Must not know what the sides are, nor the command line.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from rich.console import Console
@@ -17,245 +14,255 @@ from rich.console import Console
 from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import ServingMetrics, measure, measure_all
 from benchmarks.figures.statistics import Interval, Summary, bootstrap_median
-from benchmarks.generator.client import Client
-from benchmarks.generator.load import ClosedLoop, Limit, RealTime, Run, drive
-from benchmarks.generator.target import Target
-from benchmarks.generator.workloads import WARMUP_INDEX, Workload
-from benchmarks.machine.cpu import WatchedTree, consumed, read_cpu
-from benchmarks.serving.measuring import GeneratorUse, probe
+from benchmarks.generator.client import Sample
+from benchmarks.generator.load import Run
+from benchmarks.generator.workloads import Workload
+from benchmarks.overhead.turns import Load, Round, Side, Turn, Turns
+from benchmarks.serving.measuring import GeneratorUse
 
 _LEAST_REQUESTS: Final = 4
-_DIRECT: Final = 0
-_VIA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ComparePlan:
-    """What is run on both endpoints.
+    """What is run on all sides.
 
     Attributes:
-        concurrency: numbers of parallel streams, compared one after the other.
-        rounds: pairs of runs for each number of streams.
-        requests: in each run; by default two for each stream, and at least 4.
+        loads: one after the other.
+        rounds: turns of each side at each load.
+        seed: decides the intervals' resampling.
     """
 
-    workload: Workload
-    concurrency: tuple[int, ...] = (1, 8)
+    loads: tuple[Load, ...]
     rounds: int = 10
-    requests: int | None = None
-
-    def requests_at(self, concurrency: int) -> int:
-        """How many requests one run has at so many streams."""
-        return self.requests or max(_LEAST_REQUESTS, 2 * concurrency)
+    seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One run on each endpoint; CPU seconds are those used during the run on ``via``."""
-
-    direct: Run
-    via: Run
-    cpu_s: dict[str, float]
-    generator_cpu_s: float
-
-    @property
-    def spoiled(self) -> bool:
-        """A run with failures did other work than its twin: it cannot be compared."""
-        return any(sample.error is not None for run in (self.direct, self.via) for sample in run.samples)
+def streams(
+    workload: Workload, concurrency: int, *, requests: int | None = None, stream: bool = True
+) -> Load:
+    """So many requests at a time; in a run two of each, and at least 4, where nothing else is said."""
+    wanted = requests or max(_LEAST_REQUESTS, 2 * concurrency)
+    title = "1 stream" if concurrency == 1 else f"{concurrency} streams"
+    return Load(f"c{concurrency}", title, concurrency, wanted, workload, stream)
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """The comparison at one number of streams. Times in seconds; intervals are over unspoiled rounds.
+class CpuUse:
+    """CPU seconds of one tree of processes, over unspoiled rounds.
 
     Attributes:
-        throughput_ratio: output tokens a second, via / direct.
-        added_ttft_s: median TTFT of a round, via - direct.
-        e2el_ratio: median E2EL of a round, via / direct.
-        tpot_ratio: median TPOT of a round, via / direct.
-        requests_per_s: complete requests a second on ``via``.
-        cpu_per_token_s: CPU seconds of each watched tree for each output token of ``via``.
-        cpu_per_request_s: the same for each request.
-        direct: all rounds pooled.
-        via: all rounds pooled.
-        generator: of the runs on ``via``.
+        per_token_s: for each output token.
+        per_chunk_s: for each token chunk; none where no answer came in several.
     """
 
-    concurrency: int
-    rounds: int
+    per_request_s: Interval
+    per_token_s: Interval
+    per_chunk_s: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class SideLevel:
+    """One side at one load. Times in seconds; intervals are over unspoiled rounds.
+
+    The ratios and the difference are to the first side, and none for the first itself.
+
+    Attributes:
+        spoiled_rounds: in which this side or the first one had failures.
+        throughput_ratio: output tokens a second.
+        added_ttft_s: difference of a round's median TTFTs.
+        e2el_ratio: median E2EL of a round.
+        tpot_ratio: median TPOT of a round.
+        cpu_ratio: processor time of all watched processes and of the generator, for a request.
+        requests_per_s: complete requests a second.
+        cpu: by the name of a tree.
+        metrics: all rounds pooled.
+        generator: of this side's runs.
+    """
+
+    name: str
     spoiled_rounds: int
     throughput_ratio: Interval | None
     added_ttft_s: Interval | None
     e2el_ratio: Interval | None
     tpot_ratio: Interval | None
+    cpu_ratio: Interval | None
     requests_per_s: Interval | None
-    cpu_per_token_s: dict[str, Interval]
-    cpu_per_request_s: dict[str, Interval]
-    direct: ServingMetrics
-    via: ServingMetrics
+    cpu: dict[str, CpuUse]
+    metrics: ServingMetrics
     generator: GeneratorUse
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The comparison at one load."""
+
+    load: Load
+    rounds: int
+    sides: tuple[SideLevel, ...]
+
+    @property
+    def first(self) -> SideLevel:
+        """What the others are measured against."""
+        return self.sides[0]
+
+    @property
+    def others(self) -> tuple[SideLevel, ...]:
+        """What is measured."""
+        return self.sides[1:]
+
+    @property
+    def via(self) -> SideLevel:
+        """The measured side where there is one only."""
+        (only,) = self.others
+        return only
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """All levels of one comparison; fewer than planned if it was stopped."""
 
-    direct: Target
-    via: Target
+    sides: tuple[Side, ...]
     plan: ComparePlan
     levels: tuple[Level, ...]
     interrupted: bool
 
 
 async def compare(
-    direct: Target,
-    via: Target,
+    sides: Sequence[Side],
     plan: ComparePlan,
     *,
-    trees: Sequence[WatchedTree] = (),
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
 ) -> Comparison:
-    """Measure ``via`` against ``direct``. Setting ``stop`` ends it and keeps the complete rounds.
+    """Measure all sides against the first. Setting ``stop`` ends it and keeps the complete rounds.
 
     Raises:
-        EndpointUnusable: one of the two does not answer a single request.
+        EndpointUnusable: one of them does not answer a single request.
         ProcessMissing: a process to be watched is not there.
     """
     stop = stop or asyncio.Event()
     progress = progress or Progress(Console(stderr=True), quiet=True)
-    read_cpu(trees)
-    async with Client(direct) as direct_client, Client(via) as via_client:
-        progress.phase("Probing", Limit(requests=2))
-        for client, target in ((direct_client, direct), (via_client, via)):
-            await probe(client, target, plan.workload, stop=stop)
-        pair = _Pair(direct_client, via_client, plan, trees=trees, stop=stop, progress=progress)
-        levels: list[Level] = []
-        for concurrency in plan.concurrency:
-            rounds = await pair.rounds(concurrency)
-            if rounds:
-                levels.append(reduce_rounds(concurrency, rounds, seed=plan.workload.seed))
-    return Comparison(direct, via, plan, tuple(levels), stop.is_set())
-
-
-def reduce_rounds(concurrency: int, rounds: Sequence[Round], *, seed: int) -> Level:
-    """The figures of some rounds."""
-    turns = [
-        _Turn(measure(turn.direct), measure(turn.via), turn.cpu_s) for turn in rounds if not turn.spoiled
+    turns = Turns(sides, rounds=plan.rounds, stop=stop, progress=progress)
+    await turns.probe(plan.loads[0])
+    names = [side.name for side in sides]
+    levels = [
+        reduce_rounds(load, names, rounds, seed=plan.seed)
+        for load in plan.loads
+        if (rounds := await turns.take(load))
     ]
-    names = sorted({name for turn in turns for name in turn.cpu_s})
+    return Comparison(tuple(sides), plan, tuple(levels), stop.is_set())
 
-    def interval(figure: Callable[[_Turn], float | None]) -> Interval | None:
-        values = [value for turn in turns if (value := figure(turn)) is not None]
-        return bootstrap_median(values, seed=seed) if values else None
 
-    def spent(per: Callable[[ServingMetrics], int]) -> dict[str, Interval]:
-        found = {name: interval(partial(_Turn.spent, name=name, per=per)) for name in names}
-        return {name: each for name, each in found.items() if each is not None}
+def reduce_rounds(load: Load, names: Sequence[str], rounds: Sequence[Round], *, seed: int) -> Level:
+    """The figures of some rounds; ``names`` are the sides' in the order of a round's turns."""
+    pairs = [[_Pair.of(turns[0], turns[which]) for turns in rounds] for which in range(len(names))]
+    sides = [
+        _Reduction(each, seed).side(name, is_first=name == names[0])
+        for name, each in zip(names, pairs, strict=True)
+    ]
+    return Level(load, len(rounds), tuple(sides))
 
-    via = measure_all([turn.via for turn in rounds])
-    return Level(
-        concurrency=concurrency,
-        rounds=len(rounds),
-        spoiled_rounds=len(rounds) - len(turns),
-        throughput_ratio=interval(_throughput_ratio),
-        added_ttft_s=interval(_added_ttft),
-        e2el_ratio=interval(lambda turn: _p50_ratio(turn.via.e2el, turn.direct.e2el)),
-        tpot_ratio=interval(lambda turn: _p50_ratio(turn.via.tpot, turn.direct.tpot)),
-        requests_per_s=interval(lambda turn: turn.via.requests_per_s),
-        cpu_per_token_s=spent(lambda metrics: metrics.output_tokens),
-        cpu_per_request_s=spent(lambda metrics: metrics.completed),
-        direct=measure_all([turn.direct for turn in rounds]),
-        via=via,
-        generator=GeneratorUse(sum(turn.generator_cpu_s for turn in rounds), via.duration_s),
-    )
+
+def chunks(sample: Sample) -> int:
+    """How many token chunks came."""
+    return 0 if sample.first_token_at is None else 1 + len(sample.gaps)
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One unspoiled round's figures."""
-
-    direct: ServingMetrics
-    via: ServingMetrics
-    cpu_s: dict[str, float]
-
-    def spent(self, name: str, per: Callable[[ServingMetrics], int]) -> float | None:
-        count = per(self.via)
-        return self.cpu_s[name] / count if count and name in self.cpu_s else None
-
-
-def _throughput_ratio(turn: _Turn) -> float | None:
-    return _ratio(turn.via.output_tokens_per_s, turn.direct.output_tokens_per_s)
-
-
-def _added_ttft(turn: _Turn) -> float | None:
-    direct, via = turn.direct.ttft, turn.via.ttft
-    return via.p50 - direct.p50 if direct and via else None
-
-
-def _p50_ratio(via: Summary | None, direct: Summary | None) -> float | None:
-    return _ratio(via.p50, direct.p50) if via and direct else None
-
-
-def _ratio(via: float, direct: float) -> float | None:
-    return via / direct if direct > 0 else None
-
-
 class _Pair:
-    """Two endpoints taking turns."""
+    """One round of one side: its turn beside the first side's."""
 
-    def __init__(
-        self,
-        direct: Client,
-        via: Client,
-        plan: ComparePlan,
-        *,
-        trees: Sequence[WatchedTree],
-        stop: asyncio.Event,
-        progress: Progress,
-    ) -> None:
-        self._clients = (direct, via)
-        self._plan = plan
-        self._trees = trees
-        self._stop = stop
-        self._progress = progress
-        self._next_index = 0
+    first: Turn
+    own: Turn
+    first_metrics: ServingMetrics
+    metrics: ServingMetrics
 
-    async def rounds(self, concurrency: int) -> list[Round]:
-        """The complete rounds at so many streams."""
-        self._progress.phase(f"Warming up, streams: {concurrency}", Limit(requests=2 * concurrency))
-        for side in (_DIRECT, _VIA):
-            await self._run(side, concurrency, concurrency, WARMUP_INDEX + self._next_index)
-        requests = self._plan.requests_at(concurrency)
-        limit = Limit(requests=2 * requests * self._plan.rounds)
-        self._progress.phase(f"Comparing, streams: {concurrency}", limit)
-        rounds: list[Round] = []
-        for number in range(self._plan.rounds):
-            turn = await self._round(number, concurrency, requests)
-            if self._stop.is_set():
-                break
-            rounds.append(turn)
-        return rounds
+    @classmethod
+    def of(cls, first: Turn, own: Turn) -> "_Pair":
+        return cls(first, own, measure(first.run), measure(own.run))
 
-    async def _round(self, number: int, concurrency: int, requests: int) -> Round:
-        index = self._next_index
-        self._next_index += requests
-        if number % 2 == 0:
-            direct = await self._run(_DIRECT, concurrency, requests, index)
-        cpu, own = read_cpu(self._trees), time.process_time()
-        via = await self._run(_VIA, concurrency, requests, index)
-        own, cpu_s = time.process_time() - own, consumed(cpu, read_cpu(self._trees))
-        if number % 2 == 1:
-            direct = await self._run(_DIRECT, concurrency, requests, index)
-        return Round(direct, via, cpu_s, own)
+    @property
+    def spoiled(self) -> bool:
+        return self.first.spoiled or self.own.spoiled
 
-    async def _run(self, side: int, concurrency: int, requests: int, index: int) -> Run:
-        return await drive(
-            self._clients[side],
-            lambda number: self._plan.workload.request(index + number, twin=side),
-            ClosedLoop(concurrency),
-            Limit(requests=requests),
-            timeline=RealTime(),
-            stop=self._stop,
-            on_sample=self._progress.count,
+    def throughput_ratio(self) -> float | None:
+        return _ratio(self.metrics.output_tokens_per_s, self.first_metrics.output_tokens_per_s)
+
+    def added_ttft(self) -> float | None:
+        first, own = self.first_metrics.ttft, self.metrics.ttft
+        return own.p50 - first.p50 if first and own else None
+
+    def cpu_ratio(self) -> float | None:
+        if not self.first.cpu_s or not self.own.cpu_s:
+            return None
+        return _ratio(
+            _cpu_per_request(self.own, self.metrics), _cpu_per_request(self.first, self.first_metrics)
         )
+
+
+class _Reduction:
+    """From one side's rounds to its figures."""
+
+    def __init__(self, pairs: Sequence[_Pair], seed: int) -> None:
+        self._all = pairs
+        self._good = [pair for pair in pairs if not pair.spoiled]
+        self._seed = seed
+
+    def side(self, name: str, *, is_first: bool) -> SideLevel:
+        against = (lambda _figure: None) if is_first else self._interval
+        pooled = measure_all([pair.own.run for pair in self._all])
+        return SideLevel(
+            name=name,
+            spoiled_rounds=len(self._all) - len(self._good),
+            throughput_ratio=against(_Pair.throughput_ratio),
+            added_ttft_s=against(_Pair.added_ttft),
+            e2el_ratio=against(lambda pair: _p50_ratio(pair.metrics.e2el, pair.first_metrics.e2el)),
+            tpot_ratio=against(lambda pair: _p50_ratio(pair.metrics.tpot, pair.first_metrics.tpot)),
+            cpu_ratio=against(_Pair.cpu_ratio),
+            requests_per_s=self._interval(lambda pair: pair.metrics.requests_per_s),
+            cpu=self._cpu(),
+            metrics=pooled,
+            generator=GeneratorUse(sum(pair.own.generator_cpu_s for pair in self._all), pooled.duration_s),
+        )
+
+    def _cpu(self) -> dict[str, CpuUse]:
+        names = dict.fromkeys(name for pair in self._good for name in pair.own.cpu_s)
+        return {name: use for name in names if (use := self._cpu_of(name)) is not None}
+
+    def _cpu_of(self, name: str) -> CpuUse | None:
+        def per(count: Callable[[_Pair], int]) -> Interval | None:
+            return self._interval(lambda pair: _each(pair.own.cpu_s.get(name), count(pair)))
+
+        per_request = per(lambda pair: pair.metrics.completed)
+        per_token = per(lambda pair: pair.metrics.output_tokens)
+        if per_request is None or per_token is None:
+            return None
+        in_chunks = any(_chunks(pair.own.run) > pair.metrics.completed for pair in self._good)
+        per_chunk = per(lambda pair: _chunks(pair.own.run)) if in_chunks else None
+        return CpuUse(per_request, per_token, per_chunk)
+
+    def _interval(self, figure: Callable[[_Pair], float | None]) -> Interval | None:
+        values = [value for pair in self._good if (value := figure(pair)) is not None]
+        return bootstrap_median(values, seed=self._seed) if values else None
+
+
+def _chunks(run: Run) -> int:
+    return sum(chunks(sample) for sample in run.samples)
+
+
+def _cpu_per_request(turn: Turn, metrics: ServingMetrics) -> float:
+    spent = sum(turn.cpu_s.values()) + turn.generator_cpu_s
+    return spent / metrics.completed if metrics.completed else 0.0
+
+
+def _p50_ratio(own: Summary | None, first: Summary | None) -> float | None:
+    return _ratio(own.p50, first.p50) if own and first else None
+
+
+def _ratio(own: float, first: float) -> float | None:
+    return own / first if first > 0 else None
+
+
+def _each(spent: float | None, count: int) -> float | None:
+    return spent / count if spent is not None and count else None

@@ -23,6 +23,14 @@ from runtime.launcher import Launcher
 
 
 @dataclass(frozen=True, slots=True)
+class RunningEngine:
+    """Where it answers, and the root of its processes."""
+
+    target: Target
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class BareEngine:
     """An engine with its model, ready to be started. Its parameters are those of a node's replica."""
 
@@ -75,6 +83,16 @@ class BareEngine:
         Raises:
             BenchmarkError: it does not start.
         """
+        async with self.process(options) as engine:
+            yield engine.target
+
+    @asynccontextmanager
+    async def process(self, options: EngineOptions) -> AsyncIterator[RunningEngine]:
+        """The same with its process.
+
+        Raises:
+            BenchmarkError: it does not start.
+        """
         launch = self.backend.command(self.spec, self.stored, self.plan(options))
         try:
             process = await self.launcher.start(launch, self.spec.id)
@@ -85,7 +103,7 @@ class BareEngine:
                 endpoint = await self.launcher.ready(process, launch, self.backend)
             except RuntimeFault as fault:
                 raise BenchmarkError(str(fault)) from fault
-            yield self._target(endpoint)
+            yield RunningEngine(self._target(endpoint), process.pid)
         finally:
             await process.stop()
 

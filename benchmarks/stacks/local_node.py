@@ -20,7 +20,8 @@ from benchmarks.machine.processes import ManagedProcess, ProcessFailed, clean_en
 from benchmarks.stacks.stack import SharedData, command
 from runtime.backends.base import EngineOptions
 
-_STARTED: Final = r"node started .*local_api=(http://\S+)"
+STARTED: Final = r"node started .*local_api=(http://\S+)"
+"""The line in which a daemon says where its own API is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ async def run_local_node(directory: Path, shared: SharedData, **settings: str) -
     )
     async with process:
         try:
-            said = await process.wait_for_line(_STARTED)
+            said = await process.wait_for_line(STARTED)
         except ProcessFailed as failed:
             raise BenchmarkError(str(failed)) from failed
         yield LocalNode(process, said[1])

@@ -3,17 +3,17 @@
 Owns the pace and the bytes of an answer, which are those of a chat completion. It does as little as it can
 for a chunk, since it shares the machine with what is measured. Must not know Hubs, nodes or measurements.
 
-The model's name says the pace (`schedules`): `scripted-20ms` sends a chunk every 20 ms. Each chunk says in
-`sent_at` when it was handed to the socket, in seconds of the machine's monotonic clock, which all its
-processes share. Of answers with an exact schedule the engine keeps its own record, which `GET /record` hands
-over.
+The model's name says the pace (`schedules`): `scripted-20ms` sends a chunk every 20 ms. Any pace is answered;
+`/v1/models` lists those that the process was started with. Each chunk says in `sent_at` when it was handed to
+the socket, in seconds of the machine's monotonic clock, which all its processes share. Of answers with an
+exact schedule the engine keeps its own record, which `GET /record` hands over.
 """
 
 import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -21,7 +21,7 @@ import httptools
 import msgspec
 import uvloop
 
-from benchmarks.stacks.schedules import Schedule
+from benchmarks.stacks.schedules import Schedule, model_name
 
 BACKLOG: Final = 1024
 _GOLDEN: Final = 0.6180339887498949
@@ -45,6 +45,13 @@ _WHOLE: Final = (
     '"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}],'
     '"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}}'
 )
+
+
+def listing(paces_ms: Sequence[int]) -> bytes:
+    """The answer to who asks for the models, head and body."""
+    models = [{"id": model_name(pace), "object": "model"} for pace in paces_ms]
+    body = msgspec.json.encode({"object": "list", "data": models})
+    return _WHOLE_HEAD % (len(body), body)
 
 
 def whole_answer(model: str, count: int) -> bytes:
@@ -195,9 +202,10 @@ class _Asked(msgspec.Struct):
 class _Connection(asyncio.Protocol):
     """One connection, one answer at a time. The `on_…` methods are the parser's callbacks."""
 
-    def __init__(self, pacer: Pacer, records: list[Record]) -> None:
+    def __init__(self, pacer: Pacer, records: list[Record], listing: bytes) -> None:
         self._pacer = pacer
         self._records = records
+        self._listing = listing
         self._url = b""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -235,7 +243,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._transport is not None
         if self._parser.get_method() == b"GET":
-            self._transport.write(self._hand_over() if self._url == b"/record" else _REFUSAL)
+            self._transport.write(self._hand_over() if self._url == b"/record" else self._listing)
             return
         asked = msgspec.json.decode(self._body, type=_Asked)
         self._body.clear()
@@ -267,13 +275,15 @@ class _Connection(asyncio.Protocol):
         self._answer = None
 
 
-async def serve() -> None:
+async def serve(paces_ms: Sequence[int]) -> None:
     """Serve on a free port of this machine until SIGTERM; the address is said on stdout."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    pacer, records = Pacer(loop), list[Record]()
-    server = await loop.create_server(lambda: _Connection(pacer, records), "127.0.0.1", 0, backlog=BACKLOG)
+    pacer, records, models = Pacer(loop), list[Record](), listing(paces_ms)
+    server = await loop.create_server(
+        lambda: _Connection(pacer, records, models), "127.0.0.1", 0, backlog=BACKLOG
+    )
     sys.stdout.write(f"listening engine=127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await stop.wait()
@@ -281,9 +291,9 @@ async def serve() -> None:
 
 
 def main() -> None:
-    """The process."""
+    """The process. Arguments: the paces that it lists (ms)."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        runner.run(serve([int(pace) for pace in sys.argv[1:]]))
 
 
 if __name__ == "__main__":

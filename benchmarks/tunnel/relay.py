@@ -1,12 +1,11 @@
 """What node and Hub add to each chunk: streams through both against the same engine by itself, in turns.
 
-Owns the loads, the rounds and their figures. A round is one run on the engine's own port and one through Hub
-and node, back to back; which goes first alternates. Figures are medians over rounds, differences are taken
-within a round. Must not know how the processes came about or how results are shown.
+Owns the loads and their figures; the turns are `benchmarks.overhead.turns`'s. Figures are medians over
+rounds, differences are taken within a round. Must not know how the processes came about or how results are
+shown.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,18 +13,14 @@ from typing import Final
 from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import measure_all, ttft
 from benchmarks.figures.statistics import Interval, Summary, bootstrap_median, percentile, summarise
-from benchmarks.generator.client import Client
-from benchmarks.generator.load import ClosedLoop, Limit, RealTime, Run, drive
-from benchmarks.generator.workloads import WARMUP_INDEX, Fixed, Workload
-from benchmarks.machine.cpu import consumed, read_cpu
-from benchmarks.overhead.comparing import Round
-from benchmarks.serving.measuring import GeneratorUse, probe
+from benchmarks.generator.load import Run
+from benchmarks.generator.workloads import Fixed, Workload
+from benchmarks.overhead.turns import Load, Round, Turn, Turns
+from benchmarks.serving.measuring import GeneratorUse
 from benchmarks.tunnel.stack import RelayStack
 
 PROMPT_TOKENS: Final = 32
-_WARMUP_CHUNKS: Final = 20
 _PER: Final = 100_000  # chunks: what CPU time is told for
-_DIRECT, _VIA = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +31,12 @@ class StreamLoad:
     interval_ms: int
     chunks: int
     answers: int = 1
+
+    def load(self, seed: int) -> Load:
+        """The same for sides that take turns."""
+        workload = Workload(Fixed(PROMPT_TOKENS), Fixed(self.chunks), seed=seed)
+        key = f"{self.streams}x{self.interval_ms}ms"
+        return Load(key, str(self), self.streams, self.streams * self.answers, workload)
 
     def __str__(self) -> str:
         return f"{self.streams} x {self.interval_ms} ms, answers of {self.chunks} chunks"
@@ -88,7 +89,6 @@ class RelayRounds:
         self._seed = seed
         self._stop = stop
         self._progress = progress
-        self._next_index = 0
 
     async def measure(self, load: StreamLoad) -> RelayLevel | None:
         """The figures of one load; None if it was stopped before a round was complete.
@@ -96,87 +96,45 @@ class RelayRounds:
         Raises:
             EndpointUnusable: one of the two does not answer a single request.
         """
-        targets = self._stack.direct(load.interval_ms), self._stack.via(load.interval_ms)
-        async with Client(targets[_DIRECT]) as direct, Client(targets[_VIA]) as via:
-            clients = (direct, via)
-            for client, target in zip(clients, targets, strict=True):
-                await probe(client, target, self._workload(_WARMUP_CHUNKS), stop=self._stop)
-            rounds = await self._take_turns(clients, load)
+        sides = self._stack.sides(load.interval_ms)
+        turns = Turns(sides, rounds=self._rounds, stop=self._stop, progress=self._progress)
+        asked = load.load(self._seed)
+        await turns.probe(asked)
+        rounds = await turns.take(asked)
         return reduce_relay_rounds(load, rounds, seed=self._seed) if rounds else None
-
-    def _workload(self, chunks: int) -> Workload:
-        return Workload(Fixed(PROMPT_TOKENS), Fixed(chunks), seed=self._seed)
-
-    async def _take_turns(self, clients: tuple[Client, Client], load: StreamLoad) -> list[Round]:
-        for side in (_DIRECT, _VIA):
-            await self._run(clients, side, load, warmup=True)
-        requests = load.streams * load.answers
-        self._progress.phase(f"Streams: {load}", Limit(requests=2 * requests * self._rounds))
-        rounds: list[Round] = []
-        for number in range(self._rounds):
-            turn = await self._round(clients, load, number)
-            if self._stop.is_set():
-                break
-            rounds.append(turn)
-        return rounds
-
-    async def _round(self, clients: tuple[Client, Client], load: StreamLoad, number: int) -> Round:
-        runs: dict[int, Run] = {}
-        for side in (_DIRECT, _VIA) if number % 2 == 0 else (_VIA, _DIRECT):
-            cpu, own = read_cpu(self._stack.trees()), time.process_time()
-            runs[side] = await self._run(clients, side, load)
-            if side == _VIA:
-                spent = consumed(cpu, read_cpu(self._stack.trees())), time.process_time() - own
-        self._next_index += load.streams * load.answers
-        return Round(runs[_DIRECT], runs[_VIA], *spent)
-
-    async def _run(
-        self, clients: tuple[Client, Client], side: int, load: StreamLoad, *, warmup: bool = False
-    ) -> Run:
-        workload = self._workload(_WARMUP_CHUNKS if warmup else load.chunks)
-        first = WARMUP_INDEX if warmup else self._next_index
-        return await drive(
-            clients[side],
-            lambda number: workload.request(first + number, twin=side),
-            ClosedLoop(load.streams),
-            Limit(requests=load.streams * (1 if warmup else load.answers)),
-            timeline=RealTime(),
-            stop=self._stop,
-            on_sample=self._progress.count,
-        )
 
 
 def reduce_relay_rounds(load: StreamLoad, rounds: Sequence[Round], *, seed: int) -> RelayLevel:
     """The figures of some rounds."""
-    good = [turn for turn in rounds if not turn.spoiled]
+    good = [(direct, via) for direct, via in rounds if not direct.spoiled and not via.spoiled]
 
-    def interval(figure: Callable[[Round], float | None]) -> Interval | None:
-        values = [value for turn in good if (value := figure(turn)) is not None]
+    def interval(figure: Callable[[Turn, Turn], float | None]) -> Interval | None:
+        values = [value for pair in good if (value := figure(*pair)) is not None]
         return bootstrap_median(values, seed=seed) if values else None
 
     def cpu(name: str) -> Interval | None:
-        return interval(lambda turn: _for_100k(turn.cpu_s.get(name, 0.0), turn.via))
+        return interval(lambda _, via: _for_100k(via.cpu_s.get(name, 0.0), via.run))
 
-    names = sorted({name for turn in good for name in turn.cpu_s})
-    direct, via = [turn.direct for turn in good], [turn.via for turn in good]
-    everything = measure_all([run for turn in rounds for run in (turn.direct, turn.via)])
+    names = sorted({name for _, via in good for name in via.cpu_s})
+    direct_runs, via_runs = [direct.run for direct, _ in good], [via.run for _, via in good]
+    everything = measure_all([turn.run for turns in rounds for turn in turns])
     return RelayLevel(
         load=load,
         rounds=len(rounds),
         spoiled_rounds=len(rounds) - len(good),
-        chunks_per_s=interval(lambda turn: _rate(turn.via)),
-        direct_chunks_per_s=interval(lambda turn: _rate(turn.direct)),
+        chunks_per_s=interval(lambda _, via: _rate(via.run)),
+        direct_chunks_per_s=interval(lambda direct, _: _rate(direct.run)),
         cpu_per_100k_s={name: found for name in names if (found := cpu(name)) is not None},
-        added_delay_p50_s=interval(lambda turn: _added(turn, _delays, 50)),
-        added_delay_p99_s=interval(lambda turn: _added(turn, _delays, 99)),
-        added_ttft_p50_s=interval(lambda turn: _added(turn, _ttfts, 50)),
-        direct_delay=summarise([delay for run in direct for delay in _delays(run)]),
-        via_delay=summarise([delay for run in via for delay in _delays(run)]),
-        direct_ttft=summarise([value for run in direct for value in _ttfts(run)]),
-        via_ttft=summarise([value for run in via for value in _ttfts(run)]),
+        added_delay_p50_s=interval(_added(_delays, 50)),
+        added_delay_p99_s=interval(_added(_delays, 99)),
+        added_ttft_p50_s=interval(_added(_ttfts, 50)),
+        direct_delay=summarise([delay for run in direct_runs for delay in _delays(run)]),
+        via_delay=summarise([delay for run in via_runs for delay in _delays(run)]),
+        direct_ttft=summarise([value for run in direct_runs for value in _ttfts(run)]),
+        via_ttft=summarise([value for run in via_runs for value in _ttfts(run)]),
         generator=GeneratorUse(
-            sum(turn.generator_cpu_s for turn in rounds),
-            sum(turn.via.ended_at - turn.via.began_at for turn in rounds),
+            sum(via.generator_cpu_s for _, via in rounds),
+            sum(via.run.ended_at - via.run.began_at for _, via in rounds),
         ),
         errors=everything.errors,
     )
@@ -200,6 +158,9 @@ def _for_100k(cpu_s: float, run: Run) -> float | None:
     return cpu_s / chunks * _PER if chunks else None
 
 
-def _added(turn: Round, values: Callable[[Run], list[float]], percent: float) -> float | None:
-    direct, via = values(turn.direct), values(turn.via)
-    return percentile(via, percent) - percentile(direct, percent) if direct and via else None
+def _added(values: Callable[[Run], list[float]], percent: float) -> Callable[[Turn, Turn], float | None]:
+    def added(direct: Turn, via: Turn) -> float | None:
+        alone, behind = values(direct.run), values(via.run)
+        return percentile(behind, percent) - percentile(alone, percent) if alone and behind else None
+
+    return added

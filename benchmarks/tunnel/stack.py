@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.generator.target import Target
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.machine.processes import ManagedProcess, clean_environment
+from benchmarks.overhead.turns import Side
 from benchmarks.stacks.schedules import model_name
 from benchmarks.stacks.stack import HubProcess
 from hub.config import HubConfig, load_config
@@ -56,18 +57,13 @@ class RelayStack:
     engine_url: str
     api_key: str
 
-    def direct(self, interval_ms: int, *, stream: bool = True) -> Target:
-        """The engine itself."""
-        return Target(f"{self.engine_url}/v1", model_name(interval_ms), stream=stream)
-
-    def via(self, interval_ms: int, *, stream: bool = True) -> Target:
-        """The engine behind Hub and node."""
-        return Target(f"{self.api_url}/v1", model_name(interval_ms), api_key=self.api_key, stream=stream)
-
-    def trees(self) -> tuple[WatchedTree, ...]:
-        """The processes whose CPU time is told."""
+    def sides(self, interval_ms: int) -> tuple[Side, Side]:
+        """The engine itself, and the engine behind Hub and node."""
+        model = model_name(interval_ms)
         watched = {"hub": self.hub, "node": self.node, "engine": self.engine}
-        return tuple(WatchedTree(name, process.pid) for name, process in watched.items())
+        trees = tuple(WatchedTree(name, process.pid) for name, process in watched.items())
+        via = Target(f"{self.api_url}/v1", model, api_key=self.api_key)
+        return Side("direct", Target(f"{self.engine_url}/v1", model)), Side("via", via, trees)
 
 
 def python_process(name: str, module: str, *arguments: str, directory: Path) -> ManagedProcess:
@@ -102,7 +98,7 @@ async def run_relay_stack(directory: Path, intervals_ms: Sequence[int]) -> Async
         await hub.start()
         cleanup.push_async_callback(hub.stop)
         async with workplace(hub_config(hub), time.time) as place:
-            api_key = await _issue_key(place)
+            api_key = await limited_key(place)
             identity = await _enroll_relay(place, hub)
         await asyncio.to_thread(_save, identity, directory / "node")
         paces = [str(interval) for interval in intervals_ms]
@@ -126,7 +122,8 @@ def _catalog(directory: Path, intervals_ms: Sequence[int]) -> Path:
     return file
 
 
-async def _issue_key(place: Workplace) -> str:
+async def limited_key(place: Workplace) -> str:
+    """A key with every kind of limit."""
     home = await place.organisation(None)
     issued = await issue_key(
         *(place.storage, home.id),

@@ -157,13 +157,32 @@ def test_an_endpoint_against_another(engine_in_thread: Callable[..., Any], tmp_p
         assert len(ratio.values) == 3
         assert ratio.low <= ratio.value <= ratio.high
         assert level["via"]["output_tokens"] == level["direct"]["output_tokens"] == 18
-        assert figures[f"c{level['concurrency']}/self_cpu_ms_per_token"].value >= 0
+        assert figures[f"c{level['concurrency']}/self_cpu_s_per_100k_chunks"].value >= 0
     assert {engine.body["model"] for engine in direct.requests} == {"raw"}
     assert not any("Authorization" in engine.head for engine in direct.requests)
     assert all(f"Bearer {KEY}" in engine.head for engine in via.requests)
     prompts = [engine.body["messages"][0]["content"] for engine in direct.requests + via.requests]
     assert len(set(prompts)) == len(prompts) - 1  # only the probe is the same on both
     assert KEY not in file.read_text() + result.output
+
+
+def test_what_serving_writes_is_what_capacity_reads(
+    engine_in_thread: Callable[..., Any], tmp_path: Path
+) -> None:
+    url = engine_in_thread().url
+    files = []
+    for load in (("--concurrency", "1"), ("--concurrency", "2"), ("--concurrency", "4"), ("--rate", "50")):
+        files.append(str(tmp_path / f"{'-'.join(load)}.json"))
+        asked = [*SERVING, "--base-url", url, *load, "--requests", "40", "--quiet", "--json", files[-1]]
+        measured = invoke(*asked)
+        assert measured.exit_code == 0, measured.output
+    file = tmp_path / "capacity.json"
+    told = invoke("capacity", *files, "--rate", "100", "--slo", "ttft=5s", "--json", str(file))
+    assert told.exit_code == 0, told.output
+    points = read(file).details["points"]
+    assert len(points) == 4
+    assert sum(point["load"].endswith("at a time") for point in points) == 3
+    assert {figure.key: figure.value for _, figure in read(file).figures()}["nodes"] >= 1
 
 
 def test_a_process_that_is_not_there_is_one_clear_line(engine_in_thread: Callable[..., Any]) -> None:
@@ -203,7 +222,9 @@ def test_the_version_can_be_asked_for_in_two_ways() -> None:
     assert invoke("--version").output == invoke("version").output == f"porten-bench {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serving", "figures", "overhead", "tunnel", "node", "cold-load"])
+@pytest.mark.parametrize(
+    "command", ["serving", "figures", "overhead", "capacity", "tunnel", "node", "cold-load"]
+)
 def test_help_teaches_with_an_example(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

@@ -35,8 +35,12 @@ def test_the_command_shows_and_writes_every_part(tmp_path: Path) -> None:
         assert figure.value > 0, figure.key
     assert len(figures) == 4
     level = written.details["requests"]["levels"][0]
-    assert (level["via"]["completed"], level["via"]["errors"], level["spoiled_rounds"]) == (60, {}, 0)
-    assert set(level["cpu_ms_per_token"]) == {"engine", "hub", "node"}
+    assert (level["via"]["completed"], level["via"]["errors"], level["spoiled_rounds"]) == (
+        60,
+        {},
+        {"via": 0},
+    )
+    assert set(level["cpu_s_per_1000_requests"]["via"]) == {"engine", "hub", "node"}
 
 
 async def test_memory_is_that_of_a_hub_to_which_all_nodes_have_come(

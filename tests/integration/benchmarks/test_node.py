@@ -84,16 +84,16 @@ async def test_a_daemon_against_its_engine_and_then_idle(
     result = await run_node(plan, stop=asyncio.Event(), progress=quiet)
     assert not result.interrupted
     levels = result.relays[1].levels
-    assert [level.concurrency for level in levels] == [1, 3]
+    assert [level.load.concurrency for level in levels] == [1, 3]
     for level in levels:
-        requests = plan.requests(level.concurrency)
-        assert (level.rounds, level.spoiled_rounds) == (1, 0)
-        assert level.direct.output_tokens == level.via.output_tokens == 6 * requests
+        tokens = 6 * plan.requests(level.load.concurrency)
+        assert (level.rounds, level.via.spoiled_rounds) == (1, 0)
+        assert [side.metrics.output_tokens for side in level.sides] == [tokens, tokens]
         # The engine takes tens of milliseconds a token: with it, this would be many times as much.
-        assert 0 <= level.cpu_per_token_s["daemon"].median < 0.01
+        assert 0 <= level.via.cpu["daemon"].per_token_s.median < 0.01
     assert result.one_by_one is not None
     (pairs,) = result.one_by_one.levels
-    assert (pairs.rounds, pairs.via.completed, pairs.direct.completed) == (3, 3, 3)
+    assert [side.metrics.completed for side in pairs.sides] == [pairs.rounds, pairs.rounds] == [3, 3]
     assert result.idle is not None
     assert 30e6 < result.idle.resident_bytes < 300e6  # without the engine, which is larger
     assert 0 <= result.idle.cpu < 0.5
@@ -107,13 +107,13 @@ async def test_stopping_keeps_the_rounds_that_were_complete(
 
     class StopsAtThreeStreams(Progress):
         def phase(self, label: str, limit: object) -> None:
-            if label == "Comparing, streams: 3":
+            if label == "Comparing, 3 streams":
                 stop.set()
 
     plan = NodePlan(choice, threads=(1,), streams=(1, 3), rounds=1, output_tokens=2, pairs=1, idle_s=60.0)
     result = await run_node(plan, stop=stop, progress=StopsAtThreeStreams(Console(), quiet=True))
     assert result.interrupted
-    assert [level.concurrency for level in result.relays[1].levels] == [1]
+    assert [level.load.concurrency for level in result.relays[1].levels] == [1]
     assert (result.one_by_one, result.idle) == (None, None)
     assert left_over() == set()
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.command.progress import Progress
 from benchmarks.generator.client import Sample
 from benchmarks.generator.load import Limit, Run
-from benchmarks.overhead.comparing import Round
+from benchmarks.overhead.turns import Round, Turn
 from benchmarks.reports.result import Made, Result
 from benchmarks.tunnel import report as tunnel_report
 from benchmarks.tunnel.bare import IdleSessions, Storm
@@ -32,7 +32,11 @@ def run(
 def turn(added: float, cpu_s: float = 0.0) -> Round:
     direct = run((0.001, 0.002, 0.003))
     via = run((0.001 + added, 0.002 + added, 0.003 + added), ttft=0.1 + added)
-    return Round(direct, via, {"hub": cpu_s}, 0.1)
+    return Turn(direct, {}, 0.1), Turn(via, {"hub": cpu_s}, 0.1)
+
+
+def with_via(turns: Round, failed: Run) -> Round:
+    return turns[0], replace(turns[1], run=failed)
 
 
 def test_what_is_added_is_the_median_of_the_rounds() -> None:
@@ -50,7 +54,7 @@ def test_cpu_time_is_told_for_100k_chunks() -> None:
 
 
 def test_a_round_with_a_failure_is_left_out_and_told() -> None:
-    spoiled = replace(turn(5.0), via=run((0.5,), error="truncated"))
+    spoiled = with_via(turn(5.0), run((0.5,), error="truncated"))
     level = reduce_relay_rounds(LOAD, [turn(0.01), spoiled], seed=0)
     assert (level.rounds, level.spoiled_rounds, level.errors) == (2, 1, {"truncated": 1})
     assert level.added_delay_p50_s is not None
@@ -58,7 +62,7 @@ def test_a_round_with_a_failure_is_left_out_and_told() -> None:
 
 
 def test_nothing_but_failures_gives_no_figures() -> None:
-    spoiled = replace(turn(0.0), via=run((), error="timeout"))
+    spoiled = with_via(turn(0.0), run((), error="timeout"))
     level = reduce_relay_rounds(LOAD, [spoiled], seed=0)
     assert (level.chunks_per_s, level.added_ttft_p50_s, level.cpu_per_100k_s) == (None, None, {})
 

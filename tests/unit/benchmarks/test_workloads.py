@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.errors import SettingInvalid
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import (
+    TWINS,
     Fixed,
     Lognormal,
     Normal,
@@ -24,7 +25,7 @@ distributions = st.one_of(
     st.tuples(st.integers(1, 300), st.integers(0, 200)).map(lambda pair: Normal(*pair)),
     st.tuples(st.integers(1, 300), st.integers(0, 100)).map(lambda pair: Lognormal(*pair)),
 )
-indices = st.integers(0, (1 << 22) - 1)
+indices = st.integers(0, (1 << 21) - 1)
 
 
 @given(distributions)
@@ -72,14 +73,14 @@ def test_a_request_depends_on_its_number_and_the_seed_alone(
 @given(st.integers(3, 40), st.integers(0, 60), st.sets(indices, min_size=2, max_size=30))
 def test_prompts_are_unique_from_three_words_on(length: int, shared: int, numbers: set[int]) -> None:
     workload = Workload(Fixed(length), Fixed(1), shared)
-    prompts = {workload.request(index, twin=twin).prompt for index in numbers for twin in (0, 1)}
-    assert len(prompts) == 2 * len(numbers)
+    prompts = {workload.request(index, twin=twin).prompt for index in numbers for twin in range(TWINS)}
+    assert len(prompts) == TWINS * len(numbers)
 
 
 @given(st.integers(1, 250), st.integers(0, 1000))
 def test_neighbours_differ_in_their_first_word(index: int, seed: int) -> None:
     workload = Workload(Fixed(8), Fixed(1), seed=seed)
-    here, there = (workload.request(number).prompt.split()[0] for number in (index % 60, index % 60 + 1))
+    here, there = (workload.request(number).prompt.split()[0] for number in (index % 30, index % 30 + 1))
     assert here != there
 
 

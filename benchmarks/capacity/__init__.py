@@ -1,0 +1,1 @@
+"""`porten-bench capacity`: how many nodes a demand takes."""

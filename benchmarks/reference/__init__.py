@@ -1,0 +1,1 @@
+"""This project's own figures: how they are made, told and kept."""
