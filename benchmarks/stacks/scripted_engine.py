@@ -240,10 +240,15 @@ class _Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._body += data
 
+    def _told(self) -> bytes:
+        if self._url == b"/record":
+            return self._hand_over()
+        return self._listing if self._url == b"/v1/models" else _REFUSAL
+
     def on_message_complete(self) -> None:
         assert self._transport is not None
         if self._parser.get_method() == b"GET":
-            self._transport.write(self._hand_over() if self._url == b"/record" else self._listing)
+            self._transport.write(self._told())
             return
         asked = msgspec.json.decode(self._body, type=_Asked)
         self._body.clear()
