@@ -37,6 +37,8 @@ _START_S: Final = 120.0
 LITELLM: Final = "litellm[proxy]==1.108.7"
 """One that was tried, so that figures of two machines are of the same program."""
 
+# Engines close connections now and then (llama.cpp's server does after an answer): a request that finds one
+# just closed is sent again, as node and generator do too.
 _NGINX: Final = """
 daemon off;
 pid {directory}/pid;
@@ -64,6 +66,7 @@ http {{
             proxy_pass http://engine;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+            proxy_next_upstream error timeout non_idempotent;
             proxy_buffering off;
             proxy_read_timeout 600s;
         }}

@@ -99,7 +99,7 @@ def test_what_limits_a_node_is_named() -> None:
     assert most(model, {"ttft": 0.05}, SHARE).load == 0.0
 
 
-@settings(max_examples=15)  # each plans five times
+@settings(max_examples=8)  # each plans five times
 @given(st.floats(0.05, 4), st.floats(0.05, 4), st.floats(0.5, 0.99), st.floats(0.1, 500))
 def test_more_is_asked_more_nodes_are_needed(limit: float, other: float, share: float, rate: float) -> None:
     points = read_points([ramp()])[:5]
