@@ -78,7 +78,11 @@ SUITE: Final = (
         minutes=1.5,
         needs_model=True,
     ),
-    Measurement("routing", ("routing",), "The Hub's choice of a node", minutes=5),
+    Measurement("policy", ("policy",), "What one decision takes the Hub", minutes=2),
+    Measurement(
+        "calibrate", ("calibrate",), "The meter itself, against an engine whose truth is known", minutes=2
+    ),
+    Measurement("routing", ("routing",), "What the Hub's choice comes to, simulated", minutes=4),
 )
 
 RATIOS: Final = (

@@ -49,7 +49,7 @@ CLAIMS: Final = (
         "requests/requests_per_s",
     ),
     Claim("the Hub's memory with 1,000 nodes connected", "hub", "memory/hub_rss_mb"),
-    Claim("a choice among 10,000 nodes, slowest hundredth", "routing", "decision/10000+0/hot_p99_us"),
+    Claim("a choice among 10,000 nodes, slowest hundredth", "policy", "decision/10000+0/hot_p99_us"),
     Claim("a model that is not loaded, against the engine's bare start", "cold-load", "cold/ratio"),
     Claim("one model in another's place, to the first token", "cold-load", "swap/s"),
     Claim("an idle node's processor time, its model loaded", "node", "idle/cpu_percent"),
