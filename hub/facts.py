@@ -4,13 +4,17 @@ Owns those copies and their freshness. Must not know sessions, requests or HTTP.
 
 A fact that may be out of date counts as unknown, and an unknown node serves nobody: when a change is
 announced the copy goes first and comes back only from storage.
+
+Reads overlap, of one node and of everything, and their answers come in any order. So each read has a number,
+and so has each announcement, in the order in which they began: of a node only the answer of a read that began
+after the last announcement counts, and never one of a read that began before the one that is believed. A
+picture of everything is believed node by node: changes to some, however many, keep no news of others away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -18,8 +22,6 @@ from hub.changes import Change, KeyChanged, NodeChanged, NodeRevoked, RegionsCha
 from hub.policy import NodeFacts, RegionTree
 
 log = logging.getLogger(__name__)
-
-_MAX_LOADS = 3  # attempts at a consistent picture; if changes keep coming the next poll goes on
 
 
 class FactSource(Protocol):
@@ -90,8 +92,12 @@ class KnownFacts:
         self._nodes: dict[str, NodeFacts] = {}
         self._owned: dict[str, set[str]] = {}
         self._regions = RegionTree()
-        self._epoch = 0
-        self._node_epochs: Counter[str] = Counter()
+        self._begun = 0
+        self._since = 0
+        """The read of everything that is believed, or when all was forgotten: nothing older counts."""
+        self._node_since: dict[str, int] = {}
+        """The same of single nodes, where it is later."""
+        self._regions_since = 0
         self._unread: set[str] = set()
         self._unloaded = True
         self._reads = 0
@@ -112,6 +118,10 @@ class KnownFacts:
         """Whether something that is unknown now is being read, and so may be known in a moment."""
         return self._reads > 0
 
+    def is_unread(self, node_id: str) -> bool:
+        """Whether storage has yet to say what became of a node."""
+        return node_id in self._unread
+
     def __iter__(self) -> Iterator[NodeFacts]:
         return iter(self._nodes.values())
 
@@ -129,29 +139,38 @@ class KnownFacts:
             self._read_again(node_id)
 
     async def load(self) -> None:
-        """Read everything; a picture that changes while it is read is read again, later if need be.
+        """Read everything. Of what is announced meanwhile nothing is taken from it: that is read by itself.
 
         Raises:
             StorageUnavailable: the database does not answer. What was known stays known: see `forget`.
         """
-        for _ in range(_MAX_LOADS):
-            epoch = self._epoch
-            nodes, regions = await self._source.nodes(), await self._source.regions()
-            if epoch == self._epoch:
-                self._believe(nodes)
-                self._regions = regions
-                self._unread.clear()
-                self._unloaded = False
-                self._on_read(None)
-                return
-        self._unloaded = True  # what this was asked for is still unread, whatever the revision will say
+        begun = self._next()
+        nodes, regions = await self._source.nodes(), await self._source.regions()
+        if begun < self._since:
+            return  # a later one came first, or all was forgotten and `incomplete` says so
+        self._believe(nodes, begun)
+        if begun > self._regions_since:
+            self._regions = regions
+            self._unloaded = False
+        self._on_read(None)
 
-    def _believe(self, nodes: Sequence[NodeFacts]) -> None:
-        """Take the place of what was known. What is the same stays the same object: others compare by it."""
+    def _next(self) -> int:
+        self._begun += 1
+        return self._begun
+
+    def _believe(self, nodes: Sequence[NodeFacts], begun: int) -> None:
+        """Take the place of what was known before. What is the same stays the same object: others compare."""
         before, self._nodes, self._owned = self._nodes, {}, {}
+        self._since = begun
+        self._node_since = {name: since for name, since in self._node_since.items() if since > begun}
+        self._unread &= self._node_since.keys()
         for node in nodes:
-            known = before.get(node.node_id)
-            self._know(known if known == node else node)
+            if node.node_id not in self._node_since:
+                known = before.get(node.node_id)
+                self._know(known if known == node else node)
+        for node_id in self._node_since:
+            if (later := before.get(node_id)) is not None:
+                self._know(later)
 
     def _know(self, node: NodeFacts) -> None:
         self._nodes[node.node_id] = node
@@ -164,7 +183,7 @@ class KnownFacts:
 
     def forget(self) -> None:
         """Hold everything for unknown: nothing is dispatched until `load` has succeeded."""
-        self._epoch += 1
+        self._since = self._regions_since = self._next()
         self._unloaded = True
         self._nodes, self._owned = {}, {}
         self._regions = RegionTree()
@@ -179,7 +198,7 @@ class KnownFacts:
             case NodeChanged(node_id):
                 self._read_again(node_id)
             case RegionsChanged():
-                self._epoch += 1
+                self._regions_since = self._next()
                 self._unloaded = True
                 self._regions = RegionTree()
                 self._begin(self.load())
@@ -187,8 +206,7 @@ class KnownFacts:
                 pass
 
     def _read_again(self, node_id: str) -> None:
-        self._epoch += 1
-        self._node_epochs[node_id] += 1
+        self._node_since[node_id] = self._next()
         self._unknow(node_id)
         self._unread.add(node_id)
         self._begin(self._read(node_id))
@@ -209,11 +227,11 @@ class KnownFacts:
 
     async def _read(self, node_id: str) -> None:
         """A read that fails leaves the node unknown, and `incomplete` makes the next poll load everything."""
-        epoch = self._node_epochs[node_id]
+        begun = self._next()
         facts = await self._source.node(node_id)
-        if epoch != self._node_epochs[node_id]:
-            return  # changed meanwhile; whoever announced it reads it again
-        self._epoch += 1  # a picture of everything that was begun before this is old
+        if begun < self._node_since.get(node_id, self._since):
+            return  # changed meanwhile, and whoever announced it reads it again; or a later read came first
+        self._node_since[node_id] = begun
         self._unread.discard(node_id)
         if facts is not None:
             self._unknow(node_id)

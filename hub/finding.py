@@ -121,13 +121,19 @@ class Finder:
     async def _confirmed(self, admitted: Admitted) -> Admitted:
         """The caller as of now. The key's own list of models may have changed while this one waited.
 
-        Who asks is looked at first, which always waits: the key, where nothing changed, without a wait.
+        Who asks is looked at first, which always waits: the key, where nothing changed, without a wait. Where
+        it did wait for the key, who asks is looked at once more.
         """
-        if self._call.look_again is not None:
-            await self._call.look_again()
-        confirmed = await self._places.admission.confirm(admitted)
+        confirmed = await self._looked_at(admitted)
+        while self._call.look_again is not None and confirmed is not admitted:
+            admitted, confirmed = confirmed, await self._looked_at(confirmed)
         self._places.check_model(self._call.request_id, confirmed, self._call.model)
         return confirmed
+
+    async def _looked_at(self, admitted: Admitted) -> Admitted:
+        if self._call.look_again is not None:
+            await self._call.look_again()
+        return await self._places.admission.confirm(admitted)
 
     async def _wait(self, asked: Asked, admitted: Admitted, give_up: float) -> Occupied | None:
         """Wait for a place; none where it is time to look again, be it for the last time."""

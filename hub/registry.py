@@ -174,14 +174,17 @@ class Registry:
             self._file(node_id)
 
     def _enforce(self, node_ids: Sequence[str] | None) -> None:
-        """Make sessions obey what is known now."""
-        for node_id in list(self._sessions) if node_ids is None else node_ids:
+        """Make sessions obey what is known now; those of nodes that are being read wait for what is read."""
+        for node_id in self._read_sessions() if node_ids is None else node_ids:
             facts = self.facts.get(node_id)
             if facts is None or facts.revoked:
                 self._revoked(node_id)
             elif (live := self._live.get(node_id)) and not live.agrees(facts):
                 self._replace(live)
         self._file(*self._misfiled() if node_ids is None else node_ids)
+
+    def _read_sessions(self) -> list[str]:
+        return [node_id for node_id in self._sessions if not self.facts.is_unread(node_id)]
 
     def _replace(self, live: Live) -> None:
         """Its credential is out of date: the node dials again and is welcomed with the current one."""

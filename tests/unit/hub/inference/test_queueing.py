@@ -258,6 +258,30 @@ async def test_who_asks_without_a_secret_is_looked_at_again_before_each_choice(w
     assert requests.order[-1] == "next", "the place was given back"
 
 
+async def test_who_is_signed_out_while_their_changed_key_is_read_gets_no_node(world, requests):
+    [session] = (await fleet(world, n1={})).values()
+    mine, gone = await caller(world), []
+
+    async def look():
+        await asyncio.sleep(0)
+        if gone:
+            raise RequestFailed("invalid_api_key", "signed out", param="session")
+
+    read = world.by_hash
+
+    async def by_hash(key_hash):
+        found = await read(key_hash)
+        gone.append("signed out, while the database takes its time")
+        return found
+
+    world.by_hash = by_hash
+    world.changes.publish(KeyChanged(mine.key.id))
+    await requests.begin("visits", mine, look_again=look)
+    with pytest.raises(RequestFailed, match="signed out"):
+        await requests.tasks["visits"]
+    assert not session.opened
+
+
 def turn(world, name, *, draining):
     """Put a node on drain, or off: stored, and told."""
     world.table[name] = replace(world.table[name], draining=draining)

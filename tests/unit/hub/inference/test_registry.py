@@ -191,26 +191,99 @@ async def test_a_read_that_began_before_a_change_is_thrown_away(world, connected
     assert seen(world).facts.region == "eu"
 
 
-async def test_a_picture_that_never_holds_still_is_asked_for_again(world, connected):
-    """What another process wrote must not be taken for read only because this one kept changing things."""
-    read, node = world.nodes, world.table["n1"]
+async def test_changes_without_end_to_one_node_keep_no_news_of_others_away(world, connected):
+    """Who changes a node of its own again and again must not blind the Hub to what others write elsewhere."""
+    world.add_node("n2", owner_id="org_b")
+    world.add_node("n3")
+    await world.registry.facts.load()
+    theirs, mine = world.connect("n2"), world.connect("n3")
+    read = world.nodes
 
     async def nodes():
         found = await read()
         world.changes.publish(NodeChanged("n1"))
         await settle()
+        world.changes.publish(NodeChanged("n3"))  # and this one is still being read when the picture is there
         return found
 
     world.nodes = nodes
+    world.add_node("n2", owner_id="org_b", draining=True)  # by another process: nobody announces it here
     world.add_node("written_elsewhere")
     await world.registry.facts.load()
-    assert seen(world).facts == node
-    assert seen(world, "written_elsewhere") is None
-    assert world.registry.facts.incomplete, "so that the next look reads everything"
-    world.nodes = read
-    await world.registry.facts.load()
+    assert seen(world, "n2").facts.draining
     assert seen(world, "written_elsewhere") is not None
+    await settle()
+    assert [seen(world, name).online for name in ("n1", "n2", "n3")] == [True, True, True]
+    assert [each.close_reason for each in (connected, theirs, mine)] == [None, None, None]
     assert not world.registry.facts.incomplete
+
+
+async def test_a_slow_read_does_not_bring_back_what_a_later_picture_has_overtaken(world, connected):
+    answer, read = asyncio.Event(), world.node
+
+    async def node(node_id):
+        found = await read(node_id)
+        await answer.wait()
+        return found
+
+    world.node = node
+    world.changes.publish(NodeChanged("n1"))
+    await settle()
+    world.add_node("n1", draining=True)  # by another process, whose revision is seen next
+    await world.registry.facts.load()
+    assert seen(world).facts.draining
+    answer.set()
+    await settle()
+    assert seen(world).facts.draining
+    assert not world.registry.facts.incomplete
+
+
+async def test_a_slow_picture_does_not_bring_back_what_a_later_one_has_overtaken(world, connected):
+    answer, read = asyncio.Event(), world.nodes
+
+    async def nodes():
+        found = await read()
+        await answer.wait()
+        return found
+
+    world.nodes = nodes
+    slow = asyncio.create_task(world.registry.facts.load())
+    await settle()
+    world.nodes = read
+    world.add_node("n1", draining=True)
+    await world.registry.facts.load()
+    answer.set()
+    await slow
+    assert seen(world).facts.draining
+
+
+async def test_a_picture_does_not_bring_back_what_a_later_read_has_overtaken(world, connected):
+    answer, read = asyncio.Event(), world.nodes
+
+    async def nodes():
+        found = await read()
+        world.add_node("n1", draining=True)
+        await answer.wait()
+        return found
+
+    world.nodes = nodes
+    picture = asyncio.create_task(world.registry.facts.load())
+    world.changes.publish(NodeChanged("n1"))  # before either read begins, and the picture's is the first
+    await settle()
+    answer.set()
+    await picture
+    assert seen(world).facts.draining
+
+
+async def test_a_picture_that_was_begun_before_all_was_forgotten_is_not_believed(world, connected):
+    world.turns = 5
+    loading = asyncio.create_task(world.registry.facts.load())
+    await asyncio.sleep(0)
+    world.registry.facts.forget()
+    await loading
+    assert seen(world) is None
+    assert "eu" not in world.registry.facts.regions
+    assert world.registry.facts.incomplete, "so that the next look reads everything"
 
 
 async def test_a_read_that_fails_leaves_the_node_unknown_until_the_next_load(world, connected, caplog):
