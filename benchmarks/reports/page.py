@@ -25,6 +25,10 @@ def show(console: Console, result: Result) -> None:
             console.print(_table(group))
     for remark in result.remarks:
         console.print(f"[yellow]{escape(remark.text)}[/]", highlight=False)
+    if result.made.quick:
+        console.print(
+            "[yellow]Quick: this shows that the command works; its rounds are too few for figures.[/]"
+        )
     if result.interrupted:
         console.print("[yellow]Interrupted: this is what was complete by then.[/]")
     for refusal in result.refusals:

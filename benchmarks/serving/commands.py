@@ -31,7 +31,7 @@ from benchmarks.reports.result import Result
 from benchmarks.serving import ramp_report
 from benchmarks.serving import report as serving_report
 from benchmarks.serving import samples as samples_file
-from benchmarks.serving.choosing import Wishes, choose, limit_of
+from benchmarks.serving.choosing import Wishes, check_objectives, choose, limit_of
 from benchmarks.serving.measuring import ServingPlan, run_serving
 from benchmarks.serving.options import (
     ArrivalsChoice,
@@ -191,6 +191,7 @@ def serving(
                 slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
             ),
         )
+        check_objectives(plan.rules.slos, stream=stream)
         result, measured = _measure(plan, chosen.ramp, samples, quiet=quiet)
         terminal.conclude(result, json_file)
     if not measured:

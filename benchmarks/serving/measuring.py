@@ -25,10 +25,10 @@ from benchmarks.serving.evaluating import Evaluation, Meter, Rules, evaluate
 NO_WARMUP: Final = Limit(requests=0)
 
 _ADVICE: Final = {
-    "http_400": " (an endpoint that does not know ignore_eos needs --no-ignore-eos)",
-    "http_401": " (give the key with --api-key-file or in PORTEN_API_KEY)",
+    "http_400": " (too long for the model? or the endpoint does not know ignore_eos: --no-ignore-eos)",
+    "http_401": " (the key comes from --api-key-file or PORTEN_API_KEY: is it the right one, whole?)",
     "http_403": " (the key may not use this model)",
-    "http_404": " (check --model, and that --base-url ends where the OpenAI API begins, mostly in /v1)",
+    "http_404": " (is that the name in GET /v1/models? --base-url ends where the API begins, mostly in /v1)",
     "tls": " (a private certificate authority is given with --ca-file)",
     "timeout": " (a cold model may need longer: --timeout)",
 }

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from benchmarks.capacity.model import NodeModel, most
-from benchmarks.capacity.planning import Demand, cross_validate, parse_objectives, plan_capacity
+from benchmarks.capacity.planning import Demand, cross_validate, objectives, plan_capacity
 from benchmarks.capacity.points import Point, Spread, read_points
 from benchmarks.cli import app
 from benchmarks.errors import ResultUnreadable, SettingInvalid
+from benchmarks.figures.goodput import parse_slos
 from benchmarks.reports import result
 from benchmarks.reports.result import Made, Result
 from tests.unit.benchmarks.simulated_node import Node, Seen, simulate, true_most
@@ -210,14 +211,10 @@ def test_what_cannot_be_told_is_refused() -> None:
         read_points([serving({"kind": "closed", "concurrency": 2}, {"metrics": failed})])
 
 
-@pytest.mark.parametrize("text", ["", "ttft", "ttft=5", "ttft=0ms", "ttft=infs", "speed=1s", "ttft=-1s"])
-def test_objectives_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(SettingInvalid, match="ttft, itl, tpot, e2el"):
-        parse_objectives(text)
-
-
-def test_objectives_are_read_with_their_units() -> None:
-    assert parse_objectives("ttft=500ms,e2el=2s") == {"ttft": 0.5, "e2el": 2.0}
+def test_objectives_are_those_of_serving_and_of_whole_requests() -> None:
+    assert objectives(parse_slos(["ttft=500ms,e2el=2s"])) == {"ttft": 0.5, "e2el": 2.0}
+    with pytest.raises(SettingInvalid, match="--percentile"):
+        objectives(parse_slos(["itl:p95=50ms"]))
 
 
 # --- the command
