@@ -64,8 +64,8 @@ class Origin:
         # No message repeats the URL: what cannot be taken apart may hold a password anywhere.
         if not target.base_url.isascii() or not target.base_url.isprintable() or " " in target.base_url:
             raise SettingInvalid(
-                "the base URL may hold plain letters, digits and signs only: other letters are written xn--... in "
-                "a host's name, and %20 and the like in a path"
+                "the base URL may hold plain letters, digits and signs only: in a "
+                "host's name others are written xn--..., in a path %20 and the like"
             )
         try:
             parts = urlsplit(target.base_url)
