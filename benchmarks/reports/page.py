@@ -32,7 +32,9 @@ def show(console: Console, result: Result) -> None:
     if result.interrupted:
         console.print("[yellow]Interrupted: this is what was complete by then.[/]")
     for refusal in result.refusals:
-        console.print(f"[red]Not to be believed ({refusal.code}):[/] {escape(refusal.text)}", highlight=False)
+        console.print(
+            f"[red]Not to be believed ({escape(refusal.code)}):[/] {escape(refusal.text)}", highlight=False
+        )
 
 
 def _table(group: Group) -> Table:
@@ -40,18 +42,23 @@ def _table(group: Group) -> Table:
     table.add_column("", no_wrap=True)
     columns = [*group.sides, "found", "95 %"]
     bounded = any(figure.bound for figure in group.figures)
-    for name in (*columns, *(("bound", "") if bounded else ())):
+    for name in (*map(escape, columns), *(("bound", "") if bounded else ())):
         table.add_column(name, justify="right")
     for figure in group.figures:
         sides = (figure.direct, figure.via) if group.sides else ()
-        table.add_row(figure.name, *sides, *_found(figure), *(_judged(figure.bound) if bounded else ()))
+        table.add_row(
+            escape(figure.name),
+            *map(escape, sides),
+            *_found(figure),
+            *(_judged(figure.bound) if bounded else ()),
+        )
     return table
 
 
 def _found(figure: Value) -> tuple[str, str]:
     if figure.value is None:
         return "-", ""
-    return f"{number(figure.value, figure.unit)} {figure.unit}".rstrip(), interval(figure)
+    return escape(f"{number(figure.value, figure.unit)} {figure.unit}".rstrip()), interval(figure)
 
 
 def interval(figure: Value) -> str:

@@ -13,8 +13,9 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import EndpointUnusable, GeneratorLost
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
+from benchmarks.generator.files import check_connections
 from benchmarks.generator.generators import Driven, Generator, LocalGenerator, Phase
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, drive
+from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, Share, drive
 from benchmarks.generator.pool import GeneratorPool, check_processes, choose_cores
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse, watched_of
@@ -167,13 +168,25 @@ def generator_of(plan: ServingPlan, clock: Clock = time.perf_counter) -> Generat
     """What generates the plan's load: this process, or several others.
 
     Raises:
-        SettingInvalid: they cannot be pinned as it is asked, or the load has not so many parts.
+        SettingInvalid: they cannot be pinned as it is asked, the load has not so many parts, or a process
+            may not have as many connections.
     """
     check_processes(plan.processes, plan.load)
+    check_files(plan.load, plan.processes)
     cores = choose_cores(plan.processes, pin=plan.pin)
     if cores == [None]:
         return LocalGenerator(plan.target, plan.workload, clock=clock)
     return GeneratorPool(plan.target, plan.workload, cores=cores)
+
+
+def check_files(load: Load, processes: int) -> None:
+    """Refuse more streams than the processes may have connections.
+
+    Raises:
+        SettingInvalid: they are too many.
+    """
+    if isinstance(load, ClosedLoop):
+        check_connections(Share(0, processes).streams(load))
 
 
 async def warm_up(generator: Generator, phase: Phase, stop: asyncio.Event, progress: Progress) -> int:
