@@ -39,11 +39,11 @@ def show(console: Console, result: Result) -> None:
 
 def _table(group: Group) -> Table:
     table = Table(title=escape(group.title), title_justify="left")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # where a page is narrow, names break and numbers stay whole
     columns = [*group.sides, "found", "95 %"]
     bounded = any(figure.bound for figure in group.figures)
     for name in (*map(escape, columns), *(("bound", "") if bounded else ())):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for figure in group.figures:
         sides = (figure.direct, figure.via) if group.sides else ()
         table.add_row(
