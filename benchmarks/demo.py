@@ -6,6 +6,7 @@ official `openai` client, where it ran, and the refusal once no permitted node i
 
 import asyncio
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -156,6 +157,14 @@ def print_keep(stack: Stack) -> None:
     )
 
 
+async def run_until_told(directory: Path, shared: SharedData, *, keep: bool) -> None:
+    """Go through the steps; SIGTERM ends what was started, as Ctrl-C does."""
+    steps = asyncio.current_task()
+    assert steps is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, steps.cancel)
+    await run_demo(directory, shared, keep=keep)
+
+
 async def run_demo(directory: Path, shared: SharedData, *, keep: bool) -> None:
     """Go through the steps; raises DemoFailed where one does not hold."""
     heading(1, "A real engine and a real model on this machine's disk")
@@ -209,10 +218,12 @@ def main(
     """Show the whole of Porten on this machine, with a real model."""
     with tempfile.TemporaryDirectory(prefix="porten-demo-") as directory:
         try:
-            asyncio.run(run_demo(Path(directory), SharedData(shared_data.resolve()), keep=keep))
+            asyncio.run(run_until_told(Path(directory), SharedData(shared_data.resolve()), keep=keep))
         except (DemoFailed, ProcessFailed, PortalError) as error:
             console.print(f"\n[bold red]The demo failed:[/] {error}", markup=True)
             sys.exit(1)
+        except asyncio.CancelledError:
+            sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             console.print("stopped")
 

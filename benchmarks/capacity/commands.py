@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from benchmarks.capacity import report as capacity_report
-from benchmarks.capacity.planning import Demand, parse_objectives, plan_capacity
-from benchmarks.capacity.points import read_points
+from benchmarks.capacity.planning import Demand, objectives, plan_capacity
+from benchmarks.capacity.points import flaws, read_points
 from benchmarks.command import terminal
 from benchmarks.command.options import Json
+from benchmarks.command.outputs import check_apart
+from benchmarks.figures.goodput import parse_slos
 from benchmarks.reports import result
 
 
@@ -18,7 +20,9 @@ def capacity(
         list[Path], typer.Argument(metavar="RESULT.json...", help="Of `porten-bench serving`, one node.")
     ],
     *,
-    rate: Annotated[float, typer.Option(metavar="R", min=0.001, help="Requests a second, of all together.")],
+    rate: Annotated[
+        float, typer.Option(metavar="R", min=0.001, max=1e9, help="Requests a second, of all together.")
+    ],
     prompt_tokens: Annotated[
         float | None, typer.Option(metavar="N", min=1, help="Of a prompt, on average. Default: as measured.")
     ] = None,
@@ -50,15 +54,19 @@ def capacity(
 
     [bold]Examples[/]
 
-      porten-bench serving --base-url http://127.0.0.1:8420/v1 --model smollm2 \
+      porten-bench serving --base-url http://127.0.0.1:8420/v1 --model smollm2-135m-instruct \
         --ramp 1,2,4,8,16,32 --duration 60 --json node.json
 
       porten-bench capacity node.json --rate 20 --slo ttft=1s,itl=80ms
     """
     with terminal.one_line_errors():
         made = terminal.made()
-        points = tuple(read_points([result.read(path) for path in results]))
-        objectives = {name: limit for text in slo or () for name, limit in parse_objectives(text).items()}
-        demand = Demand(rate, objectives, percentile / 100, prompt_tokens, output_tokens)
+        for path in results:
+            check_apart(path, json_file)
+        read = [(path.name, result.read(path)) for path in results]
+        points = tuple(read_points([each for _, each in read]))
+        wanted = objectives(parse_slos(slo or ()))
+        demand = Demand(rate, wanted, percentile / 100, prompt_tokens, output_tokens)
         found = plan_capacity(points, demand, margin=margin, extrapolate=extrapolate)
-        terminal.conclude(capacity_report.report(found, demand, margin, made), json_file)
+        told = capacity_report.report(found, demand, margin, made, flaws=tuple(flaws(read)))
+        terminal.conclude(told, json_file)

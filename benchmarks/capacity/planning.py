@@ -12,13 +12,13 @@ from typing import Final
 from benchmarks.capacity.model import Most, NodeModel, most, with_longer
 from benchmarks.capacity.points import LATENCIES, Point
 from benchmarks.errors import SettingInvalid
+from benchmarks.figures.goodput import Slo
 from benchmarks.figures.statistics import median
 
 _ALIKE: Final = 0.1
 """Lengths that differ by less from the measured ones count as measured."""
 _LEAST_POINTS: Final = 3
 _STILL_RISING: Final = 0.05
-_UNITS: Final = {"ms": 0.001, "s": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,31 +208,16 @@ def _told(
     return [("throughput", point.rate, model.rate(point.concurrency)), *of_latencies]
 
 
-def parse_objectives(text: str) -> dict[str, float]:
-    """Read ``ttft=500ms,itl=50ms``; seconds by latency.
+def objectives(slos: Sequence[Slo]) -> dict[str, float]:
+    """Seconds by latency, of objectives as `porten-bench serving` has them.
 
     Raises:
-        SettingInvalid: it is none.
+        SettingInvalid: one is of a share of each request's gaps, of which the model knows nothing.
     """
-    found = {}
-    for part in text.split(","):
-        name, _, limit = part.partition("=")
-        seconds = _seconds(limit)
-        if name not in LATENCIES or seconds is None:
+    for slo in slos:
+        if slo.percent != 100:
             raise SettingInvalid(
-                f"--slo {part!r} is none: write {', '.join(LATENCIES)} with a time, ttft=500ms,itl=50ms"
+                f"--slo {slo}: whole requests are what is known of a node here; write itl=..., and with "
+                "--percentile how many of them are to keep it"
             )
-        found[name] = seconds
-    return found
-
-
-def _seconds(text: str) -> float | None:
-    for unit, factor in _UNITS.items():
-        number = text.removesuffix(unit)
-        if number != text:
-            try:
-                seconds = float(number) * factor
-            except ValueError:
-                continue
-            return seconds if 0 < seconds < inf else None
-    return None
+    return {slo.metric: slo.limit_s for slo in slos}

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.errors import ResultUnreadable, SettingInvalid
+from benchmarks.figures.doubts import Doubt
 from benchmarks.reports.result import Result
 
 LATENCIES: Final = ("ttft", "itl", "tpot", "e2el")
@@ -119,6 +120,25 @@ def read_points(results: Sequence[Result]) -> list[Point]:
     return sorted(points, key=lambda point: point.concurrency)
 
 
+def flaws(results: Sequence[tuple[str, Result]]) -> Iterator[Doubt]:
+    """What makes measured loads, and so all that is told of them, hard to believe; each with its file."""
+    for name, found in results:
+        for refusal in found.refusals:
+            yield Doubt(refusal.code, f"{name} is not to be believed: {refusal.text}", refuses=True)
+        if found.interrupted:
+            yield Doubt("interrupted", f"{name} was interrupted: its last load was measured in part only.")
+    if len({repr(_asked(each)) for _, each in results}) > 1:
+        text = "The results are of different targets or requests: this is no one node under several loads."
+        yield Doubt("other_settings", text)
+
+
+def _asked(found: Result) -> list[object]:
+    """Of whom and what was asked, but for the seed, which is drawn anew for each run."""
+    workload = found.settings.get("workload")
+    kept = {**workload, "seed": None} if isinstance(workload, dict) else workload
+    return [found.settings.get("target"), kept]
+
+
 def _points(found: Result) -> Iterator[Point]:
     if found.benchmark != "serving":
         raise ResultUnreadable(
@@ -144,6 +164,12 @@ def _point(seen: _Seen, level: float, *, open_loop: bool) -> Iterator[Point]:
             f"{seen.failed} requests failed at {level:g}: what that load costs cannot be told; leave it out"
         )
     measured = {name: getattr(seen, f"{name}_ms") for name in LATENCIES}
+    if (
+        "mean" not in seen.e2el_ms
+        or not all(_is_spread(told) for told in measured.values() if told)
+        or not seen.requests_per_s > 0
+    ):
+        raise ResultUnreadable(f"the result is damaged: its latencies at {level:g} are none")
     yield Point(
         name=f"{level:g} a second" if open_loop else f"{level:g} at a time",
         concurrency=seen.requests_per_s * seen.e2el_ms["mean"] / 1000 if open_loop else level,
@@ -153,6 +179,12 @@ def _point(seen: _Seen, level: float, *, open_loop: bool) -> Iterator[Point]:
         output_tokens=seen.output_tokens / seen.completed,
         open_loop=open_loop,
     )
+
+
+def _is_spread(told: Mapping[str, float]) -> bool:
+    """Whether there is anything to be straight between, none below zero, and none below one that is lower."""
+    seconds = [told[name] for name in _SHARES if name in told]
+    return len(seconds) > 1 and seconds[0] >= 0 and seconds == sorted(seconds)
 
 
 def _spread(told: Mapping[str, float]) -> Spread:

@@ -3,12 +3,14 @@
 Owns what is told of a plan, and when it is not to be believed.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.capacity.model import NodeModel
 from benchmarks.capacity.planning import CapacityPlan, Demand
 from benchmarks.capacity.points import LATENCIES
 from benchmarks.figures.bounds import Better, Figure
+from benchmarks.figures.doubts import Doubt
 from benchmarks.figures.statistics import median
 from benchmarks.reports.result import Axis, Group, Line, Made, Plot, Remark, Result, group
 
@@ -23,8 +25,16 @@ _REASONS: Final = {
 }
 
 
-def report(found: CapacityPlan, demand: Demand, margin: float, made: Made) -> Result:
-    """The result as it is shown and written."""
+def report(
+    found: CapacityPlan,
+    demand: Demand,
+    margin: float,
+    made: Made,
+    *,
+    flaws: Sequence[Doubt] = (),
+) -> Result:
+    """The result as it is shown and written; flaws are those of what was measured."""
+    told = [(flaw.refuses, Remark(code=flaw.code, text=flaw.text)) for flaw in flaws]
     return Result(
         benchmark="capacity",
         made=made,
@@ -38,8 +48,8 @@ def report(found: CapacityPlan, demand: Demand, margin: float, made: Made) -> Re
         },
         groups=[*_answer(found, demand), _trust(found)],
         plots=[_plot(found, demand)],
-        refusals=_refusals(found, demand),
-        remarks=_remarks(found, margin),
+        refusals=[*_refusals(found, demand), *(remark for refuses, remark in told if refuses)],
+        remarks=[*_remarks(found, margin), *(remark for refuses, remark in told if not refuses)],
         details={
             "limited_by": found.each.limited_by,
             "points": [

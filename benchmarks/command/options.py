@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from benchmarks.command.outputs import writable
 from benchmarks.generator.target import Api
 
 KEY_VARIABLE: Final = "PORTEN_API_KEY"
@@ -14,7 +15,8 @@ Seed = Annotated[
     int | None, typer.Option(metavar="N", help="Same seed: same prompts, lengths, arrivals. Default: random.")
 ]
 Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result there; - is stdout.")
+    str | None,
+    typer.Option("--json", metavar="FILE", callback=writable, help="Write the result there; - is stdout."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Small and short: shows that it works.")]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import SettingInvalid
-from benchmarks.figures.goodput import parse_slo
+from benchmarks.figures.goodput import parse_slos
 from benchmarks.generator.load import Limit
 from benchmarks.generator.workloads import Workload, parse_distribution
 from benchmarks.machine.cpu import WatchedTree
@@ -67,7 +67,7 @@ def parse_rules(slos: Sequence[str], *, max_errors: str, steady: bool, percentil
     if any(not 0 < percent < 100 for percent in percentiles):
         raise SettingInvalid("--percentile is a number between 0 and 100, such as 99.9")
     return Rules(
-        slos=tuple(map(parse_slo, slos)),
+        slos=parse_slos(slos),
         max_errors=parse_share(max_errors, "--max-errors"),
         steady=steady,
         percents=tuple(sorted(set(percentiles))),

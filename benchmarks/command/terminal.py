@@ -18,6 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.command.outputs import STDOUT
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError, SettingInvalid
 from benchmarks.machine.environment import describe_environment
@@ -60,22 +61,32 @@ def conclude(found: Result, json_file: str | None) -> None:
     """Show a result, write it where it was asked for (``-`` is stdout), and end with its exit code.
 
     Raises:
-        BenchmarkError: the file cannot be written.
+        BenchmarkError: the file cannot be written; the document went to standard output.
         typer.Exit: it was interrupted, or is not to be believed.
     """
-    page.show(Console(stderr=json_file == "-"), found)
-    if json_file == "-":
+    unwritten = _write(found, json_file)  # first: nothing that is shown can be in its way
+    to_stdout = json_file == STDOUT or unwritten is not None
+    page.show(Console(stderr=to_stdout), found)
+    if to_stdout:
         sys.stdout.buffer.write(result.to_json(found))
         sys.stdout.flush()
-    elif json_file is not None:
-        try:
-            result.write(found, Path(json_file))
-        except OSError as error:
-            raise BenchmarkError(f"cannot write {json_file}: {error.strerror}") from error
+    if unwritten is not None:
+        raise BenchmarkError(
+            f"cannot write {json_file}: {unwritten.strerror}. The result went to standard output instead"
+        )
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
     if found.refusals:
         raise typer.Exit(REFUSED)
+
+
+def _write(found: Result, json_file: str | None) -> OSError | None:
+    if json_file not in {None, STDOUT}:
+        try:
+            result.write(found, Path(str(json_file)))
+        except OSError as error:
+            return error
+    return None
 
 
 def made(*, quick: bool = False) -> Made:

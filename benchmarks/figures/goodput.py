@@ -66,6 +66,15 @@ def good(sample: Sample, slos: Sequence[Slo]) -> bool:
     return all(slo.kept(sample) for slo in slos)
 
 
+def parse_slos(texts: Sequence[str]) -> tuple[Slo, ...]:
+    """Read objectives, one or several to a text: ``ttft=500ms,itl=50ms``.
+
+    Raises:
+        SettingInvalid: one of them is none.
+    """
+    return tuple(parse_slo(part) for text in texts for part in text.split(","))
+
+
 def parse_slo(text: str) -> Slo:
     """Read ``ttft=500ms``, ``e2el=5s``, ``tpot=30ms``, ``itl=50ms`` or ``itl:p95=50ms``.
 
@@ -79,7 +88,7 @@ def parse_slo(text: str) -> Slo:
     known = metric == "itl" or (metric in _OF_REQUEST and not colon)
     if not known or seconds is None or percent is None:
         raise SettingInvalid(
-            f"--slo {text!r} is none: write ttft=500ms, tpot=30ms, e2el=5s, itl=50ms for every gap, "
+            f"--slo {text!r} is no objective: write ttft=500ms, tpot=30ms, e2el=5s, itl=50ms for every gap, "
             "or itl:p95=50ms for 95 in a hundred of a request's gaps"
         )
     return Slo(metric, seconds, percent)

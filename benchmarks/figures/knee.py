@@ -58,5 +58,5 @@ def find_knee(points: Sequence[Point]) -> Knee:
     if best == len(points) - 1:
         return Knee(None, "throughput over latency still rises at the last step: ramp on to a higher load")
     if best == 0:
-        return Knee(None, "throughput over latency falls from the first step on: begin with a lower load")
+        return Knee(None, "throughput over latency falls from the first step on: the knee is there or below")
     return Knee(best, "throughput over latency is greatest there (Kleinrock's power)")

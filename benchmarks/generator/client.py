@@ -7,13 +7,14 @@ loads or statistics.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import msgspec
 
@@ -21,6 +22,8 @@ from benchmarks.errors import ExchangeFailed, SettingInvalid
 from benchmarks.generator.exchange import Reply
 from benchmarks.generator.target import Api, Origin, Target
 from benchmarks.generator.workloads import Message, Request
+
+_DETAIL_CHARACTERS: Final = 320
 
 Clock = Callable[[], float]
 """Seconds since any fixed moment, never going back."""
@@ -197,9 +200,9 @@ class Client:
         )
 
     def _safe(self, text: str) -> str:
-        # Some servers repeat the key they refuse.
+        # Some servers repeat the key they refuse. It is cut afterwards: half a key would not be found.
         key = self._target.api_key
-        return text.replace(key, "[api key]") if key else text
+        return (text.replace(key, "[api key]") if key else text)[:_DETAIL_CHARACTERS]
 
 
 class _Connection(asyncio.Protocol):
@@ -296,4 +299,12 @@ def _connect_failure(error: OSError, origin: Origin) -> ExchangeFailed:
         return ExchangeFailed("dns", f"no address known for {origin.host}")
     if isinstance(error, ConnectionRefusedError):
         return ExchangeFailed("connection_refused", f"connection refused by {where}: is the server running?")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return ExchangeFailed(
+            "no_files", "this machine, not the endpoint, allows no more open files (ulimit -n)"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ExchangeFailed(
+            "no_ports", f"this machine, not the endpoint, has no port left to reach {where}"
+        )
     return ExchangeFailed("connect", f"cannot connect to {where}: {error.strerror or error}")

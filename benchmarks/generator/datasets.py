@@ -12,6 +12,7 @@ taken from the answer in the file at four bytes a token, the usual rule of thumb
 ``max_tokens`` hangs on it; what is reported are the server's counts.
 """
 
+import codecs
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,16 @@ import msgspec
 from benchmarks.errors import InputInvalid
 from benchmarks.generator.pauses import NO_PAUSE, Pause
 from benchmarks.generator.words import chance
-from benchmarks.generator.workloads import ONE, WARMUP_INDEX, Distribution, Fixed, Message, Request, told
+from benchmarks.generator.workloads import (
+    MOST_TOKENS,
+    ONE,
+    WARMUP_INDEX,
+    Distribution,
+    Fixed,
+    Message,
+    Request,
+    told,
+)
 
 BYTES_A_TOKEN: Final = 4
 _LENGTH: Final = Fixed(64)
@@ -148,6 +158,7 @@ def read_dataset(path: Path, **settings: Any) -> Dataset:
         data = path.read_bytes()
     except OSError as error:
         raise InputInvalid(name, 0, f"cannot be read: {error.strerror}") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
     found = _share_gpt(name, data) if data.lstrip()[:1] == b"[" else _json_lines(name, data)
     conversations = tuple(found)
     if not conversations:
@@ -208,8 +219,8 @@ def _json_lines(name: str, data: bytes) -> Iterable[Conversation]:
 
 
 def _of_line(line: _Line) -> Conversation:
-    if line.output_tokens is not None and line.output_tokens < 1:
-        raise ValueError("output_tokens is below 1")
+    if line.output_tokens is not None and not 1 <= line.output_tokens <= MOST_TOKENS:
+        raise ValueError(f"output_tokens is below 1 or above {MOST_TOKENS}")
     if (line.prompt is None) == (line.messages is None):
         raise ValueError("it must have either prompt or messages")
     if line.messages is None:

@@ -6,7 +6,7 @@ timing exactly. Must not know connections, loads or statistics.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import httptools
 import msgspec
@@ -15,6 +15,9 @@ from benchmarks.errors import ExchangeFailed
 
 BODY_KEPT_BYTES: Final = 1 << 20
 """Answers that are read as a whole (errors, replies that are not streamed) are cut here."""
+
+LINE_KEPT_BYTES: Final = 1 << 22
+"""A line of a stream that is longer is no chunk of an answer."""
 
 _DONE: Final = b"[DONE]"
 
@@ -35,11 +38,15 @@ class _Choice(msgspec.Struct):
     finish_reason: object = None
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+"""What is below nothing, or above what any program counts exactly, is no count."""
+
+
 class Usage(msgspec.Struct):
     """The counts a server gives with its answer, in tokens."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -165,17 +172,22 @@ class Reply:
         Raises:
             ExchangeFailed: it is an error, broken off, or holds no token.
         """
-        if self._failure is not None:
-            raise self._failure
         if self.status >= 300:
             raise _refusal(self.status, bytes(self._body))
+        if self._failure is not None:
+            raise self._failure
         without_done = self._streaming and not self._done
         if not self.complete or (without_done and not self._framed):
             raise ExchangeFailed("truncated", "the answer broke off before its end")
         if without_done:
-            raise ExchangeFailed("no_done", "the stream ended without [DONE]")
+            raise ExchangeFailed("no_done", self._without_done())
         if self.last_token_at is None:
             raise ExchangeFailed("no_tokens", "the answer is complete but holds no token")
+
+    def _without_done(self) -> str:
+        if self.token_chunks or self.usage:
+            return "the stream ended without [DONE]"
+        return "the answer is no stream of the API's events: is --base-url where the API begins?"
 
     # -- httptools' callbacks; the names are its own --------------------------------------------------
 
@@ -184,6 +196,8 @@ class Reply:
         lowered = name.lower()
         if lowered == b"content-length" or (lowered == b"transfer-encoding" and b"chunked" in value.lower()):
             self._framed = True
+        elif lowered == b"content-encoding" and value.lower() != b"identity":
+            self._fail(ExchangeFailed("bad_response", "the answer is compressed, which was not asked for"))
 
     def on_headers_complete(self) -> None:
         """The status is known."""
@@ -212,6 +226,9 @@ class Reply:
         # One data line is one event: every server of this API writes them so, and it spares a copy.
         lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
         self._rest = lines.pop()
+        if len(self._rest) > LINE_KEPT_BYTES:
+            self._rest = b""
+            self._fail(ExchangeFailed("bad_response", "a line of the stream is too long for a chunk"))
         for line in lines:
             if line.startswith(b"data:"):
                 self._read_event(line[5:].strip())
@@ -226,7 +243,7 @@ class Reply:
             self._fail(ExchangeFailed("bad_response", "a chunk of the stream is not the API's JSON"))
             return
         if chunk.error is not None:
-            self._fail(_stream_error(chunk.error))
+            self._fail(_error_within(chunk.error))
         if chunk.choices:
             self._read_choice(chunk.choices[0], chunk.sent_at)
         if chunk.usage is not None:
@@ -260,11 +277,13 @@ class Reply:
             self._fail(ExchangeFailed("bad_response", "the answer is not the API's JSON"))
             return
         self.usage = chunk.usage
-        if chunk.choices:
+        if chunk.error is not None:
+            self._fail(_error_within(chunk.error))
+        if chunk.choices and (size := _content_bytes(chunk.choices[0])):
             self.last_token_at = self._now
+            self.content_bytes = size
             if self._said is not None:
                 self._said.append(_text(chunk.choices[0]))
-            self.content_bytes = _content_bytes(chunk.choices[0])
 
     def _fail(self, failure: ExchangeFailed) -> None:
         if self._failure is None:
@@ -303,12 +322,12 @@ def _refusal(status: int, body: bytes) -> ExchangeFailed:
     return ExchangeFailed(_kind(f"http_{status}", error), detail, quotes=True)
 
 
-def _stream_error(raw: object) -> ExchangeFailed:
+def _error_within(raw: object) -> ExchangeFailed:
     try:
         error = msgspec.convert(raw, _ErrorBody)
     except msgspec.ValidationError:
-        return ExchangeFailed("stream_error", "the server reported an error within the stream")
-    detail = f"error within the stream: {_one_line(error.message)}"
+        return ExchangeFailed("stream_error", "the server reported an error within the answer")
+    detail = f"error within the answer: {_one_line(error.message)}"
     return ExchangeFailed(_kind("stream_error", error), detail, quotes=True)
 
 
@@ -321,4 +340,4 @@ def _kind(prefix: str, error: _ErrorBody) -> str:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())[:300] or "no message"
+    return " ".join(message.split()) or "no message"

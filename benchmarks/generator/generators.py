@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from benchmarks.generator.client import Client, Clock, Sample
+from benchmarks.generator.files import ask_for_all
 from benchmarks.generator.load import WHOLE, Limit, Load, RealTime, Run, Share, drive
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse, UseMeter
@@ -95,6 +96,7 @@ class LocalGenerator:
         self._timeline = RealTime(clock)
 
     async def __aenter__(self) -> Self:
+        ask_for_all()
         await self._client.__aenter__()
         return self
 

@@ -18,6 +18,7 @@ from benchmarks.generator.workloads import Request
 
 _SPIN_S = 0.001
 """Timers of the event loop have milliseconds; the rest of a wait is spent in turns of the loop."""
+_LEAST_BEHIND_S = 1.0
 
 
 class Sender(Protocol):
@@ -48,7 +49,11 @@ class RealTime:
         return self._clock()
 
     async def until(self, moment: float) -> None:
-        """Sleep, then yield to the loop until it is time: a request sent early would look fast."""
+        """Sleep, then yield to the loop until it is time: a request sent early would look fast.
+
+        It yields once in any case: a schedule that lies behind would else let nothing be sent, nor stopped.
+        """
+        await asyncio.sleep(0)
         while (left := moment - self._clock()) > 0:  # noqa: ASYNC110 - it is the clock that is awaited
             await asyncio.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)
 
@@ -331,7 +336,17 @@ class _Driver:
                 return
             request = self._open(number)  # before it is due: to write a long prompt takes its time
             await self._timeline.until(due_at)
+            if self._is_hopeless(due_at):
+                return
             group.create_task(self._talk(request, first, due_at))
+
+    def _is_hopeless(self, due_at: float) -> bool:
+        """Whether the schedule lies behind by as much time as there was for all of it.
+
+        No generator catches up with that. What was sent late until then refuses the result.
+        """
+        seconds = self._limit.seconds
+        return seconds is not None and self._timeline.now() - due_at > max(seconds, _LEAST_BEHIND_S)
 
     async def _talk(self, request: Request, first: int, due_at: float | None) -> bool:
         """A whole conversation; false where the limit cut it short.

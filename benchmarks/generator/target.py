@@ -61,14 +61,20 @@ class Origin:
         Raises:
             SettingInvalid: it is not one, or carries what does not belong into a report.
         """
-        parts = urlsplit(target.base_url)
+        # No message repeats the URL: what cannot be taken apart may hold a password anywhere.
+        if not target.base_url.isascii() or not target.base_url.isprintable() or " " in target.base_url:
+            raise SettingInvalid(
+                "the base URL may hold plain letters, digits and signs only: in a "
+                "host's name others are written xn--..., in a path %20 and the like"
+            )
         try:
+            parts = urlsplit(target.base_url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise SettingInvalid(f"the base URL is not a URL: {error}") from error
+            raise SettingInvalid("the base URL is not a URL: write it like http://host:port/v1") from error
         if parts.scheme not in _DEFAULT_PORTS or not host:
-            raise SettingInvalid(f"the base URL must begin with http:// or https://: {target.base_url!r}")
-        if parts.username or parts.password or parts.query or parts.fragment:
+            raise SettingInvalid("the base URL must begin with http:// or https:// and name a host")
+        if "@" in parts.netloc or parts.query or parts.fragment:
             raise SettingInvalid("the base URL may hold no user, password, query or fragment")
         secure = parts.scheme == "https"
         path = f"{parts.path.rstrip('/') or '/v1'}/{target.api.value}"

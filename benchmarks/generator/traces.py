@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.errors import InputInvalid
-from benchmarks.generator.workloads import WARMUP_INDEX
+from benchmarks.generator.workloads import MOST_TOKENS, WARMUP_INDEX
 
 MOONCAKE_BLOCK_TOKENS: Final = 512
 LARGEST: Final = WARMUP_INDEX
@@ -101,7 +101,7 @@ def read_trace(path: Path) -> Trace:
         raise InputInvalid(name, 0, "it is not text (UTF-8)") from error
     if len(found) > LARGEST:
         raise InputInvalid(name, 0, f"more than {LARGEST} requests: cut it")
-    return Trace(name, form.name, _from_the_first(found))
+    return Trace(name, form.name, _from_the_first(name, found))
 
 
 _Numbered = tuple[int, Line]
@@ -128,15 +128,19 @@ def _object(name: str, number: int, text: str) -> Line:
 
 
 def _rows(name: str, head: str, numbered: Iterator[tuple[int, str]]) -> Iterator[_Numbered]:
-    fields = [field.strip() for field in next(csv.reader([head]))]
+    fields = [field.strip() for field in _cells(name, 1, head)]
     for number, text in numbered:
-        try:
-            cells = next(csv.reader([text], strict=True))
-        except csv.Error as error:
-            raise InputInvalid(name, number, f"it is no CSV: {error}") from error
+        cells = _cells(name, number, text)
         if len(cells) != len(fields):
             raise InputInvalid(name, number, f"{len(cells)} cells, where the first line names {len(fields)}")
         yield number, {field: cell.strip() for field, cell in zip(fields, cells, strict=True)}
+
+
+def _cells(name: str, number: int, text: str) -> list[str]:
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise InputInvalid(name, number, f"it is no CSV: {error}") from error
 
 
 def _detect(name: str, first: _Numbered) -> Form:
@@ -162,10 +166,12 @@ def _read(name: str, form: Form, line: _Numbered) -> Arrival:
         raise InputInvalid(name, number, str(error)) from error
 
 
-def _from_the_first(found: list[Arrival]) -> tuple[Arrival, ...]:
+def _from_the_first(name: str, found: list[Arrival]) -> tuple[Arrival, ...]:
     # Logs are written by several threads, and some lines lie a little before their time.
     found.sort(key=lambda arrival: arrival.moment)
     begin = found[0].moment
+    if not math.isfinite(found[-1].moment - begin):
+        raise InputInvalid(name, 0, "its first and last moment are too far apart")
     return tuple(
         Arrival(each.moment - begin, each.prompt_tokens, each.output_tokens, each.blocks) for each in found
     )
@@ -174,13 +180,21 @@ def _from_the_first(found: list[Arrival]) -> tuple[Arrival, ...]:
 def _porten(line: Line) -> Arrival:
     prompt_tokens = _count(line, "prompt_tokens")
     moment, output_tokens = _seconds(line, "timestamp"), _count(line, "output_tokens")
-    session, prefix = line.get("session"), line.get("prefix")
+    session, prefix = _name(line, "session"), _name(line, "prefix")
     blocks: tuple[Block, ...] = ()
-    if session not in {None, ""}:
+    if session:
         blocks = (Block(f"session/{session}", prompt_tokens),)
-    elif prefix not in {None, ""}:
+    elif prefix:
         blocks = (Block(f"prefix/{prefix}", min(prompt_tokens, _count(line, "prefix_tokens"))),)
     return Arrival(moment, prompt_tokens, output_tokens, blocks)
+
+
+def _name(line: Line, field: str) -> str:
+    """A name, which may be a number; empty where there is none."""
+    found = line.get(field)
+    if not isinstance(found, str | int | None):
+        raise ValueError(f"{field} is no name")  # noqa: TRY004 - of a line, as all that is wrong with it
+    return "" if found is None else str(found)
 
 
 def _azure(line: Line) -> Arrival:
@@ -228,6 +242,8 @@ def _count(line: Line, field: str) -> int:
         raise ValueError(f"{field} is no whole number") from error
     if found < 0 or isinstance(line[field], bool | float):
         raise ValueError(f"{field} is no whole number from 0 up")
+    if found > MOST_TOKENS:
+        raise ValueError(f"{field} is above {MOST_TOKENS}")
     return max(1, found)
 
 

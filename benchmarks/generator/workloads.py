@@ -20,6 +20,10 @@ PROBE_INDEX: Final = 3 << 19
 """Requests outside the measurement have numbers of their own, so that they never pre-fill a prompt cache
 for a measured one, and the measured ones stay the same however long the warm-up was."""
 
+MOST_TOKENS: Final = 10_000_000
+"""Of one prompt or answer: more is a slip of the pen, and would fill the memory of whoever asks for it."""
+_MOST_SPREAD: Final = 1000
+
 TWINS: Final = 8
 """So many sides can be given the same work in different words."""
 
@@ -72,7 +76,7 @@ class Normal:
 
     def draw(self, chance: random.Random) -> int:
         """One length."""
-        return max(1, round(chance.gauss(self.mean, self.deviation)))
+        return min(MOST_TOKENS, max(1, round(chance.gauss(self.mean, self.deviation))))
 
     def __str__(self) -> str:
         return f"normal:{self.mean},{self.deviation}"
@@ -87,7 +91,8 @@ class Lognormal:
 
     def draw(self, chance: random.Random) -> int:
         """One length."""
-        return max(1, round(self.median * chance.lognormvariate(0, self.spread_percent / 100)))
+        drawn = round(self.median * chance.lognormvariate(0, self.spread_percent / 100))
+        return min(MOST_TOKENS, max(1, drawn))
 
     def __str__(self) -> str:
         return f"lognormal:{self.median},{self.spread_percent}"
@@ -111,6 +116,11 @@ def parse_distribution(text: str) -> Distribution:
         values = [int(number) for number in (numbers if colon else form).split(",")]
     except ValueError:
         values = []
+    if any(value > MOST_TOKENS for value in values) or (form == "lognormal" and values[-1:] > [_MOST_SPREAD]):
+        raise SettingInvalid(
+            f"{text!r} is more than anybody asks for: lengths go up to {MOST_TOKENS}, spreads to "
+            f"{_MOST_SPREAD}"
+        )
     if not colon and len(values) == 1 and values[0] >= 1:
         return Fixed(values[0])
     if colon and form in _FORMS and len(values) == 2 and values[0] >= 1:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from benchmarks.command import terminal
 from benchmarks.command.options import Json
+from benchmarks.command.outputs import STDOUT, check_apart
 from benchmarks.command.settings import parse_share
 from benchmarks.errors import BenchmarkError, SettingInvalid
 from benchmarks.reports import compare_page, document
@@ -26,7 +27,6 @@ from benchmarks.reports.result import read
 
 FAILED: Final = 4
 """Exit code where a figure has a verdict that was not to be."""
-STDOUT: Final = "-"
 
 
 class FailOn(StrEnum):
@@ -97,6 +97,8 @@ def compare(
         --margin 5% --fail-on worse --markdown comparison.md
     """
     with terminal.one_line_errors():
+        check_apart(first, json_file, markdown)
+        check_apart(second, json_file)
         if json_file == markdown == STDOUT:
             raise SettingInvalid("--json and --markdown cannot both go to standard output")
         wanted = Wanted(_margin(margin), tuple(figure or ()), everything)
@@ -152,6 +154,9 @@ def report(
         results = named(files, [read(file) for file in files])
         if html is None and markdown is None:
             html = str(files[0].with_suffix(".html"))
+        for file in files:
+            check_apart(file, html)
+            check_apart(file, markdown)
         if html is not None:
             write(html, document.html(results).encode())
             _say(html)

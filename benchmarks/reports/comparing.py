@@ -160,7 +160,7 @@ def _wanted_figures(result: Result, wanted: Wanted) -> dict[str, tuple[str, Valu
 def _nothing_left(shared: Sequence[str]) -> str:
     if shared:
         return "A and B were made on other machines and share no ratio: compare absolute figures with --all"
-    return "A and B have no figure in common that was asked for"
+    return "A and B have no figure in common: they are of other loads, or nothing matches --figure"
 
 
 def _row(group: str, mine: Value, other: Value, margin: float) -> Row:

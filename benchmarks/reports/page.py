@@ -25,29 +25,40 @@ def show(console: Console, result: Result) -> None:
             console.print(_table(group))
     for remark in result.remarks:
         console.print(f"[yellow]{escape(remark.text)}[/]", highlight=False)
+    if result.made.quick:
+        console.print(
+            "[yellow]Quick: this shows that the command works; its rounds are too few for figures.[/]"
+        )
     if result.interrupted:
         console.print("[yellow]Interrupted: this is what was complete by then.[/]")
     for refusal in result.refusals:
-        console.print(f"[red]Not to be believed ({refusal.code}):[/] {escape(refusal.text)}", highlight=False)
+        console.print(
+            f"[red]Not to be believed ({escape(refusal.code)}):[/] {escape(refusal.text)}", highlight=False
+        )
 
 
 def _table(group: Group) -> Table:
     table = Table(title=escape(group.title), title_justify="left")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # where a page is narrow, names break and numbers stay whole
     columns = [*group.sides, "found", "95 %"]
     bounded = any(figure.bound for figure in group.figures)
-    for name in (*columns, *(("bound", "") if bounded else ())):
-        table.add_column(name, justify="right")
+    for name in (*map(escape, columns), *(("bound", "") if bounded else ())):
+        table.add_column(name, justify="right", no_wrap=True)
     for figure in group.figures:
         sides = (figure.direct, figure.via) if group.sides else ()
-        table.add_row(figure.name, *sides, *_found(figure), *(_judged(figure.bound) if bounded else ()))
+        table.add_row(
+            escape(figure.name),
+            *map(escape, sides),
+            *_found(figure),
+            *(_judged(figure.bound) if bounded else ()),
+        )
     return table
 
 
 def _found(figure: Value) -> tuple[str, str]:
     if figure.value is None:
         return "-", ""
-    return f"{number(figure.value, figure.unit)} {figure.unit}".rstrip(), interval(figure)
+    return escape(f"{number(figure.value, figure.unit)} {figure.unit}".rstrip()), interval(figure)
 
 
 def interval(figure: Value) -> str:

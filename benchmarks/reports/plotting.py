@@ -129,10 +129,10 @@ def _lines(axes: Axes, drawing: Drawing) -> None:
 def _scale(axes: Axes, drawing: Drawing) -> None:
     axes.set_xlabel(_axis(drawing.x))
     axes.set_ylabel(_axis(drawing.y))
-    if drawing.x.log:
+    if drawing.x.log and any(x > 0 for each in drawing.series for x in each.line.x):
         axes.set_xscale("log", nonpositive="mask")
         _log_ticks(axes.xaxis)
-    if drawing.y.log:
+    if drawing.y.log and any(y > 0 for each in drawing.series for y in each.line.y):
         axes.set_yscale("log", nonpositive="mask")
         _log_ticks(axes.yaxis)
     if drawing.kind == "cdf":

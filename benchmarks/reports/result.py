@@ -220,7 +220,7 @@ def read(path: Path) -> Result:
         raise ResultUnreadable(f"cannot read {path}: {error.strerror}") from error
     try:
         schema = msgspec.json.decode(data, type=_Named).schema
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ResultUnreadable(f"{path} is no result of porten-bench: {error}") from error
     if schema != SCHEMA:
         raise ResultUnreadable(_other_schema(path, schema))

@@ -5,20 +5,25 @@ command line's library.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
 from benchmarks.errors import SettingInvalid
+from benchmarks.figures.goodput import Slo
 from benchmarks.generator.datasets import read_dataset
 from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
 from benchmarks.generator.pauses import NO_PAUSE, parse_pause
 from benchmarks.generator.replay import open_trace
+from benchmarks.generator.words import NUMBER_WORDS, chance
 from benchmarks.generator.workloads import ONE, Distribution, Source, Workload, parse_distribution
 from benchmarks.serving.ramp import Ramp, parse_ramp
 
 PROMPT_TOKENS: Final = "128"
 OUTPUT_TOKENS: Final = "64"
+_LOOKS: Final = 1000
+"""Lengths that are drawn to see whether prompts have room for a prefix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +160,10 @@ def _source(wishes: Wishes) -> Source:
     output = None if wishes.output_tokens is None else parse_distribution(wishes.output_tokens)
     if wishes.dataset is not None:
         return read_dataset(wishes.dataset, seed=wishes.seed, turns=turns, think=think, output_tokens=output)
+    prompt = parse_distribution(wishes.prompt_tokens or PROMPT_TOKENS)
+    _check_room(prompt, wishes.shared_prefix or 0, wishes.seed)
     return Workload(
-        parse_distribution(wishes.prompt_tokens or PROMPT_TOKENS),
+        prompt,
         output or parse_distribution(OUTPUT_TOKENS),
         wishes.shared_prefix or 0,
         wishes.seed,
@@ -164,6 +171,33 @@ def _source(wishes: Wishes) -> Source:
         turns=turns,
         think=think,
     )
+
+
+def _check_room(prompt: Distribution, shared_prefix: int, seed: int) -> None:
+    """Prompts that are nothing but a prefix are all alike: they would measure a prompt cache.
+
+    Raises:
+        SettingInvalid: more than a tenth of the prompts have no room for words of their own.
+    """
+    needed = shared_prefix + NUMBER_WORDS
+    lengths = chance(seed, "room", 0)
+    short = sum(prompt.draw(lengths) < needed for _ in range(_LOOKS))
+    if shared_prefix and short > _LOOKS / 10:
+        raise SettingInvalid(
+            f"--shared-prefix {shared_prefix} leaves prompts of {prompt} tokens no words of their own: give "
+            f"--prompt-tokens {needed} or more (a prompt has the prefix and what follows it)"
+        )
+
+
+def check_objectives(slos: Sequence[Slo], *, stream: bool) -> None:
+    """Whether objectives can be met at all.
+
+    Raises:
+        SettingInvalid: one is of a time that an answer in one piece does not have.
+    """
+    for slo in slos:
+        if not stream and slo.metric != "e2el":
+            raise SettingInvalid(f"--slo {slo} needs --stream: an answer in one piece has its E2EL alone")
 
 
 def _turns(text: str) -> Distribution:

@@ -1,6 +1,7 @@
 """``porten-bench serving``: its options and help."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,14 @@ from benchmarks.command.options import (
     Steady,
     Timeout,
 )
+from benchmarks.command.outputs import check_apart, writable
 from benchmarks.command.settings import parse_limit, parse_rules, parse_warmup, read_key
 from benchmarks.generator.target import Target
 from benchmarks.reports.result import Result
 from benchmarks.serving import ramp_report
 from benchmarks.serving import report as serving_report
 from benchmarks.serving import samples as samples_file
-from benchmarks.serving.choosing import Wishes, choose, limit_of
+from benchmarks.serving.choosing import Wishes, check_objectives, choose, limit_of
 from benchmarks.serving.measuring import ServingPlan, run_serving
 from benchmarks.serving.options import (
     ArrivalsChoice,
@@ -88,7 +90,10 @@ def serving(
     steady: Steady = "auto",
     percentile: Percentiles = None,
     samples: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write each request with the time of every token.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=writable, help="Write each request with the time of every token."
+        ),
     ] = None,
     api_key_file: KeyFile = None,
     ca_file: CaFile = None,
@@ -169,6 +174,7 @@ def serving(
         samples=samples,
     )
     with terminal.one_line_errors():
+        check_apart(json_file, samples, trace, dataset, api_key_file)
         chosen = choose(wishes)
         plan = ServingPlan(
             target=Target(
@@ -191,28 +197,29 @@ def serving(
                 slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
             ),
         )
-        result, measured = _measure(plan, chosen.ramp, samples, quiet=quiet)
-        terminal.conclude(result, json_file)
+        check_objectives(plan.rules.slos, stream=stream)
+        result, lines, measured = _measure(plan, chosen.ramp, quiet=quiet)
+        try:
+            terminal.conclude(result, json_file)
+        finally:  # whichever of the two cannot be written, the other is
+            if samples is not None:
+                samples_file.write(samples, lines)
     if not measured:
         raise typer.Exit(1)
 
 
-def _measure(
-    plan: ServingPlan, ramp: Ramp | None, samples: Path | None, *, quiet: bool
-) -> tuple[Result, bool]:
-    """The result, and whether anything was answered."""
+def _measure(plan: ServingPlan, ramp: Ramp | None, *, quiet: bool) -> tuple[Result, Iterable[bytes], bool]:
+    """The result, the lines of its samples, and whether anything was answered."""
     made = terminal.made()
     if ramp is not None:
         climbed = terminal.run(
             lambda stop, progress: run_ramp(plan, ramp, stop=stop, progress=progress), quiet=quiet
         )
-        return ramp_report.report(climbed, made), any(step.found.metrics.completed for step in climbed.steps)
-    if samples is not None:
-        samples_file.write(samples, ())  # a measurement must not fail at its end for a folder not there
+        answered = any(step.found.metrics.completed for step in climbed.steps)
+        return ramp_report.report(climbed, made), (), answered
     found = terminal.run(lambda stop, progress: run_serving(plan, stop=stop, progress=progress), quiet=quiet)
-    if samples is not None:
-        samples_file.write(samples, serving_report.sample_lines(found, made))
-    return serving_report.report(found, made), bool(found.metrics.completed)
+    lines = serving_report.sample_lines(found, made)
+    return serving_report.report(found, made), lines, bool(found.metrics.completed)
 
 
 def figures(
@@ -239,5 +246,6 @@ def figures(
         rules = parse_rules(
             slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
         )
+        check_apart(json_file, file)
         header, run = samples_file.read(file)
         terminal.conclude(serving_report.again(header, run, rules, terminal.made()), json_file)

@@ -98,6 +98,7 @@ class Evaluation:
         rates: requests_per_s, output_tokens_per_s, and with objectives goodput and good_share.
         blocks: of which the intervals are made; 0 where the run is too short for any.
         left_out: percentiles for which there were too few requests.
+        slos: what a good request kept.
     """
 
     steadiness: Steadiness
@@ -108,6 +109,7 @@ class Evaluation:
     left_out: tuple[float, ...]
     stalls: Stalls
     doubts: tuple[Doubt, ...]
+    slos: tuple[Slo, ...] = ()
 
 
 def evaluate(
@@ -144,6 +146,7 @@ def evaluate(
         blocks=figures.blocks,
         left_out=() if rules.percents else _too_few(metrics.e2el, USUAL_PERCENTS),
         stalls=stalls,
+        slos=rules.slos,
         doubts=(
             *_about_run(run, rules, metrics, ignore_eos=ignore_eos),
             *doubts.about_stalls(stalls),

@@ -13,8 +13,9 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import EndpointUnusable, GeneratorLost
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
+from benchmarks.generator.files import check_connections
 from benchmarks.generator.generators import Driven, Generator, LocalGenerator, Phase
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, drive
+from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, Share, drive
 from benchmarks.generator.pool import GeneratorPool, check_processes, choose_cores
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse, watched_of
@@ -25,10 +26,10 @@ from benchmarks.serving.evaluating import Evaluation, Meter, Rules, evaluate
 NO_WARMUP: Final = Limit(requests=0)
 
 _ADVICE: Final = {
-    "http_400": " (an endpoint that does not know ignore_eos needs --no-ignore-eos)",
-    "http_401": " (give the key with --api-key-file or in PORTEN_API_KEY)",
+    "http_400": " (too long for the model? or the endpoint does not know ignore_eos: --no-ignore-eos)",
+    "http_401": " (the key comes from --api-key-file or PORTEN_API_KEY: is it the right one, whole?)",
     "http_403": " (the key may not use this model)",
-    "http_404": " (check --model, and that --base-url ends where the OpenAI API begins, mostly in /v1)",
+    "http_404": " (is that the name in GET /v1/models? --base-url ends where the API begins, mostly in /v1)",
     "tls": " (a private certificate authority is given with --ca-file)",
     "timeout": " (a cold model may need longer: --timeout)",
 }
@@ -167,13 +168,25 @@ def generator_of(plan: ServingPlan, clock: Clock = time.perf_counter) -> Generat
     """What generates the plan's load: this process, or several others.
 
     Raises:
-        SettingInvalid: they cannot be pinned as it is asked, or the load has not so many parts.
+        SettingInvalid: they cannot be pinned as it is asked, the load has not so many parts, or a process
+            may not have as many connections.
     """
     check_processes(plan.processes, plan.load)
+    check_files(plan.load, plan.processes)
     cores = choose_cores(plan.processes, pin=plan.pin)
     if cores == [None]:
         return LocalGenerator(plan.target, plan.workload, clock=clock)
     return GeneratorPool(plan.target, plan.workload, cores=cores)
+
+
+def check_files(load: Load, processes: int) -> None:
+    """Refuse more streams than the processes may have connections.
+
+    Raises:
+        SettingInvalid: they are too many.
+    """
+    if isinstance(load, ClosedLoop):
+        check_connections(Share(0, processes).streams(load))
 
 
 async def warm_up(generator: Generator, phase: Phase, stop: asyncio.Event, progress: Progress) -> int:

@@ -25,6 +25,7 @@ from benchmarks.serving.measuring import (
     NO_WARMUP,
     ServingPlan,
     ServingResult,
+    check_files,
     evaluated,
     generator_of,
     measure_phase,
@@ -209,6 +210,7 @@ async def run_ramp(
         GeneratorLost: a process of the generator ended in a warm-up.
         SettingInvalid: a step cannot be shared by so many processes.
     """
+    check_files(ramp.load(max(ramp.levels, default=1.0)), plan.processes)  # not after an hour of other steps
     generator = generator_of(replace(plan, load=ramp.load(next(ramp.steps()))), clock)
     await probe_target(plan, stop=stop, progress=progress, clock=clock)
     climber = _Climber(generator, plan, ramp, stop=stop, progress=progress)

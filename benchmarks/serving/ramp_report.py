@@ -10,6 +10,7 @@ import msgspec
 
 from benchmarks.figures.bounds import Better, Figure
 from benchmarks.figures.metrics import ServingMetrics
+from benchmarks.figures.statistics import Summary, least_samples
 from benchmarks.reports.page import number
 from benchmarks.reports.result import Axis, Group, Line, Made, Plot, Remark, Result, group
 from benchmarks.serving import report as serving_report
@@ -132,7 +133,8 @@ def _plot(found: RampResult) -> Plot:
     lines = [
         _line(steps, "E2EL, mean", lambda metrics: metrics.e2el.mean if metrics.e2el else None),
         _line(steps, "TTFT, p50", lambda metrics: metrics.ttft.p50 if metrics.ttft else None),
-        _line(steps, "TTFT, p99", lambda metrics: metrics.ttft.p99 if metrics.ttft else None),
+        _line(steps, "TTFT, p90", lambda metrics: _p90(metrics.ttft)),
+        _line(steps, "TTFT, p99", lambda metrics: _p99(metrics.ttft)),
     ]
     return Plot(
         key="ramp/throughput_latency",
@@ -143,6 +145,14 @@ def _plot(found: RampResult) -> Plot:
         lines=[line for line in lines if line.x],
         marks=marks,
     )
+
+
+def _p90(summary: Summary | None) -> float | None:
+    return summary.p90 if summary and summary.count >= least_samples(90) else None
+
+
+def _p99(summary: Summary | None) -> float | None:
+    return summary.p99 if summary and summary.count >= least_samples(99) else None
 
 
 def _line(steps: Sequence[Step], name: str, latency: Callable[[ServingMetrics], float | None]) -> Line:

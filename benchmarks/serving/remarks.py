@@ -48,7 +48,10 @@ def remarks(run: Run, evaluation: Evaluation) -> Iterator[Remark]:
 
 def _left_out(percents: tuple[float, ...], count: int) -> Remark:
     names = ", ".join(f"p{percent:g} ({least_samples(percent):,})" for percent in percents)
-    text = f"{count:,} requests are too few for {names}; --percentile tells one all the same, and refuses."
+    text = (
+        f"{count:,} requests are too few for {names}. --percentile shows one all the same, in a result that "
+        "is then not to be believed."
+    )
     return Remark(code="percentiles_left_out", text=text)
 
 

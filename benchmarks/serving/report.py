@@ -142,7 +142,8 @@ def _groups(title: str, evaluation: Evaluation) -> list[Group]:
     counts = [
         _plain("completed", "complete requests", metrics.completed),
         _plain("failed", "failed requests", metrics.failed, Better.LESS),
-        *_rates(evaluation.rates),
+        *_lengths(metrics),
+        *_rates(evaluation.rates, ", ".join(map(str, evaluation.slos))),
     ]
     latencies = [
         Figure(
@@ -155,14 +156,28 @@ def _groups(title: str, evaluation: Evaluation) -> list[Group]:
     return [*groups, group("Stalls", _stalls(evaluation.stalls))] if evaluation.stalls.longest_s else groups
 
 
-def _rates(rates: dict[str, Told]) -> Iterator[Figure]:
+def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
+    """What was really asked and answered, by the server's counts where it gives any."""
+    for key, name, tokens in (
+        ("prompt_tokens", "prompt tokens, a request", metrics.prompt_tokens),
+        ("output_tokens", "output tokens, a request", metrics.output_tokens),
+    ):
+        if metrics.completed and tokens:
+            yield _plain(key, name, round(tokens / metrics.completed, 1), Better.NEITHER)
+
+
+def _rates(rates: dict[str, Told], objectives: str) -> Iterator[Figure]:
     for key, name in _RATES.items():
         if key in rates:
             yield Figure(key=key, name=name, unit="", found=rates[key].found, which_is_better=Better.MORE)
     if "good_share" in rates:
         share = _scaled(rates["good_share"], 100)
         yield Figure(
-            key="good_percent", name="good requests", unit="%", found=share, which_is_better=Better.MORE
+            key="good_percent",
+            name=f"good requests ({objectives})",
+            unit="%",
+            found=share,
+            which_is_better=Better.MORE,
         )
 
 

@@ -225,7 +225,7 @@ def test_a_folder_that_is_not_there_is_found_before_the_measurement(
 ) -> None:
     server = engine_in_thread(honest)
     ended = serve(server.url, tmp_path / "a.json", "--samples", str(tmp_path / "no" / "folder.jsonl"))
-    assert ended.exit_code == 1
+    assert ended.exit_code == 2
     assert server.requests == []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import errno
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,31 @@ async def test_the_key_is_cut_out_of_what_servers_say(fake_engine: Any) -> None:
         sample = await client.send(WORKLOAD.request(0))
     assert sample.error == "http_401:[api key]"
     assert sample.detail == "status 401: wrong key [api key]"
+
+
+async def test_no_half_of_a_key_is_left_where_long_words_are_cut(fake_engine: Any) -> None:
+    secret = "sk-porten-secret"
+
+    async def answer(engine: Any) -> None:
+        engine.whole("401 Unauthorized", {"error": {"message": "x" * 290 + f" {secret} " + "y" * 300}})
+
+    async with fake_engine(answer) as server, Client(Target(server.url, "m", api_key=secret)) as client:
+        sample = await client.send(WORKLOAD.request(0))
+    assert len(sample.detail) <= 320
+    assert secret[:4] not in sample.detail
+
+
+async def test_a_generator_out_of_files_is_not_taken_for_a_failing_endpoint(
+    fake_engine: Any, obedient_answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with fake_engine(obedient_answer) as server, Client(Target(server.url, "m")) as client:
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", none_left)
+        sample = await client.send(WORKLOAD.request(0))
+    assert sample.error == "no_files"
+    assert "ulimit" in sample.detail
 
 
 async def test_a_request_that_takes_too_long_is_given_up_and_the_server_sees_it(fake_engine: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
+from benchmarks.command.terminal import REFUSED
 from benchmarks.reports.result import read
 from tunnel.version import __version__
 
@@ -175,10 +176,11 @@ def test_what_serving_writes_is_what_capacity_reads(
         files.append(str(tmp_path / f"{'-'.join(load)}.json"))
         asked = [*SERVING, "--base-url", url, *load, "--requests", "40", "--quiet", "--json", files[-1]]
         measured = invoke(*asked)
-        assert measured.exit_code == 0, measured.output
+        assert measured.exit_code in {0, REFUSED}, measured.output  # a busy machine may send late
     file = tmp_path / "capacity.json"
     told = invoke("capacity", *files, "--rate", "100", "--slo", "ttft=5s", "--json", str(file))
-    assert told.exit_code == 0, told.output
+    assert told.exit_code in {0, REFUSED}, told.output
+    assert bool(read(file).refusals) == any(read(Path(each)).refusals for each in files)
     points = read(file).details["points"]
     assert len(points) == 4
     assert sum(point["load"].endswith("at a time") for point in points) == 3

@@ -6,18 +6,20 @@ from functools import cache
 from math import factorial, inf
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from benchmarks.capacity.model import NodeModel, most
-from benchmarks.capacity.planning import Demand, cross_validate, parse_objectives, plan_capacity
-from benchmarks.capacity.points import Point, Spread, read_points
+from benchmarks.capacity.planning import Demand, cross_validate, objectives, plan_capacity
+from benchmarks.capacity.points import Point, Spread, flaws, read_points
 from benchmarks.cli import app
 from benchmarks.errors import ResultUnreadable, SettingInvalid
+from benchmarks.figures.goodput import parse_slos
 from benchmarks.reports import result
-from benchmarks.reports.result import Made, Result
+from benchmarks.reports.result import Made, Remark, Result
 from tests.unit.benchmarks.simulated_node import Node, Seen, simulate, true_most
 
 NODE = Node()
@@ -210,14 +212,10 @@ def test_what_cannot_be_told_is_refused() -> None:
         read_points([serving({"kind": "closed", "concurrency": 2}, {"metrics": failed})])
 
 
-@pytest.mark.parametrize("text", ["", "ttft", "ttft=5", "ttft=0ms", "ttft=infs", "speed=1s", "ttft=-1s"])
-def test_objectives_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(SettingInvalid, match="ttft, itl, tpot, e2el"):
-        parse_objectives(text)
-
-
-def test_objectives_are_read_with_their_units() -> None:
-    assert parse_objectives("ttft=500ms,e2el=2s") == {"ttft": 0.5, "e2el": 2.0}
+def test_objectives_are_those_of_serving_and_of_whole_requests() -> None:
+    assert objectives(parse_slos(["ttft=500ms,e2el=2s"])) == {"ttft": 0.5, "e2el": 2.0}
+    with pytest.raises(SettingInvalid, match="--percentile"):
+        objectives(parse_slos(["itl:p95=50ms"]))
 
 
 # --- the command
@@ -258,3 +256,33 @@ def test_an_objective_that_nothing_keeps_is_no_number_of_nodes(measured: str) ->
 
 def test_a_seen_load_is_written_as_serving_writes_it() -> None:
     assert set(Seen(1.0, [0.1], [0.1], [0.1]).details()) >= {"completed", "ttft_ms", "itl_ms", "e2el_ms"}
+
+
+def test_a_plan_of_measurements_that_are_not_believed_is_not_believed_either(tmp_path: Path) -> None:
+    refusal = Remark(code="generator_saturated", text="The generator was busy.")
+    flawed = msgspec.structs.replace(ramp(), refusals=[refusal], interrupted=True)
+    result.write(flawed, tmp_path / "ramp.json")
+    asked = ["capacity", str(tmp_path / "ramp.json"), "--rate", "20", "--json", "-"]
+    told = CliRunner().invoke(app, asked, env={"COLUMNS": "160"})
+    written = json.loads(told.stdout)
+    assert told.exit_code == 3
+    assert [each["code"] for each in written["refusals"]] == ["generator_saturated"]
+    assert "ramp.json is not to be believed" in written["refusals"][0]["text"]
+    assert "interrupted" in [each["code"] for each in written["remarks"]]
+
+
+def test_two_nodes_taken_for_one_are_said() -> None:
+    other = msgspec.structs.replace(ramp(), settings={"load": {"kind": "ramp"}, "target": {"model": "other"}})
+    again = msgspec.structs.replace(ramp(), settings={"load": {"kind": "ramp"}, "workload": {"seed": 7}})
+    afresh = msgspec.structs.replace(ramp(), settings={"load": {"kind": "ramp"}, "workload": {"seed": 8}})
+    assert [flaw.code for flaw in flaws([("a", ramp()), ("b", other)])] == ["other_settings"]
+    assert not list(flaws([("a", again), ("b", afresh)]))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"e2el_ms": {"mean": 1.0}}, {"e2el_ms": {"p50": -1.0}}, {"requests_per_s": 0}]
+)
+def test_damaged_points_are_said(damage: dict[str, object]) -> None:
+    metrics = simulate(NODE, requests=20, streams=1).details() | damage
+    with pytest.raises(ResultUnreadable, match="damaged"):
+        read_points([serving({"kind": "closed", "concurrency": 2}, {"metrics": metrics})])

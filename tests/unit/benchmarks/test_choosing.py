@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import SettingInvalid
+from benchmarks.figures.goodput import parse_slos
 from benchmarks.generator.datasets import Dataset
 from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop, Replay
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import Fixed, Uniform, Workload
-from benchmarks.serving.choosing import Wishes, choose, limit_of
+from benchmarks.serving.choosing import Wishes, check_objectives, choose, limit_of
 from benchmarks.serving.ramp import Ramp, gains, parse_ramp
 
 RATES = OpenLoop(1.0, Arrivals.POISSON, 3)
@@ -40,6 +41,28 @@ def test_conversations() -> None:
     source = found.source
     assert (source.turns, source.think) == (Uniform(2, 4), Pause("exponential", (2.0,)))
     assert (source.shared_prefix, source.prefix_groups) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [{"shared_prefix": 500}, {"shared_prefix": 126}, {"shared_prefix": 90, "prompt_tokens": "normal:100,10"}],
+)
+def test_prompts_that_are_nothing_but_a_prefix_are_refused(lengths: dict[str, Any]) -> None:
+    with pytest.raises(SettingInvalid, match="--prompt-tokens"):
+        chosen(**lengths)
+
+
+def test_prompts_with_words_of_their_own_are_not() -> None:
+    assert chosen(shared_prefix=125).source.shared_prefix == 125
+    assert chosen(shared_prefix=90, prompt_tokens="normal:200,10").source.shared_prefix == 90
+
+
+def test_an_answer_in_one_piece_has_no_objective_but_its_end() -> None:
+    check_objectives(parse_slos(["ttft=1s,e2el=2s"]), stream=True)
+    check_objectives(parse_slos(["e2el=2s"]), stream=False)
+    for slo in ("ttft=1s", "itl=1s", "tpot=1s"):
+        with pytest.raises(SettingInvalid, match="--stream"):
+            check_objectives(parse_slos([f"e2el=2s,{slo}"]), stream=False)
 
 
 def test_files(tmp_path: Path) -> None:

@@ -146,3 +146,12 @@ def test_nothing_of_it_is_shown() -> None:
 
 def test_a_rule_of_thumb() -> None:
     assert [tokens_of(text) for text in ("", "a", "abcdefgh", "ä" * 8)] == [1, 1, 2, 4]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    for text in ('{"prompt": "Hello"}', '[{"conversations": [{"from": "human", "value": "Hello"}]}]'):
+        (tmp_path / "marked").write_text(text, encoding="utf-8-sig")
+        assert read_dataset(tmp_path / "marked").conversations[0].turns[0].prompt == "Hello"
+    (tmp_path / "huge").write_text(f'{{"prompt": "Hello", "output_tokens": {10**30}}}')
+    with pytest.raises(InputInvalid):
+        read_dataset(tmp_path / "huge")

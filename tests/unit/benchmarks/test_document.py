@@ -317,3 +317,19 @@ def test_help_teaches_with_an_example(command: str) -> None:
     done = invoke(command, "--help")
     assert done.exit_code == 0
     assert f"porten-bench {command} " in done.output
+
+
+def test_codes_from_files_are_no_markup_in_markdown(tmp_path: Path) -> None:
+    mark = Remark(code="<script>", text="<script>")
+    file = written(tmp_path, "a.json", result(remarks=[mark], refusals=[mark]))
+    assert invoke("report", file, "--markdown", str(tmp_path / "a.md")).exit_code == 0
+    text = (tmp_path / "a.md").read_text()
+    assert "- **\\<script\\>** (a): \\<script\\>" in text
+    assert "> **Not to be believed** (a, \\<script\\>): \\<script\\>" in text
+
+
+def test_a_logarithmic_plot_of_nothing_above_zero_is_drawn(tmp_path: Path) -> None:
+    axis = Axis(name="a", log=True)
+    nothing = Plot(key="k", title="T", kind="curve", x=axis, y=axis, lines=[Line(name="l", x=[0.0], y=[0.0])])
+    file = written(tmp_path, "a.json", result(plots=[nothing]))
+    assert invoke("report", file, "--html", str(tmp_path / "a.html")).exit_code == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import ExchangeFailed
-from benchmarks.generator.exchange import Reply
+from benchmarks.generator.exchange import LINE_KEPT_BYTES, Reply
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -176,7 +176,7 @@ def test_an_error_within_the_stream_is_told_by_its_code() -> None:
     failure = failure_of(read([(1.0, STREAM_HEAD + chunked(event() + error) + LAST)]))
     assert (failure.kind, failure.detail) == (
         "stream_error:node_lost",
-        "error within the stream: the node is gone",
+        "error within the answer: the node is gone",
     )
 
 
@@ -233,3 +233,39 @@ def test_a_chunk_that_says_when_it_left_tells_how_long_it_was_under_way() -> Non
     reply = read(pieces)
     reply.verdict()
     assert (reply.delays, reply.token_chunks) == ([0.25, 0.5], 3)
+
+
+@pytest.mark.parametrize("count", [-1, 1 << 60, 10**30])
+def test_counts_that_no_server_can_mean_are_no_answer(count: int) -> None:
+    body = event() + usage(5, count) + DONE
+    assert failure_of(whole("200 OK", body)).kind == "bad_response"
+
+
+def test_a_line_without_end_is_not_kept() -> None:
+    reply = read([(0.0, STREAM_HEAD), (1.0, chunked(b"data: "))])
+    for _ in range(9):
+        reply.feed(chunked(b"x" * (LINE_KEPT_BYTES // 8)), 2.0)
+    reply.feed(chunked(b"\n" + event() + DONE) + LAST, 3.0)
+    assert "too long" in failure_of(reply).detail
+
+
+def test_a_compressed_answer_is_named() -> None:
+    reply = whole("200 OK", b"\x1f\x8b", more=b"Content-Encoding: gzip\r\n")
+    assert "compressed" in failure_of(reply).detail
+    reply = whole("401 Unauthorized", b"\x1f\x8b", more=b"Content-Encoding: gzip\r\n")
+    assert failure_of(reply).kind == "http_401"
+
+
+def test_a_page_of_html_is_no_stream() -> None:
+    assert "--base-url" in failure_of(whole("200 OK", b"<html>please log in</html>")).detail
+
+
+@pytest.mark.parametrize("message", [{}, {"content": ""}, {"content": None}])
+def test_a_whole_answer_without_content_is_no_fast_answer(message: dict[str, object]) -> None:
+    body = json.dumps({"choices": [{"message": message}]}).encode()
+    assert failure_of(whole("200 OK", body, streaming=False)).kind == "no_tokens"
+
+
+def test_an_error_within_a_whole_answer_is_one() -> None:
+    body = json.dumps({"error": {"message": "no", "code": "busy"}, "choices": [{"text": "no"}]}).encode()
+    assert failure_of(whole("200 OK", body, streaming=False)).kind == "stream_error:busy"

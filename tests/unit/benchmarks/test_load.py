@@ -367,3 +367,28 @@ async def test_all_shares_together_are_the_whole_load(
     assert len(sent([whole])) == sum(len(one.result.samples) for one in parts)
     if not isinstance(load, Replay):
         assert len(sent(parts)) == requests
+
+
+async def test_a_schedule_that_lies_behind_still_lets_others_work() -> None:
+    heard = asyncio.Event()
+    asyncio.get_running_loop().call_soon(heard.set)
+    timeline = RealTime()
+    for _ in range(3):
+        await timeline.until(timeline.now() - 1)
+    assert heard.is_set()
+
+
+async def test_an_open_loop_that_nobody_can_keep_up_with_ends() -> None:
+    class Slow(VirtualTime):
+        async def until(self, moment: float) -> None:
+            await super().until(max(moment, self._now + 0.5))  # two requests a second, whatever is due
+
+    timeline = Slow()
+    ticking = asyncio.create_task(timeline.run())
+    load, limit = OpenLoop(1e9, Arrivals.CONSTANT), Limit(seconds=4.0)
+    server = Server(timeline, lambda _: 0.5)
+    result = await drive(server, request, load, limit, timeline=timeline, stop=asyncio.Event())
+    ticking.cancel()
+    await asyncio.gather(ticking, return_exceptions=True)
+    assert len(result.samples) <= 10
+    assert max(sample.sent_at - sample.started_at for sample in result.samples) >= 3.5

@@ -188,3 +188,25 @@ def test_every_part_of_a_field_is_documented() -> None:
     for struct in (Made, Group, Limit, Remark, Axis, Line):
         for field in msgspec.structs.fields(struct):
             assert f"`{field.name}`" in schema, (struct.__name__, field.name)
+
+
+def test_a_file_that_is_all_depth_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text('{"settings": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ResultUnreadable, match="no result"):
+        read(file)
+
+
+def test_no_name_is_taken_for_markup() -> None:
+    found = Result(
+        benchmark="serving",
+        made=Made(at="", command=[], environment={}),
+        settings={},
+        groups=[group("[/]", [Figure(key="k", name="[/] [red]name", unit="[/x]", found=1.0, via="[/via]")],
+                      sides=("[/a]", "b"))],
+        refusals=[Remark(code="[/code]", text="[/text]")],
+    )  # fmt: skip
+    console = Console(record=True, width=200, file=io.StringIO())
+    page.show(console, found)
+    shown = console.export_text()
+    assert all(text in shown for text in ("[/] [red]name", "[/x]", "[/via]", "[/a]", "[/code]", "[/text]"))

@@ -86,11 +86,22 @@ def test_base_urls_are_read_as_openai_clients_do(url: str, api: Api, expected: t
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:80", "ftp://h", "http://", "http://h:99999", "http://u:p@h/v1", "http://h/v1?key=x"]
-)
+    "url",
+    ["", "h:80", "ftp://h", "http://", "http://h:99999", "http://u:p@h/v1", "http://h/v1?key=x", "http://[::1",
+     "http://hütte/v1", "http://h/straße", "http://h/a b", "http://h/\x01", "http://@h/"],
+)  # fmt: skip
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(SettingInvalid):
         Origin.of(Target(url, "m"))
+
+
+@pytest.mark.parametrize(
+    "url", ["u:hunter2@h", "ftp://u:hunter2@h", "http://u:hunter2", "http://u:hunter2@h"]
+)
+def test_no_message_repeats_a_password(url: str) -> None:
+    with pytest.raises(SettingInvalid) as caught:
+        Origin.of(Target(url, "m"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_key_is_sent_and_never_shown() -> None:

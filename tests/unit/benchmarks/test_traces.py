@@ -92,6 +92,15 @@ def test_mooncakes_traces(tmp_path: Path) -> None:
         ('{"timestamp": 1, "prompt_tokens": 2, "output_tokens": 3}\n{"timestamp": 1}\n', 2, "missing"),
         ('{"timestamp": 1, "prompt_tokens": 2, "output_tokens": true}\n', 1, "output_tokens is no whole"),
         ('{"timestamp": 1, "input_length": 2, "output_length": 3, "hash_ids": ["a"]}\n', 1, "hash_ids"),
+        (f'{{"timestamp": 1, "input_length": {10**30}, "output_length": 3}}\n', 1, "above"),
+        (
+            '{"timestamp": 1, "prompt_tokens": 2, "output_tokens": 3, "session": [1]}\n',
+            1,
+            "session is no name",
+        ),
+        ('{"timestamp": 1, "prompt_tokens": 2, "output_tokens": 3, "prefix": {}}\n', 1, "prefix is no name"),
+        ("x" * 200_000 + "\n", 1, "no CSV"),
+        ("timestamp,prompt_tokens,output_tokens\n-1e308,1,1\n1e308,1,1\n", 0, "too far apart"),
         ('{"timestamp": null, "input_length": 2, "output_length": 3}\n', 1, "timestamp is no number"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.errors import SettingInvalid
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import (
+    MOST_TOKENS,
     TWINS,
     Fixed,
     Lognormal,
@@ -138,3 +139,16 @@ def test_prompts_are_shown_by_nothing() -> None:
     for shown in (repr(request), repr(later)):
         assert request.prompt not in shown
         assert "the answer" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["1000000000000", "uniform:1,99999999999", "normal:5,1" + "0" * 30, "lognormal:9,1001"]
+)
+def test_lengths_that_nobody_means_are_refused(text: str) -> None:
+    with pytest.raises(SettingInvalid, match="more than anybody asks for"):
+        parse_distribution(text)
+
+
+def test_the_widest_spread_can_still_be_drawn() -> None:
+    draw, chance = parse_distribution("lognormal:10000000,1000"), random.Random(1)
+    assert max(draw.draw(chance) for _ in range(200)) == MOST_TOKENS
