@@ -66,7 +66,7 @@ SUITE: Final = (
     ),
     Measurement(
         "node",
-        ("node", "--streams", "1,8", "--rounds", "5", "--pairs", "100", "--idle", "30"),
+        ("node", "--streams", "1,4", "--rounds", "5", "--pairs", "100", "--idle", "30"),
         "A node's daemon against its engine's own port",
         minutes=5,
         needs_model=True,

@@ -29,7 +29,7 @@ CLAIMS: Final = (
     Claim(
         "a node before a real model: tokens/s, one core left to it",
         "node",
-        "1_cores_free/c8/throughput_ratio",
+        "1_cores_free/c4/throughput_ratio",
     ),
     Claim(
         "a node before a real model: added to the time to the first token", "node", "one_by_one/added_ttft_ms"
