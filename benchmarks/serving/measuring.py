@@ -29,7 +29,7 @@ _ADVICE: Final = {
     "http_400": " (too long for the model? or the endpoint does not know ignore_eos: --no-ignore-eos)",
     "http_401": " (the key comes from --api-key-file or PORTEN_API_KEY: is it the right one, whole?)",
     "http_403": " (the key may not use this model)",
-    "http_404": " (is that the name in GET /v1/models? --base-url ends where the API begins, mostly in /v1)",
+    "http_404": " (is --model one of GET /v1/models? does --base-url end where the API begins, in /v1?)",
     "tls": " (a private certificate authority is given with --ca-file)",
     "timeout": " (a cold model may need longer: --timeout)",
 }
