@@ -51,7 +51,9 @@ TESTS: Final = {
         "test_tallies.py",
         "test_decisions.py",
         "inference/test_registry_index.py",
-        "inference/test_queueing.py",
+        "inference/queueing/test_waiting.py",
+        "inference/queueing/test_drain.py",
+        "inference/queueing/test_at_random.py",
     ),
 }
 """By module: the files of tests/unit/hub that know it. A fault costs what they take: no others."""
