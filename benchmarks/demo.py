@@ -191,8 +191,10 @@ async def run_demo(directory: Path, shared: SharedData, *, keep: bool) -> None:
             print_keep(stack)
             await node.process.wait()
     finally:
-        await node.stop()
-        await hub.stop()
+        try:
+            await node.stop()
+        finally:
+            await hub.stop()
 
 
 async def show_promise(stack: Stack, foreign_key: str) -> None:

@@ -117,7 +117,7 @@ class ManagedProcess:
         """Wait for the end and return the exit status (negative: the signal)."""
         assert self._process is not None
         assert self._pump is not None
-        await self._pump
+        await asyncio.shield(self._pump)  # who is cancelled while waiting takes nothing from others who wait
         return await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
