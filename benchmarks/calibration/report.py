@@ -108,6 +108,6 @@ def _remarks(found: Calibration) -> Iterator[Remark]:
     if not about_generator([found.limits.busy], 1.0):
         text = (
             f"The generator used {found.limits.busy:.0%} of its core at most: it was the engine, or who else "
-            "runs here, that gave no more chunks/s. It could read one chunk in each CPU time of a chunk."
+            "runs here, that gave no more chunks/s. What the generator itself takes for each is its CPU above."
         )
         yield Remark(code="engine_is_the_limit", text=text)
