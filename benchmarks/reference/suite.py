@@ -35,7 +35,7 @@ class Measurement:
 SUITE: Final = (
     Measurement(
         "overhead",
-        ("overhead", "--peers", "all"),
+        ("overhead", "--peers", "all", "--rounds", "6"),
         "What stands before an engine, against its own port; the engine costs next to nothing",
         minutes=4,
     ),
@@ -43,7 +43,7 @@ SUITE: Final = (
         "overhead-model",
         (
             *("overhead", "--engine", "llama_cpp", "--peers", "nginx", "--concurrency", "1,4"),
-            *("--prompt-tokens", "32", "--output-tokens", "32", "--rounds", "8"),
+            *("--prompt-tokens", "32", "--output-tokens", "32", "--rounds", "5"),
         ),
         "The same before llama.cpp with SmolLM2 135M",
         minutes=3,
