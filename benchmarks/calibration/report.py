@@ -107,7 +107,7 @@ def _remarks(found: Calibration) -> Iterator[Remark]:
         yield Remark(code="not_pinned", text="There is no second core: generator and engine shared one.")
     if not about_generator([found.limits.busy], 1.0):
         text = (
-            f"The generator used {found.limits.busy:.0%} of its core at most: it was the engine, or who else "
-            "runs here, that gave no more chunks/s. What the generator itself takes for each is its CPU above."
+            f"The generator used {found.limits.busy:.0%} of its core at most: it was the engine, or what "
+            "else runs here, that gave no more chunks/s. What the generator takes for each is its CPU above."
         )
         yield Remark(code="engine_is_the_limit", text=text)
