@@ -15,10 +15,11 @@ from runtime import assembly, devices, machine_checks
 from runtime.backends.base import Availability, Backend
 from runtime.config import LoadedConfig, NodeConfig
 from runtime.control_client import NOT_RUNNING, ControlClient
-from runtime.enrollment import HubApi, HubDescription, tls_context
+from runtime.enrollment import HubApi, HubDescription
 from runtime.errors import ConfigInvalid, DaemonUnreachable, EnrollmentRefused, RuntimeFault
 from runtime.external import OwnersEndpoint
 from runtime.findings import Finding, Verdict, failed, gigabytes, ok, warning
+from runtime.hub_http import tls_context
 from runtime.identity import Identity, IdentityStore
 from runtime.pause import PauseFile
 from tunnel.version import __version__

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from runtime.commands import Commands
 from runtime.config import NodeConfig
-from runtime.enrollment import AGENT, tls_context
 from runtime.errors import IdentityInvalid
 from runtime.forward import Forwarder
+from runtime.hub_http import AGENT, tls_context
 from runtime.identity import Identity, IdentityStore
 from runtime.metrics import NodeMetrics
 from runtime.relay import Relay

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runtime.enrollment import AGENT
+from runtime.hub_http import AGENT
 from runtime.identity import Identity
 from runtime.snapshot import ModelView, NodeSnapshot
 from runtime.versions import program_of

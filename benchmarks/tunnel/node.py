@@ -19,8 +19,8 @@ import uvloop
 from benchmarks.stacks.schedules import model_name
 from runtime import logs
 from runtime.backends.base import Endpoint
-from runtime.enrollment import AGENT
 from runtime.forward import Forwarder
+from runtime.hub_http import AGENT
 from runtime.identity import Identity, IdentityStore
 from runtime.metrics import NodeMetrics
 from runtime.progress import LoadProgress

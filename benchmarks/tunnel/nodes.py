@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.stacks.schedules import model_name
 from benchmarks.tunnel.node import snapshot
-from runtime.enrollment import AGENT
+from runtime.hub_http import AGENT
 from runtime.status import to_status
 from tunnel.client import TunnelClient
 from tunnel.identity import NodeIdentity

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import connect
 
 from benchmarks.stacks.portal_client import read_forms
-from runtime.enrollment import HubApi, describe_machine, tls_context
+from runtime.enrollment import HubApi, describe_machine
 from runtime.errors import HubUnreachable
+from runtime.hub_http import tls_context
 from tunnel.identity import encode_public_key
 
 MIB = 1024 * 1024
