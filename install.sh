@@ -5,8 +5,10 @@
 # The whole script is one function called on its last line, so that a download cut short runs nothing.
 set -eu
 
-# A Hub that serves this file puts its own address here.
+# A Hub that serves this file puts its own address here, and the program that it hands out.
 HUB_URL_DEFAULT=""
+PROGRAM_FILE=""
+PROGRAM_SHA256=""
 
 usage() {
   cat <<'EOF'
@@ -16,7 +18,8 @@ usage: install.sh [options]
 
   --hub URL        the Hub to enroll with (default: the one that served this script)
   --from SOURCE    what pip installs: a wheel, a folder with the source, or a requirement
-                   (default: the released package; pip's own settings and mirrors apply)
+                   (default: the program of the Hub that served this script, else the released package;
+                   what it needs comes from pip's index, whose settings and mirrors apply)
   --no-engine      leave the engine's environment for later (porten engines install llama_cpp)
   --no-login       do not enroll now
   --dry-run        print every step, change nothing
@@ -24,7 +27,8 @@ usage: install.sh [options]
   --purge          with --uninstall: remove models, identity and settings too
   --help           this text
 
-PORTEN_JOIN_TOKEN enrolls without a browser. Folders follow XDG_DATA_HOME, XDG_CONFIG_HOME, XDG_STATE_HOME.
+PORTEN_JOIN_TOKEN enrolls without a browser. PORTEN_HUB_CA_FILE names a further authority that vouches for the
+Hub's certificate. Folders follow XDG_DATA_HOME, XDG_CONFIG_HOME, XDG_STATE_HOME.
 EOF
 }
 
@@ -98,6 +102,47 @@ choose_extras() {
     hardware="NVIDIA GPU"
   else
     hardware="CPU"
+  fi
+}
+
+# A Hub hands out the program that it runs itself: no index needs to have it, and nobody else can put another in its place.
+fetch_program() {
+  [ -z "$source" ] && [ -n "$PROGRAM_FILE" ] || return 0
+  step "Fetching the program of $HUB_URL_DEFAULT"
+  if [ "$dry_run" = yes ]; then
+    say "    would fetch: $HUB_URL_DEFAULT/install/$PROGRAM_FILE"
+    source=./$PROGRAM_FILE
+    return 0
+  fi
+  fetched=$(mktemp -d)
+  trap 'rm -rf "$fetched"' EXIT
+  source=$fetched/$PROGRAM_FILE
+  "$python" - "$HUB_URL_DEFAULT/install/$PROGRAM_FILE" "$source" "$PROGRAM_SHA256" <<'EOF' ||
+import hashlib, os, ssl, sys, urllib.request
+url, target, wanted = sys.argv[1:]
+try:
+    context = ssl.create_default_context()
+    if os.environ.get("PORTEN_HUB_CA_FILE"):
+        context.load_verify_locations(cafile=os.environ["PORTEN_HUB_CA_FILE"])
+    with urllib.request.urlopen(url, timeout=60, context=context) as answer:
+        data = answer.read()
+except (OSError, ValueError) as error:
+    sys.exit(f"    {error}")
+if hashlib.sha256(data).hexdigest() != wanted:
+    sys.exit("    what came is not the program that this script names; the Hub may just have changed its version")
+with open(target, "wb") as file:
+    file.write(data)
+EOF
+    fail "$HUB_URL_DEFAULT/install/$PROGRAM_FILE could not be had; it says above why." "Fetch install.sh again and run it."
+}
+
+# `porten upgrade` goes on with whoever handed the program out.
+note_origin() {
+  [ "$dry_run" = no ] || return 0
+  if [ -n "${fetched:-}" ]; then
+    printf '%s\n' "$HUB_URL_DEFAULT" >"$program/from-hub"
+  else
+    rm -f "$program/from-hub"
   fi
 }
 
@@ -339,7 +384,9 @@ main() {
   check_machine
   choose_extras
   check_older_layout
+  fetch_program
   install_or_upgrade
+  note_origin
   link_program
   remove_older_layout
   install_engine

@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from runtime.config import LoadedConfig
+from runtime.config import LoadedConfig, NodeConfig
 from runtime.doctor import examine
 from runtime.errors import RuntimeFault, UpgradeRefused
+from runtime.handed_out import fetch_newer, newest
 from runtime.health import new_failures
 from runtime.releases import Release, find, install, output
 from runtime.service import Service, installed_service
@@ -62,17 +64,21 @@ class Upgrade:
         self._sound_s = sound_s
 
     async def to(self, source: Path | None, version: str | None) -> Change:
-        """Go over to another version, the newest where none is named.
+        """Go over to another version, the newest where none is named: the Hub's, if it handed out this one.
 
         Raises:
             UpgradeRefused: nothing was changed.
             UpgradeFailed: it did not work and the version before is back, or the message says what to do.
         """
-        with self._versions.lock():
+        with self._versions.lock(), TemporaryDirectory(prefix="porten-") as folder:
             self._versions.sweep()
             before = version_of(self._versions.current) or "?"
             node, by_hand = await self._running(must_answer=True)
             self._tell("looking for it")
+            if comes_from_hub(self._versions, source, version):
+                source = await fetch_newer(self._loaded.config, before, Path(folder))
+                if source is None:
+                    return Change(before, before, changed=False)
             release = await find(source, version, installed=before)
             if release.version == before and not release.origin.is_source:
                 return Change(before, before, changed=False)
@@ -170,9 +176,18 @@ async def _told_version(place: Path) -> str:
     return said.strip().removeprefix("porten ")
 
 
-async def available(versions: Versions, source: Path | None, version: str | None) -> str | RuntimeFault:
+def comes_from_hub(versions: Versions, source: Path | None, version: str | None) -> bool:
+    """Whether the Hub is asked: it handed the program out, and nothing else is named now."""
+    return source is None and version is None and versions.are_from_hub
+
+
+async def available(
+    config: NodeConfig, versions: Versions, source: Path | None, version: str | None
+) -> str | RuntimeFault:
     """The version that an upgrade would bring, or why that is not known."""
     try:
+        if comes_from_hub(versions, source, version):
+            return (await newest(config)).version
         return (await find(source, version, installed=version_of(versions.current))).version
     except UpgradeRefused as refusal:
         return refusal

@@ -8,6 +8,7 @@ what it does when it runs. `install.sh` lays out the same::
     <root>/previous           link to the one before it
     <root>/trial              the name of one that the service shall start, once
     <root>/launch             what the service starts
+    <root>/from-hub           there if a Hub handed the program out: upgrades come from there too
 """
 
 import contextlib
@@ -79,6 +80,11 @@ class Versions:
         """The version before, where it is still here."""
         found = self._target("previous")
         return None if found == self._target("current") else found
+
+    @property
+    def are_from_hub(self) -> bool:
+        """Whether a Hub handed out what is installed here."""
+        return (self.root / "from-hub").exists()
 
     def use(self, version: Path) -> None:
         """Make it the current one, and what is current the previous."""

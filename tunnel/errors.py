@@ -13,7 +13,8 @@ Owns the one error tree of the folder. Must not know frames, sockets or tasks.
     ├── StreamReset             one stream ended before its time; carries a ResetCode
     ├── CredentialInvalid       a NodeCredential does not verify or does not parse
     ├── TicketRefused           a ticket is not for this node or request; names the gate
-    └── ReceiptInvalid          a receipt does not verify; says why
+    ├── ReceiptInvalid          a receipt does not verify; says why
+    └── HandoutInvalid          what a Hub says of the program it hands out does not verify; says why
 """
 
 from enum import IntEnum
@@ -137,3 +138,7 @@ class TicketRefused(TunnelError):
 
 class ReceiptInvalid(TunnelError):
     """A receipt does not hold; the message is half a sentence that says why."""
+
+
+class HandoutInvalid(TunnelError):
+    """What a Hub says of the program that it hands out was not signed by its key, or is something else."""

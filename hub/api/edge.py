@@ -25,7 +25,7 @@ from hub.portal.pages import not_found_page, with_page_headers
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = b"x-request-id"
-_MACHINES = ("/enroll/", "/.well-known/")
+_MACHINES = ("/enroll/", "/install/", "/.well-known/")
 """Addresses that programs ask: they get no page where there is nothing."""
 _METHODS = ("GET", "POST", "PATCH", "DELETE")
 _ADMIN, _DOCUMENT = "/admin/", "see GET /admin/v1/openapi.json"

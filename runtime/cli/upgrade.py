@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.terminal import loaded, say
+from runtime.config import NodeConfig
 from runtime.errors import RuntimeFault
 from runtime.service_node import SOUND_S
 from runtime.upgrade import Change, Upgrade, available
@@ -36,15 +37,18 @@ def upgrade(
     version: Annotated[str | None, typer.Option("--to", help="Which; the newest otherwise.")] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A wheel, a folder of wheels or of source; pip's index otherwise."),
+        typer.Option("--from", help="A wheel, a folder of wheels or of source."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Say what there is; change nothing.")] = False,
     wait: Wait = SOUND_S,
 ) -> None:
-    """Go over to another version. It is tried first; where it does not work, this one stays."""
+    """Go over to another version. It is tried first; where it does not work, this one stays.
+
+    The newest is that of the Hub, where its script installed this one, and otherwise that of pip's index.
+    """
     versions = Versions.of_this_program()
     if check:
-        _check(versions, source, version)
+        _check(loaded(context).config, versions, source, version)
         return
     work = Upgrade(loaded(context), versions, tell=_step, sound_s=wait)
     _say_change(_run(work.to(source, version)))
@@ -69,11 +73,11 @@ def _step(text: str) -> None:
     say(f"upgrade: {text}")
 
 
-def _check(versions: Versions, source: Path | None, version: str | None) -> None:
+def _check(config: NodeConfig, versions: Versions, source: Path | None, version: str | None) -> None:
     say(f"installed  {version_of(versions.current)}  ({versions.current})")
     if versions.previous is not None:
         say(f"before     {version_of(versions.previous)}  (`porten rollback`)")
-    found = asyncio.run(available(versions, source, version))
+    found = asyncio.run(available(config, versions, source, version))
     if isinstance(found, RuntimeFault):
         raise found
     say(f"available  {found}")

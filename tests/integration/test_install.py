@@ -1,9 +1,12 @@
 """install.sh: what it says, what it changes, and that a second run and an uninstall are clean."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,23 +14,70 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script as a user whose home is `home`; pip keeps its own cache and settings."""
+def run(
+    *arguments: str, home: Path, script: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script as a user whose home is `home`; pip keeps its own cache and settings.
+
+    The script is the project's, or the one that is piped in.
+    """
     cache = subprocess.run(
         [sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=True
     )
     kept = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith(("PIP_", "SSL_", "LANG"))}
     return subprocess.run(
-        ["sh", str(ROOT / "install.sh"), *arguments],
+        ["sh", *(("-s", "--") if script else (str(ROOT / "install.sh"),)), *arguments],
         env=kept
         | {"HOME": str(home), "PIP_CACHE_DIR": cache.stdout.strip(), "PYTHON": sys.executable}
         | environment,
-        stdin=subprocess.DEVNULL,
+        input=script or "",
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real Hub."""
+    environment = os.environ | {
+        "PORTEN_HUB_DATA_DIR": str(tmp_path_factory.mktemp("hub")),
+        "PORTEN_HUB_PORT": "0",
+        "PORTEN_HUB_TUNNEL_PORT": "0",
+    }
+    program = Path(sys.executable).parent / "porten-hub"
+    init = [program, "init", "--email", "a@b.example", "--password-file", "-"]
+    subprocess.run(init, env=environment, input="a long password", text=True, check=True, timeout=60)
+    with subprocess.Popen([program, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split("api=")[1].split()[0]
+        process.terminate()
+
+
+def served(hub: str, *arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script as a Hub hands it out: ``curl … | sh -s -- arguments``."""
+    with urllib.request.urlopen(f"{hub}/install.sh", timeout=20) as answer:
+        script = answer.read().decode()
+    return run(*arguments, home=home, script=script, **environment)
+
+
+def test_a_hub_without_its_program_leaves_nothing_behind(hub: str, tmp_path: Path) -> None:
+    """Whoever is in between may send another file: its digest is not the one in the script."""
+    with urllib.request.urlopen(f"{hub}/install.sh", timeout=20) as answer:
+        script = re.sub(r"(?m)^PROGRAM_SHA256=.*", f"PROGRAM_SHA256={'0' * 64}", answer.read().decode())
+    said = run("--no-engine", "--no-login", home=tmp_path, script=script, TMPDIR=str(tmp_path))
+    assert said.returncode == 1
+    assert "not the program that this script names" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_hub_hands_out_is_said_before_it_is_fetched(hub: str, tmp_path: Path) -> None:
+    said = served(hub, "--dry-run", home=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert f"would fetch: {hub}/install/porten-" in said.stdout
+    assert f"porten login --hub {hub}" in said.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
@@ -151,11 +201,13 @@ def start_node(porten: Path, home: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(600)
-def test_install_again_and_uninstall(tmp_path: Path) -> None:
-    first = run("--from", str(ROOT), "--no-engine", "--hub", "http://127.0.0.1:9", home=tmp_path)
+def test_install_again_and_uninstall(hub: str, tmp_path: Path) -> None:
+    first = served(hub, "--no-engine", home=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "porten login --hub http://127.0.0.1:9" in first.stdout
+    assert f"porten login --hub {hub}" in first.stdout
     assert len(first.stdout.splitlines()) < 20, "pip's own lines are left out"
+    origin = tmp_path / ".local" / "share" / "porten" / "program" / "from-hub"
+    assert origin.read_text() == f"{hub}\n"
     porten = tmp_path / ".local" / "bin" / "porten"
     version = subprocess.run([porten, "version"], capture_output=True, text=True, check=True)
     assert version.stdout.strip()
@@ -167,6 +219,7 @@ def test_install_again_and_uninstall(tmp_path: Path) -> None:
         assert again.returncode == 0, again.stderr
         assert "restart it" in again.stdout
         assert len(list((data / "program" / "versions").iterdir())) == 2, "it was put beside the first"
+        assert not origin.exists(), "it came from elsewhere"
         (data / "models").mkdir(exist_ok=True)
         gone = run("--uninstall", home=tmp_path, PATH=with_a_service(tmp_path))
         assert gone.returncode == 0, gone.stderr

@@ -1,5 +1,6 @@
 """A Hub that does as a test says: what a node needs of one, on real sockets."""
 
+import hashlib
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from tunnel.handout import Handout, sign_handout
 from tunnel.identity import (
     NodeCredential,
     decode_public_key,
@@ -34,6 +36,8 @@ class ScriptedHub:
         self.rotates = True  # an older one does not
         self.public_key = ""
         self.url = ""
+        self.word = ""  # on the program that it hands out; an older one has none
+        self.wheel = b""
 
     def description(self) -> dict[str, Any]:
         public = encode_public_key(self.key.public_key())
@@ -93,7 +97,28 @@ class ScriptedHub:
             return answer
 
         self._add_join_and_leave(app)
+        self._add_program(app)
         return app
+
+    def hand_out(self, version: str, wheel: bytes) -> None:
+        """Have a program from now on, and sign for it."""
+        handout = Handout(
+            hub_id=self.hub_id,
+            version=version,
+            file=f"porten-{version}-py3-none-any.whl",
+            size=len(wheel),
+            sha256=hashlib.sha256(wheel).hexdigest(),
+        )
+        self.word, self.wheel = sign_handout(self.sign_with, handout), wheel
+
+    def _add_program(self, app: FastAPI) -> None:
+        @app.get("/install/program")
+        async def program() -> Response:
+            return Response(self.word) if self.word else Response(status_code=404)
+
+        @app.get("/install/{file}")
+        async def wheel(file: str) -> Response:
+            return Response(self.wheel)
 
     def _add_join_and_leave(self, app: FastAPI) -> None:
         @app.post("/enroll/v1/join")

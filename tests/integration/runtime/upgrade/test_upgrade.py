@@ -41,6 +41,20 @@ async def test_a_service_goes_over_and_back_with_its_session(service: Any, tunne
     assert f"porten {NEXT} is in use" in await service("rollback"), "a second time returns to it"
 
 
+async def test_what_its_hub_hands_out_is_what_it_goes_over_to(service: Any, hub: Any) -> None:
+    (service.root / "from-hub").write_text(f"{hub.url}\n")
+    hub.hand_out(FIRST, service.wheels[FIRST].read_bytes())
+    assert "installed already" in await service("upgrade")
+    hub.hand_out(NEXT, service.wheels[NEXT].read_bytes())
+    assert f"available  {NEXT}" in await service("upgrade", "--check")
+    assert f"porten {NEXT} is in use, instead of {FIRST}" in await service("upgrade")
+    assert service.current == NEXT
+    hub.wheel = b"not what was signed"
+    hub.word = hub.word.rpartition(".")[0] + ".AAAA"
+    assert "not signed by this node's Hub" in await service("upgrade", code=1)
+    assert (await status(service))["agent"] == f"porten/{NEXT}"
+
+
 @pytest.mark.parametrize(("version", "why"), [(UNLOADABLE, "half of it is missing"), (LIES, "of some kind")])
 async def test_what_fails_its_own_check_is_never_started(service: Any, version: str, why: str) -> None:
     pid = (await status(service))["pid"]

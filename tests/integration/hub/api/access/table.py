@@ -33,6 +33,8 @@ API = [
     row("GET", "/readyz", "everybody"),
     row("GET", "/metrics", "everybody"),
     row("GET", "/install.sh", "everybody"),
+    row("GET", "/install/program", "everybody"),
+    row("GET", "/install/{file}", "everybody"),
     row("POST", "/enroll/v1/device_authorization", "everybody", body={}, good=(400,)),
     row("POST", "/enroll/v1/token", "everybody", body={}, good=(400,)),
     row("POST", "/enroll/v1/join", "everybody", body={}, good=(400,)),

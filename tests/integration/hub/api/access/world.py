@@ -11,6 +11,7 @@ import httpx
 from hub.policy import PRIVATE, TrustClass
 from hub.portal.security import csrf_token, new_token
 from hub.portal.sessions import session_id
+from hub.program import own_program
 from hub.storage.records import Account, Role
 from tests.integration.hub.api.access.rules import CALLERS, ELSEWHERE, HOME, OK, OPERATORS, Caller, Row
 from tests.integration.hub.api.access.things import MAKERS, Needed, a_member
@@ -69,6 +70,7 @@ class World:
         return member.values | {
             "model:path": "tiny",
             "name": "mark.svg",
+            "file": own_program().file,
             "organisation_id": home,
             "code": "us",
             "node_id": (await self.make_node()).id,
