@@ -217,7 +217,7 @@ def _report(context: typer.Context, made: Initialised) -> None:
         command = escape(_command(context))
         say.print("\nNext:")
         say.print(f"  1. [bold]{command} serve[/bold], and sign in to the portal")
-        say.print("  2. on a machine of yours: [bold]porten login --hub URL[/bold], and approve it there")
+        say.print("  2. on a machine of yours: [bold]curl -fsSL URL/install.sh | sh[/bold]; approve it there")
         say.print(f"  3. [bold]{command} keys create --name my-app[/bold], and point your app at URL/v1")
 
 
