@@ -15,7 +15,9 @@ import httpx
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from hub.placement import rules_seen
 from hub.portal.security import csrf_token, new_token
+from hub.receipts import policy_hash
 from hub.storage.records import Account, Role
 from tests.integration.hub.api.access.rules import HOME
 
@@ -38,6 +40,16 @@ async def a_node(world, _account):
 
 async def a_key(world, _account):
     return Needed({"key_id": (await world.make_key()).id})
+
+
+async def a_node_that_was_looked_at(world, _account):
+    node = await world.make_node()
+    return Needed({"node_id": node.id}, {"seen": rules_seen(node)})
+
+
+async def a_key_that_was_looked_at(world, _account):
+    key = await world.make_key()
+    return Needed({"key_id": key.id}, {"seen": policy_hash(key.policy, key.models)})
 
 
 async def a_region(world, _account):
@@ -154,9 +166,11 @@ MAKERS: dict[str, Callable[..., Awaitable[Needed]]] = {
     "POST /account/single-sign-on": the_password,
     "POST /account/single-sign-on/disconnect": the_password,
     "POST /device": a_machines_code,
+    "POST /nodes/{node_id}": a_node_that_was_looked_at,
     "POST /nodes/{node_id}/drain": a_node,
     "POST /nodes/{node_id}/revoke": a_node,
     "POST /nodes/{node_id}/region": a_node,
+    "POST /keys/{key_id}": a_key_that_was_looked_at,
     "POST /keys/{key_id}/revoke": a_key,
     "POST /members/invitations/{invitation_id}/withdraw": an_invitation,
     "POST /members/{account_id}": a_member,
@@ -168,5 +182,5 @@ MAKERS: dict[str, Callable[..., Awaitable[Needed]]] = {
     "POST /regions": a_new_region,
     "POST /regions/{code}": a_region,
     "POST /regions/{code}/remove": a_region,
-    "POST /trust/{node_id}": a_node,
+    "POST /trust/{node_id}": a_node_that_was_looked_at,
 }
