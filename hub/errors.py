@@ -27,6 +27,7 @@
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
     ├── HubKeyLost              there is a Hub here, without its key
+    ├── HubKeyMismatch          the database is that of a Hub with another key
     ├── AddressUnavailable      a port that is to be listened on cannot be had
     ├── StorageUnavailable      the database cannot be opened or is not ours
     ├── SpoolUnavailable        a spool (usage, audit) cannot be written or belongs to another process
@@ -248,8 +249,26 @@ class HubKeyLost(HubError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"there is a Hub here, but its key {path} is gone: bring it back from a backup. Without one, run "
+            f"there is a Hub here, but its key {path} is gone: bring it back from a backup, or from "
+            "another Hub of the same database. Without one, run "
             "`porten-hub init --new-key`; every node must then enroll again with `porten login`"
+        )
+
+
+class HubKeyMismatch(HubError):
+    """The database is that of a Hub with another key: what one signs and seals is nothing to the other.
+
+    Args:
+        own: the fingerprint of the key that is here.
+        database: that of the key whose database it is.
+    """
+
+    def __init__(self, own: str, database: str) -> None:
+        super().__init__(
+            f"the database is that of the Hub whose key is {database}, and the hub.key here is {own}: copy "
+            "hub.key from that Hub, or name another database in database_url. Where the key was replaced on "
+            "purpose, stop every Hub of the database and run `porten-hub init --new-key`; every node must "
+            "then enroll again with `porten login`"
         )
 
 
