@@ -7,6 +7,7 @@
     ├── NotFound                no such thing, or not one the caller may see
     ├── NotAllowed              the caller's role does not reach this far
     ├── AlreadyExists           a unique name is taken
+    ├── SignedOut               whoever acts was signed out, or removed, since the request was let in
     ├── Outdated                what is to be changed is another by now than whoever changes it saw
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
@@ -75,6 +76,13 @@ class NotFound(HubError):
 
 class NotAllowed(HubError):
     """The account's role does not reach this far."""
+
+
+class SignedOut(HubError):
+    """Whoever acts was signed out or removed since the request was let in: nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("you were signed out meanwhile, so nothing was done: sign in again")
 
 
 class AlreadyExists(HubError):
