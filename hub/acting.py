@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
+from hub.permissions import Role
+
 
 @dataclass(frozen=True, slots=True)
 class Personal:
@@ -25,6 +27,19 @@ class Personal:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """By what somebody was let in, so that it is asked for again in the transaction in which they act.
+
+    Attributes:
+        role: the one they had then.
+        session: what the database knows a person's signed-in browser by; ``None`` for an admin token.
+    """
+
+    role: Role
+    session: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """Who acts.
 
@@ -34,12 +49,15 @@ class Actor:
         organisation_id: whose member or machine it is.
         address: where a request came from.
         user: the user of the Hub's machine who ran a command.
+        leave: what lets them act; ``None`` where nothing does that could end: for the Hub, for commands, and
+            for machines, which prove who they are with what they ask.
     """
 
     id: str
     organisation_id: str | None = None
     address: str | None = field(default=None, repr=False)
     user: str | None = field(default=None, repr=False)
+    leave: Leave | None = None
 
     @property
     def traits(self) -> dict[str, Personal]:
@@ -59,7 +77,7 @@ def current_actor() -> Actor:
 
 def proved_as(identifier: str, organisation_id: str | None) -> Actor:
     """Whoever acts in this task, once it has proved to be somebody."""
-    return replace(current_actor(), id=identifier, organisation_id=organisation_id)
+    return replace(current_actor(), id=identifier, organisation_id=organisation_id, leave=None)
 
 
 def act_as(actor: Actor) -> None:

@@ -41,7 +41,6 @@ from hub.sso_rules import parse_rule
 from hub.storage.records import UsageRecord
 from hub.storage.repositories import Storage
 from models.catalog import Catalog
-from tunnel.identity import encode_public_key
 from tunnel.tracing import Tracing, open_tracing
 from tunnel.version import __version__
 
@@ -82,7 +81,6 @@ async def compose(
 ) -> tuple[Hub, StoredFacts]:
     """Build the parts and let those that keep copies hear of changes."""
     hub_id = await storage.settings.hub_id()
-    await storage.settings.note_hub_key(encode_public_key(key.public_key()))
     changes = Changes()
     source = StoredFacts(storage, config.region_authority)
     registry = Registry(source, slots_of=lambda model: _slots(catalog, model))

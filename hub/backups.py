@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hub import key_claim
 from hub.acting import act_as
 from hub.config import HubConfig
-from hub.errors import BackupInvalid, HubHasData, HubRuns
+from hub.errors import BackupInvalid, HubHasData, HubKeyLost, HubKeyMismatch, HubRuns
 from hub.identity import load_hub_key, parse_hub_key, pem_of, write_hub_key
 from hub.operations import command_actor
 from hub.spool import is_in_use
@@ -31,12 +32,14 @@ async def back_up(
     Raises:
         NotInitialised: there is no Hub here.
         HubKeyLost: there is one, without its key.
+        HubKeyMismatch: the database is that of a Hub with another key.
         BackupExists: there is a file of that name.
         BackupInvalid: the file cannot be written.
         StorageUnavailable: the database cannot be read.
     """
     key = load_hub_key(config.key_file, config.database_file)
     async with await Storage.open(config.database) as storage:
+        await key_claim.check(storage, key)
         return await backup.dump(
             storage.database,
             path,
@@ -49,11 +52,11 @@ async def back_up(
 
 async def bring_back(
     config: HubConfig, path: Path, *, overwrite: bool, told: backup.Told
-) -> tuple[Contents, bool]:
+) -> tuple[Contents, HubKeyLost | HubKeyMismatch | None]:
     """Put a backup in the place of what is here.
 
     Returns:
-        What it held, and whether this Hub has its key now.
+        What it held, and what keeps the Hub from starting: its key is not here, or another one is.
 
     Raises:
         BackupInvalid: it is none or damaged.
@@ -70,7 +73,17 @@ async def bring_back(
         if contents.head.key is not None:
             _bring_back_key(config.key_file, parse_hub_key(contents.head.key.encode()))
         await backup.restore(storage.database, path, overwrite=overwrite, told=told)
-    return contents, config.key_file.exists()
+        return contents, await _trouble(config, storage)
+
+
+async def _trouble(config: HubConfig, storage: Storage) -> HubKeyLost | HubKeyMismatch | None:
+    if not config.key_file.exists():
+        return HubKeyLost(config.key_file)
+    try:
+        await key_claim.check(storage, load_hub_key(config.key_file))
+    except HubKeyMismatch as error:
+        return error
+    return None
 
 
 def _bring_back_key(file: Path, key: Ed25519PrivateKey | None) -> None:

@@ -110,7 +110,10 @@ def init(
         typer.Option(help="A further region, as CODE:PARENT, or CODE for a root.", metavar="CODE:PARENT"),
     ] = None,
     new_key: Annotated[
-        bool, typer.Option("--new-key", help="Make another key where it was lost; nodes must enroll again.")
+        bool,
+        typer.Option(
+            "--new-key", help="Go on with another key: the one here, else a new one; nodes must enroll again."
+        ),
     ] = False,
 ) -> None:
     """Make a Hub here: its key, its database, the operator's account and the regions.
@@ -205,7 +208,10 @@ def _ask_organisation(email: str) -> str:
 
 def _report(context: typer.Context, made: Initialised) -> None:
     config = config_of(context)
-    if made.was_there:
+    if made.has_another_key:
+        words = "goes on with another key: every node must enroll again with `porten login`"
+        say.print(f"The Hub in {config.data_dir} {words}.", markup=False)
+    elif made.was_there:
         say.print(f"There is a Hub in {config.data_dir} already; nothing was changed.", markup=False)
     else:
         say.print(f"Made a Hub in {config.data_dir}.", markup=False)

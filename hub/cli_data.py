@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hub import key_claim
 from hub.acting import act_as
 from hub.backups import back_up, bring_back
 from hub.config import HubConfig
@@ -76,14 +78,10 @@ def restore(
     """
     with explained(), _progress("restoring") as told:
         config = config_of(context)
-        contents, has_key = asyncio.run(bring_back(config, file, overwrite=overwrite, told=told))
+        contents, trouble = asyncio.run(bring_back(config, file, overwrite=overwrite, told=told))
     _report(contents, f"Restored {file}")
-    if not has_key:
-        say.print(
-            f"[yellow]warning:[/yellow] the Hub's key {config.key_file} is not here and was not in the "
-            "backup: bring it back, or make another with `porten-hub init --new-key`, and have every node "
-            "enroll again"
-        )
+    if trouble is not None:
+        say.print(f"[yellow]warning:[/yellow] {escape(str(trouble))}")
 
 
 def migrate(
@@ -109,12 +107,11 @@ def migrate(
 
 
 async def _migrate(config: HubConfig, *, check: bool) -> tuple[str | None, str]:
-    load_hub_key(config.key_file, config.database_file)
+    key = load_hub_key(config.key_file, config.database_file)
     act_as(command_actor())
     async with await Storage.open(config.database) as storage:
         before = await schema.revision_of(storage.database)
-        if not check:
-            await storage.migrate()
+        await (key_claim.check if check else key_claim.take)(storage, key)
         return before, schema.latest_revision()
 
 

@@ -7,6 +7,7 @@
     ├── NotFound                no such thing, or not one the caller may see
     ├── NotAllowed              the caller's role does not reach this far
     ├── AlreadyExists           a unique name is taken
+    ├── SignedOut               whoever acts was signed out, or removed, since the request was let in
     ├── Outdated                what is to be changed is another by now than whoever changes it saw
     ├── TooManyAttempts         a rate limit; says when to come back
     ├── SignInRefused           wrong e-mail or wrong password: one answer for both
@@ -27,6 +28,7 @@
     ├── ConfigInvalid           a setting is unknown or has no meaning
     ├── NotInitialised          ``porten-hub init`` has not been run here
     ├── HubKeyLost              there is a Hub here, without its key
+    ├── HubKeyMismatch          the database is that of a Hub with another key
     ├── AddressUnavailable      a port that is to be listened on cannot be had
     ├── StorageUnavailable      the database cannot be opened or is not ours
     ├── SpoolUnavailable        a spool (usage, audit) cannot be written or belongs to another process
@@ -74,6 +76,13 @@ class NotFound(HubError):
 
 class NotAllowed(HubError):
     """The account's role does not reach this far."""
+
+
+class SignedOut(HubError):
+    """Whoever acts was signed out or removed since the request was let in: nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("you were signed out meanwhile, so nothing was done: sign in again")
 
 
 class AlreadyExists(HubError):
@@ -248,8 +257,26 @@ class HubKeyLost(HubError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"there is a Hub here, but its key {path} is gone: bring it back from a backup. Without one, run "
+            f"there is a Hub here, but its key {path} is gone: bring it back from a backup, or from "
+            "another Hub of the same database. Without one, run "
             "`porten-hub init --new-key`; every node must then enroll again with `porten login`"
+        )
+
+
+class HubKeyMismatch(HubError):
+    """The database is that of a Hub with another key: what one signs and seals is nothing to the other.
+
+    Args:
+        own: the fingerprint of the key that is here.
+        database: that of the key whose database it is.
+    """
+
+    def __init__(self, own: str, database: str) -> None:
+        super().__init__(
+            f"the database is that of the Hub whose key is {database}, and the hub.key here is {own}: copy "
+            "hub.key from that Hub, or name another database in database_url. Where the key was replaced on "
+            "purpose, stop every Hub of the database and run `porten-hub init --new-key`; every node must "
+            "then enroll again with `porten login`"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hub.policy import NodeFacts
 from hub.progress import Loads
 from hub.router import Candidate, ModelState
-from tunnel.messages import DeviceStatus, ModelStatus, ReplicaStatus, Status
+from tunnel.messages import DeviceStatus, ModelStatus, Notice, ReplicaStatus, Status
 from tunnel.session import HubSession
 
 _STATES = {state.value: state for state in ModelState}
@@ -51,6 +51,7 @@ class Live:
         signed: what the credential says that it was welcomed with.
         in_flight_then: requests that this Hub had open when the report came, by model.
         outdated: it was asked to dial again.
+        told_draining: what the node was last told; until it is told, a node takes itself to be on no drain.
     """
 
     session: HubSession
@@ -60,6 +61,7 @@ class Live:
     replicas: dict[str, list[ReplicaStatus]] = field(default_factory=dict)
     in_flight_then: Mapping[str, int] = field(default_factory=dict)
     outdated: bool = False
+    told_draining: bool = False
     loads: Loads = field(default_factory=Loads)
     _agreed: NodeFacts | None = None
     _loaded: dict[str, Candidate] = field(default_factory=dict)
@@ -84,6 +86,13 @@ class Live:
     def accepting(self) -> bool:
         """Whether it takes new work."""
         return self.status is not None and self.status.accepting and not self.session.draining
+
+    def tell(self, facts: NodeFacts) -> None:
+        """Let the node's owner see that it is on drain, or that it no longer is. It decides nothing there."""
+        draining = facts.draining is not False
+        if draining is not self.told_draining:
+            self.told_draining = draining
+            self.session.notice(Notice(draining=draining))
 
     def forget(self, model: str) -> None:
         """The requests on it for a model have changed: what was put together for it is out of date."""

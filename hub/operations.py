@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from hub import key_claim
 from hub.accounts import AccountService, checked_email
 from hub.acting import Actor, act_as
 from hub.admin_tokens import AdminTokenService
@@ -22,7 +23,7 @@ from hub.changes import Changes
 from hub.config import HubConfig
 from hub.default_regions import DEFAULT_REGIONS
 from hub.enrollment import EnrollmentService
-from hub.errors import AlreadyExists, ConfigInvalid, HubKeyLost, InvalidInput, NotFound
+from hub.errors import AlreadyExists, ConfigInvalid, HubKeyLost, HubKeyMismatch, InvalidInput, NotFound
 from hub.identifiers import Kind, checked_name
 from hub.identity import create_hub_key, load_hub_key
 from hub.keys import API_KEY_PREFIX, SHOWN_CHARACTERS
@@ -52,13 +53,15 @@ class Initialised:
         operator: the operator's account.
         organisation: its organisation.
         regions: how many there are.
-        was_there: everything had been made before, and nothing was changed.
+        was_there: everything had been made before, and nothing was changed but perhaps the key.
+        has_another_key: the Hub's nodes know it by another key than it has from now on.
     """
 
     operator: Account
     organisation: Organisation
     regions: int
     was_there: bool
+    has_another_key: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,31 +129,27 @@ async def initialise(
         organisation: asked for the organisation's name, given the address.
         password: asked for the password, last.
         regions: beyond the default ones, parents first.
-        new_key: make another key for a Hub that has lost its own.
+        new_key: let a Hub that has lost its key go on with another: the one that is here, else a new one.
 
     Raises:
         InvalidInput: something asked for cannot be accepted.
         HubKeyLost: there is a Hub, without its key, and no other one was asked for.
+        HubKeyMismatch: the database is that of a Hub with another key, and nobody said to go on with this.
         StorageUnavailable: the database cannot be opened.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     act_as(command_actor())
     async with await Storage.open(config.database, clock) as storage:
-        await storage.migrate()
+        has_another_key = await _take(storage, config, new_key=new_key)
         await storage.settings.hub_id()
         operator = await find_operator(storage)
         was_there = operator is not None
-        if not config.key_file.exists():
-            if was_there and not new_key:
-                raise HubKeyLost(config.key_file)
-            key = create_hub_key(config.key_file)
-            await storage.settings.note_hub_key(encode_public_key(key.public_key()))
         if operator is None:
             await _add_regions(storage, (*DEFAULT_REGIONS, *regions))
             operator = await _make_operator(storage, clock, email, organisation, password)
         home = await storage.organisations.get(operator.organisation_id)
         assert home is not None, "accounts are bound to organisations by a foreign key"
-        return Initialised(operator, home, len(await storage.regions.list()), was_there)
+        return Initialised(operator, home, len(await storage.regions.list()), was_there, has_another_key)
 
 
 @asynccontextmanager
@@ -160,12 +159,13 @@ async def workplace(config: HubConfig, clock: Callable[[], float]) -> AsyncItera
     Raises:
         NotInitialised: ``porten-hub init`` has not been run.
         HubKeyLost: there is a Hub, without its key.
+        HubKeyMismatch: the database is that of a Hub with another key.
         StorageUnavailable: the database cannot be opened.
     """
     key = load_hub_key(config.key_file, config.database_file)
     act_as(command_actor())
     async with await Storage.open(config.database, clock) as storage:
-        await storage.migrate()
+        await key_claim.take(storage, key)
         hub_id = await storage.settings.hub_id()
         # Nobody listens here: the running Hub sees the revision that each change raises.
         enrollment = EnrollmentService(storage, key, hub_id, clock, Changes())
@@ -345,6 +345,25 @@ def _one_of(text: str, known: Sequence[str], field: str) -> str:
     if text not in known:
         raise InvalidInput(field, f"{text!r} is not one of {', '.join(known)}")
     return text
+
+
+async def _take(storage: Storage, config: HubConfig, *, new_key: bool) -> bool:
+    """Make it this Hub's database, and the Hub's key where there is none; whether it had another one."""
+    take, before = key_claim.hand_over if new_key else key_claim.take, await key_claim.holder(storage)
+    if config.key_file.exists():
+        key = load_hub_key(config.key_file)
+        await take(storage, key)
+        return before not in (None, encode_public_key(key.public_key()))
+    if before is None:
+        await storage.migrate()
+    if not new_key and (before is not None or await find_operator(storage) is not None):
+        raise HubKeyLost(config.key_file)
+    try:
+        await take(storage, create_hub_key(config.key_file))
+    except HubKeyMismatch:  # another Hub took it meanwhile, and nothing was done yet with this key
+        config.key_file.unlink()
+        raise
+    return before is not None
 
 
 async def _add_regions(storage: Storage, regions: Sequence[Region]) -> None:

@@ -179,8 +179,10 @@ class Registry:
             facts = self.facts.get(node_id)
             if facts is None or facts.revoked:
                 self._revoked(node_id)
-            elif (live := self._live.get(node_id)) and not live.agrees(facts):
-                self._replace(live)
+            elif (live := self._live.get(node_id)) is not None:
+                live.tell(facts)
+                if not live.agrees(facts):
+                    self._replace(live)
         self._file(*self._misfiled() if node_ids is None else node_ids)
 
     def _read_sessions(self) -> list[str]:

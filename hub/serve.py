@@ -30,6 +30,7 @@ from hub.cluster.local import RevisionWatch
 from hub.composition import Hub
 from hub.config import HubConfig
 from hub.identity import load_hub_key
+from hub.key_claim import take
 from hub.last_seen import LastSeen
 from hub.listening import listen
 from hub.operations import read_catalog
@@ -149,6 +150,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
     Raises:
         NotInitialised: ``porten-hub init`` has not been run.
         HubKeyLost: there is a Hub, without its key.
+        HubKeyMismatch: the database is that of a Hub with another key.
         StorageUnavailable: the database cannot be opened.
         SpoolUnavailable: a spool cannot be used.
         AddressUnavailable: an address cannot be listened on.
@@ -161,7 +163,7 @@ async def running(config: HubConfig, clock: Callable[[], float] = time.time) -> 
         api_listener = stack.enter_context(listen(config.host, config.port))
         tunnel_listener = stack.enter_context(listen(config.tunnel_host, config.tunnel_port))
         async with await Storage.open(config.database, clock) as patient:  # a migration takes what it takes
-            await patient.migrate()
+            await take(patient, key)
         storage = await stack.enter_async_context(
             await Storage.open(config.database, clock, answer_s=ANSWER_S)
         )

@@ -275,4 +275,7 @@ def _session(status: dict[str, Any]) -> Finding:
         return failed("node", found, "find the copy; if you cannot, porten logout, then porten login")
     if state == "refused":
         return failed("node", "the Hub refuses it: it was revoked", "porten logout, then porten login")
+    if status["tunnel"].get("draining"):
+        found = "on drain: the Hub gives it no new requests"
+        return warning("node", found, "resume it on its page in the portal, once it is to work again")
     return ok("node", f"runs (pid {status['pid']}), tunnel {state}")

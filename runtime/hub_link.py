@@ -20,7 +20,7 @@ from runtime.relay import Relay
 from runtime.status import to_status
 from runtime.yield_gate import YieldGate
 from tunnel.client import TunnelClient
-from tunnel.messages import Command, Event, Status, Welcome
+from tunnel.messages import Command, Event, Notice, Status, Welcome
 from tunnel.receipts import FEATURE
 from tunnel.tracing import NO_TRACING, Tracing
 
@@ -50,6 +50,8 @@ class HubLink:
         self.state = "connecting"
         self.leaving = False
         """The owner takes leave of the Hub: its refusal is no news, until it lets the node in again."""
+        self.draining = False
+        """The Hub says that it gives this node no new requests."""
         self._store = IdentityStore(config.data_dir)
         self._supervisor = supervisor
         self._metrics = metrics
@@ -78,6 +80,7 @@ class HubLink:
             on_welcome=self._welcomed,
             on_state=self._entered,
             on_command=self._command,
+            on_notice=self._noticed,
             agent=AGENT,
             features=(FEATURE,),
             stats=metrics.tunnel.stats,
@@ -132,8 +135,21 @@ class HubLink:
     def _send_event(self, event: Event) -> None:
         self._client.send_event(event)
 
+    def _noticed(self, generation: int, notice: Notice) -> None:
+        if generation != self._generations[-1] or notice.draining is self.draining:
+            return  # an old session's word is no news
+        self.draining = notice.draining
+        if notice.draining:
+            words = (
+                "on drain: the Hub gives this node no new requests until somebody resumes it in the portal"
+            )
+            logger.warning(words, extra={"event": "hub.drained"})
+        else:
+            logger.info("off drain: the Hub gives this node requests again", extra={"event": "hub.resumed"})
+
     def _welcomed(self, welcome: Welcome) -> None:
         self._generations.append(welcome.generation)
+        self.draining = False  # else it is told at once; an older Hub never tells
         if welcome.credential == self.identity.token:
             return
         before = self.identity

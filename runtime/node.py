@@ -212,6 +212,7 @@ class Node:
             self._gate.snapshot(),
             identity=self._link.identity if self._link else None,
             tunnel=self._link.state if self._link else "none",
+            draining=self._link.draining if self._link else False,
             local_url=self.local_url,
             pid=os.getpid(),
             stopping=self._stop.is_set(),

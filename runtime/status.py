@@ -86,12 +86,16 @@ def describe(
     *,
     identity: Identity | None,
     tunnel: str,
+    draining: bool = False,
     local_url: str,
     pid: int,
     stopping: bool,
     owner: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document behind `porten status --json`; `owner`: how far the machine is given back."""
+    """The document behind `porten status --json`.
+
+    `owner` is how far the machine is given back; `draining`: the Hub says that it gives no new requests.
+    """
     return {
         "agent": AGENT,
         "program": program_of(Path(sys.prefix)),
@@ -100,7 +104,7 @@ def describe(
         "reason": "stopping" if stopping else snapshot.reason,
         "owner": owner,
         "node": describe_identity(identity),
-        "tunnel": {"state": tunnel},
+        "tunnel": {"state": tunnel, "draining": draining},
         "local_api": local_url,
         "devices": [asdict(device) for device in snapshot.devices],
         "replicas": [asdict(replica) for replica in snapshot.replicas],

@@ -19,7 +19,7 @@ from tunnel.flow import ByteBudget
 from tunnel.handshake import QUARANTINED_STATUS
 from tunnel.identity import NodeIdentity
 from tunnel.liveness import LivenessTimes
-from tunnel.messages import Command, Event, Status, Welcome
+from tunnel.messages import Command, Event, Notice, Status, Welcome
 from tunnel.protocol import MAX_STREAMS
 from tunnel.roles import NodeProtocol
 from tunnel.session import InboundStream, NodeSession
@@ -48,6 +48,7 @@ class TunnelClient:
         on_welcome: A session stands; carries the current credential.
         on_state: Told each of connecting, connected, refused, quarantined, waiting, stopped.
         on_command: A job from the Hub; must not block.
+        on_notice: What the Hub has decided about the node, with the generation of the session that tells it.
         agent: What we call ourselves.
         features: What we do beyond the first version of the protocol; told in HELLO.
         ssl_context: For wss:// with a private CA.
@@ -68,6 +69,7 @@ class TunnelClient:
         on_welcome: Callable[[Welcome], None],
         on_state: Callable[[str], None],
         on_command: Callable[[Command], None] | None = None,
+        on_notice: Callable[[int, Notice], None] | None = None,
         agent: str = "",
         features: tuple[str, ...] = (),
         ssl_context: ssl.SSLContext | None = None,
@@ -94,6 +96,7 @@ class TunnelClient:
         self._on_welcome = on_welcome
         self._on_state = on_state
         self._on_command = on_command
+        self._on_notice = on_notice
         self._backoff = backoff or Backoff()
         self._stats = stats or TunnelStats()
         self._budget = ByteBudget(BUFFERED_BYTES)
@@ -268,6 +271,7 @@ class TunnelClient:
             handler=self._handler,
             status=self._status,
             on_command=self._on_command,
+            on_notice=self._on_notice,
         )
         for old in self._sessions:
             old.leave("replaced", REPLACED_DRAIN_S)

@@ -6,7 +6,7 @@ Owns these names. Must not know how they came about or who acts on them.
 from typing import NamedTuple
 
 from tunnel.errors import ResetCode
-from tunnel.messages import Command, Event, Goaway, Head, Status
+from tunnel.messages import Command, Event, Goaway, Head, Notice, Status
 from tunnel.state import StreamState
 
 
@@ -57,6 +57,12 @@ class CommandReceived(NamedTuple):
     command: Command
 
 
+class NoticeReceived(NamedTuple):
+    """The Hub told what it has decided about the node (node only)."""
+
+    notice: Notice
+
+
 class EventReceived(NamedTuple):
     """The node reported on a job (Hub only)."""
 
@@ -77,6 +83,7 @@ TunnelEvent = (
     | ResetReceived
     | StatusReceived
     | CommandReceived
+    | NoticeReceived
     | EventReceived
     | GoawayReceived
 )

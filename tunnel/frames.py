@@ -50,6 +50,7 @@ class FrameType(IntEnum):
     DATA = 0x12
     CREDIT = 0x13
     RESET = 0x14
+    NOTICE = 0x80
 
 
 class Frame(NamedTuple):

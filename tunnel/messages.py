@@ -166,6 +166,12 @@ class Command(Message, kw_only=True, frozen=True):
     model: str
 
 
+class Notice(Message, kw_only=True, frozen=True):
+    """Hub to node: what the Hub has decided about it, for its owner to see. Nothing else follows from it."""
+
+    draining: bool  # it gets no new requests until somebody resumes it
+
+
 class Event(Message, kw_only=True, frozen=True):
     """Node to Hub: how a Command goes on."""
 

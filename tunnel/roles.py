@@ -12,6 +12,7 @@ from tunnel.events import (
     CommandReceived,
     EventReceived,
     HeadReceived,
+    NoticeReceived,
     StatusReceived,
     StreamOpened,
 )
@@ -28,6 +29,7 @@ from tunnel.messages import (
     Command,
     Event,
     Head,
+    Notice,
     Open,
     Status,
     decode_message,
@@ -78,6 +80,10 @@ class HubProtocol(TunnelProtocol):
     def send_command(self, command: Command) -> None:
         """Queue a COMMAND."""
         self._send_message(FrameType.COMMAND, command)
+
+    def send_notice(self, notice: Notice) -> None:
+        """Queue a NOTICE, which a node of a release that does not know it ignores."""
+        self._send_message(FrameType.NOTICE, notice)
 
     def reset_orphan(self, stream_id: int) -> None:
         """Reset a stream only the peer still believes in."""
@@ -138,6 +144,7 @@ class NodeProtocol(TunnelProtocol):
         return super()._all_receivers() | {
             FrameType.PING: self._on_ping,
             FrameType.COMMAND: lambda frame: CommandReceived(decode_message(Command, frame.payload)),
+            FrameType.NOTICE: lambda frame: NoticeReceived(decode_message(Notice, frame.payload)),
             FrameType.OPEN: self._on_open,
         }
 

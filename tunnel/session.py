@@ -20,11 +20,12 @@ from tunnel.events import (
     EventReceived,
     GoawayReceived,
     HeadReceived,
+    NoticeReceived,
     ResetReceived,
     StatusReceived,
     StreamOpened,
 )
-from tunnel.messages import Command, Event, Goaway, Open, Status
+from tunnel.messages import Command, Event, Goaway, Notice, Open, Status
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.state import Half, StreamState
 from tunnel.stream import InboundStream, OutboundStream, Stream
@@ -106,6 +107,12 @@ class HubSession(Session):
         self._protocol.send_command(command)
         self._wake()
 
+    def notice(self, notice: Notice) -> None:
+        """Tell the node's owner what was decided about it; silent when the session is over."""
+        if self.close_reason is None:
+            self._protocol.send_notice(notice)
+            self._wake()
+
     def _on_status(self, event: StatusReceived) -> None:
         self.status = event.status
         self._reap_orphans(event.status)
@@ -151,6 +158,7 @@ class NodeSession(Session):
         handler: Callable[[InboundStream], Awaitable[None]],
         status: Callable[[], Status],
         on_command: Callable[[Command], None] | None = None,
+        on_notice: Callable[[int, Notice], None] | None = None,
         status_s: float = STATUS_S,
     ) -> None:
         super().__init__(channel, protocol, node_id=node_id, instance_id=instance_id, hub_id=hub_id)
@@ -160,10 +168,12 @@ class NodeSession(Session):
         self._status = status
         self._status_s = status_s
         self._command_callback = on_command
+        self._notice_callback = on_notice
         self._changed = asyncio.Event()
         self._sequence = 0
         self._on[StreamOpened] = self._on_open
         self._on[CommandReceived] = self._on_command
+        self._on[NoticeReceived] = self._on_notice
 
     def status_changed(self) -> None:
         """Send a STATUS soon; many calls at once make one."""
@@ -236,6 +246,10 @@ class NodeSession(Session):
     def _on_command(self, event: CommandReceived) -> None:
         if self._command_callback is not None:
             self._command_callback(event.command)
+
+    def _on_notice(self, event: NoticeReceived) -> None:
+        if self._notice_callback is not None:
+            self._notice_callback(self.generation, event.notice)
 
     async def _serve(self, stream: InboundStream, state: StreamState) -> None:
         """Run the handler and leave no stream half done, whatever it does."""

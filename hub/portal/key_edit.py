@@ -44,7 +44,7 @@ async def change(request: Request, visitor: MayChange, form: Posted, key_id: str
     hub, known = hub_of(request), await read_regions(request)
     key = await _living_key(request, visitor, key_id)
     asked, errors = read_key_form(form, known.tree, hub.clock(), key)
-    if form.get("seen", _seen(key)) != _seen(key):
+    if form.text("seen") != _seen(key):  # one that does not say is judged as an old one
         return await _edit_page(request, visitor, key, KeyForm.of_key(key), _CHANGED)
     if asked is None:
         return await _edit_page(request, visitor, key, KeyForm.of(form), errors)

@@ -72,10 +72,13 @@ async def node(request: Request, visitor: SignedIn, node_id: str) -> Response:
 async def change(request: Request, visitor: MayChange, form: Posted, node_id: str) -> Response:
     """Change a node's name, region, trust class and sharing; they count at once."""
     found, known = await _visible_node(request, visitor, node_id), await read_regions(request)
+    if found.revoked_at is not None:
+        raise NotFound("node", node_id)
     typed = PlacementForm.of_node(found).typed(form, may_set_trust=visitor.account.is_operator)
     asked, errors = read_placement(typed, known.tree)
+    seen = form.text("seen")  # one that does not say is judged as an old one
     try:
-        check_seen(found, form.get("seen"))
+        check_seen(found, seen)
         if asked is None:
             return await _node_page(request, visitor, found, typed, errors)
         await hub_of(request).enrollment.place(
@@ -87,7 +90,7 @@ async def change(request: Request, visitor: MayChange, form: Posted, node_id: st
                 says_region="region" in form,
                 trust=asked.trust if visitor.account.is_operator else None,
                 sharing=asked.sharing,
-                seen=form.get("seen"),
+                seen=seen,
             ),
         )
     except Outdated:

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hub.api.address_limits import site
 from hub.composition import Hub
-from hub.errors import InvalidInput, NotFound, StorageUnavailable, TooManyAttempts
+from hub.errors import InvalidInput, NotFound, SignedOut, StorageUnavailable, TooManyAttempts
 from hub.errors import NotAllowed as RoleTooLow
 from hub.portal import presenting
 from hub.portal.assets import asset_url
@@ -136,7 +136,14 @@ class PortalRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except (PortalError, NotFound, RoleTooLow, StorageUnavailable, TooManyAttempts) as error:
+            except (
+                PortalError,
+                NotFound,
+                RoleTooLow,
+                SignedOut,
+                StorageUnavailable,
+                TooManyAttempts,
+            ) as error:
                 response = refusal_page(request, error)
             return with_page_headers(response)
 
@@ -152,7 +159,7 @@ def with_page_headers(response: Response) -> Response:
 
 def refusal_page(request: Request, error: Exception) -> Response:
     """Return the page for a refusal; somebody not signed in is sent to do so and comes back."""
-    if isinstance(error, SignInRequired):
+    if isinstance(error, SignInRequired | SignedOut):
         return see_other(f"/login?next={quote(_way_back(request), safe='/')}")
     if isinstance(error, SecondStepRequired):
         return see_other("/account/second-step")

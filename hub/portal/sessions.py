@@ -5,12 +5,12 @@ so a stolen database signs nobody in. Knows nothing of passwords or pages.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from hub.acting import Actor, act_as
+from hub.acting import Actor, Leave, act_as
 from hub.permissions import Act, may
 from hub.portal.browsers import browser_words
 from hub.portal.errors import (
@@ -104,7 +104,8 @@ async def signed_in(request: Request) -> Visitor:
     """
     if (visitor := await find_visitor(request)) is None:
         raise SignInRequired("Sign in to see this page.")
-    act_as(_actor(request, visitor.account))
+    leave = Leave(visitor.account.role, visitor.session)
+    act_as(replace(_actor(request, visitor.account), leave=leave))
     if await _owes_second_step(request, visitor) and not request.url.path.startswith(BEFORE_SECOND_STEP):
         raise SecondStepRequired("Set up a second step at sign-in first.")
     return visitor

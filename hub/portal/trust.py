@@ -98,7 +98,7 @@ async def change(request: Request, visitor: Operator, form: Posted, node_id: str
     """Raise or lower it."""
     node = await _living(request, node_id)
     typed = TrustForm(form.text("trust"), form.text("reason"))
-    seen = form.get("seen")
+    seen = form.text("seen")  # one that does not say is judged as an old one
     errors = _reason_problem(typed.reason)
     found = next((kind for kind in TrustClass if kind.label == typed.trust), None)
     if found is None:

@@ -25,7 +25,8 @@ from sqlalchemy.types import Integer, Text
 from hub.acting import current_actor
 from hub.errors import StorageUnavailable
 from hub.storage import tables
-from hub.storage.chain import Act, append
+from hub.storage.authority import check_leave
+from hub.storage.chain import Act, append, lock_head
 
 REVISION = "revision"
 """The setting that every change of what other processes keep copies of raises by one."""
@@ -185,7 +186,10 @@ class Database:
     async def tell(
         self, connection: AsyncConnection, action: str, subject: str, *, of: str | None = None, **details: Any
     ) -> None:
-        """Write into the audit log what is done in this transaction; whoever acts now did it.
+        """Write into the audit log what is done in this transaction; whoever acts now did it, and still may.
+
+        The one place that all administrative acts pass, so what lets somebody act is looked at here again.
+        What somebody does to their own account or token may well end it, and needs no more than to be them.
 
         Args:
             connection: of the transaction in which it is done.
@@ -194,10 +198,18 @@ class Database:
             of: the organisation whose event it is; that of the actor where unset.
             details: what JSON can hold, no prompt and no secret. What tells who a person is goes in as
                 `hub.acting.Personal`.
+
+        Raises:
+            SignedOut, NotAllowed, AdminTokenInvalid: what let the actor in has ended meanwhile; see
+                `hub.storage.authority.check_leave`.
         """
+        actor = current_actor()
+        if actor.leave is not None and subject != actor.id:
+            await lock_head(connection)
+            await check_leave(connection, actor, now=self.clock())
         act = Act(
             action=action,
-            actor=current_actor(),
+            actor=actor,
             subject=subject,
             organisation_id=of,
             details=details,

@@ -50,8 +50,28 @@ class Settings:
             pass  # another process drew it at the same moment: that one counts
         return str(await self.get(_HUB_ID))
 
-    async def note_hub_key(self, public_key: str) -> None:
-        """Keep which key is the Hub's; the audit log tells when it is another than before."""
+    async def hub_key(self) -> str | None:
+        """The public key of the Hub whose database this is; None before there is one."""
+        return await self.get(_HUB_KEY)
+
+    async def claim(self, public_key: str) -> str:
+        """Make this the database of the Hub with this key, unless it is that of one already.
+
+        Returns:
+            The key of the Hub whose database it is.
+        """
+        if (known := await self.hub_key()) is not None:
+            return known
+        try:
+            async with self._database.note() as connection:
+                await connection.execute(insert(settings).values(name=_HUB_KEY, value=public_key))
+                await self._database.tell(connection, "hub.key_changed", public_key, before=None)
+        except IntegrityError:
+            pass  # another process claimed it at the same moment: that one counts
+        return str(await self.hub_key())
+
+    async def replace_hub_key(self, public_key: str) -> None:
+        """Keep that the Hub has this key now; the audit log tells when it is another than before."""
         try:
             async with self._database.note() as connection:
                 mine = settings.c.name == _HUB_KEY

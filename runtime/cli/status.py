@@ -83,6 +83,8 @@ def _head(document: dict[str, Any]) -> Table:
     if node is not None:
         table.add_row("node", f"{node['name']} ({node['id']})")
         table.add_row("hub", f"{node['hub']}, tunnel {document['tunnel']['state']}")
+        if document["tunnel"].get("draining"):  # a daemon of the release before does not say
+            table.add_row("drain", "the Hub gives no new requests until somebody resumes this node there")
         table.add_row("region", f"{node['region'] or 'none'}, trust {node['trust']}, {node['sharing']}")
     else:
         table.add_row("hub", "none: serving this machine only")

@@ -24,6 +24,7 @@ from tunnel.messages import (
     Goaway,
     Head,
     Hello,
+    Notice,
     Open,
     Reset,
     Status,
@@ -36,7 +37,7 @@ from tunnel.protocol import MAX_CONTROL_BACKLOG, MAX_PENDING_BYTES, TunnelProtoc
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.state import Half, StreamState
 
-KINDS = (Challenge, Hello, Welcome, Open, Head, Trailers, Status, Goaway, Command, Event, Reset)
+KINDS = (Challenge, Hello, Welcome, Open, Head, Trailers, Status, Goaway, Command, Event, Reset, Notice)
 RECORD = struct.Struct(">BBBHBH")  # what to do; a frame's type, flags, aux, stream, and payload's length
 MAX_STREAMS = 4
 IDENTITY = NodeIdentity("node_a", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from hub.acting import Actor, act_as
+from hub.acting import Actor, Leave, act_as
 from hub.api.address_limits import site
 from hub.api.admin.errors import ADMIN_ERRORS, error_body, error_response, failure_of
 from hub.api.edge import request_id, set_error_code
@@ -128,7 +128,7 @@ async def _authenticated(hub: Hub, request: Request, headers: Headers) -> AdminT
         raise AdminTokenInvalid
     address = site(request.client.host) if request.client else "unknown"
     token = await hub.admin_tokens.authenticate(secret.strip(), address)
-    act_as(Actor(token.id, token.organisation_id, address=address))
+    act_as(Actor(token.id, token.organisation_id, address=address, leave=Leave(token.role)))
     return token
 
 

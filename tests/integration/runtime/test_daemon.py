@@ -19,7 +19,7 @@ from runtime.control_client import ControlClient
 from tunnel.errors import HandshakeRefused
 from tunnel.gate import Grant
 from tunnel.identity import decode_public_key
-from tunnel.messages import Command, Event, Status
+from tunnel.messages import Command, Event, Notice, Status
 from tunnel.server import TunnelServer
 from tunnel.session import HubSession
 
@@ -266,6 +266,36 @@ async def test_the_hubs_jobs_are_done_and_reported(enrolled: Any, own_model: str
             pass
     assert event.job == "job_2"
     assert "nothing" in (event.error or "")
+
+
+async def test_a_node_on_drain_shows_it_and_goes_on_serving_its_machine(enrolled: Any, nodes: Nodes) -> None:
+    node = await enrolled.run()
+    session = await nodes.sessions.get()
+    assert json.loads(await enrolled("status", "--json"))["tunnel"]["draining"] is False
+    session.notice(Notice(draining=True))
+    await node.said("on drain: the Hub gives this node no new requests")
+    document = json.loads(await enrolled("status", "--json"))
+    assert document["tunnel"] == {"state": "connected", "draining": True}
+    assert "until somebody resumes this node" in await enrolled("status")
+    assert "on drain: the Hub gives it no new requests" in await enrolled("doctor", code=1), "no engine here"
+    accepting = [status.accepting for status in [session.status] if status is not None]
+    assert accepting == [document["accepting"]], "the Hub alone decides: the node reports as ever"
+    session.notice(Notice(draining=False))
+    await node.said("off drain")
+    assert "drain" not in await enrolled("status")
+    session.notice(Notice(draining=True))
+    await session.close("cut")
+    again = await nodes.sessions.get()
+    await node.said("tunnel connected")
+    assert again.generation > session.generation
+    async with asyncio.timeout(10):
+        while (await _tunnel(enrolled)) != {"state": "connected", "draining": False}:
+            pass
+
+
+async def _tunnel(enrolled: Any) -> dict[str, Any]:
+    """What an owner sees of the tunnel: a Hub that says nothing of a drain has the node on none."""
+    return json.loads(await enrolled("status", "--json"))["tunnel"]
 
 
 async def test_a_revoked_node_says_so_and_keeps_trying(enrolled: Any, nodes: Nodes) -> None:

@@ -12,7 +12,7 @@ from tunnel.channel import memory_pair
 from tunnel.client import TunnelClient
 from tunnel.gate import Grant, TunnelLimits
 from tunnel.identity import NodeIdentity
-from tunnel.messages import Command, Event, Open, Status, Welcome
+from tunnel.messages import Command, Event, Notice, Open, Status, Welcome
 from tunnel.roles import HubProtocol, NodeProtocol
 from tunnel.server import TunnelServer
 from tunnel.session import HubSession, InboundStream, NodeSession
@@ -108,6 +108,7 @@ class NodeSide:
         self.states: asyncio.Queue[str] = asyncio.Queue()
         self.welcomes: asyncio.Queue[Welcome] = asyncio.Queue()
         self.commands: asyncio.Queue[Command] = asyncio.Queue()
+        self.notices: asyncio.Queue[tuple[int, Notice]] = asyncio.Queue()
         self.client = TunnelClient(
             urls=(url, *more),
             identity=identity,
@@ -117,6 +118,7 @@ class NodeSide:
             on_welcome=self.welcomes.put_nowait,
             on_state=self.states.put_nowait,
             on_command=self.commands.put_nowait,
+            on_notice=lambda *told: self.notices.put_nowait(told),
             agent="porten/test",
             **options,
         )
@@ -148,6 +150,7 @@ class Link:
     statuses: asyncio.Queue[Status] = field(default_factory=asyncio.Queue)
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     commands: asyncio.Queue[Command] = field(default_factory=asyncio.Queue)
+    notices: asyncio.Queue[tuple[int, Notice]] = field(default_factory=asyncio.Queue)
     break_line: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
 
     async def handle(self, stream: InboundStream) -> None:
@@ -163,6 +166,7 @@ async def memory_link() -> AsyncIterator[Link]:
     statuses: asyncio.Queue[Status] = asyncio.Queue()
     events: asyncio.Queue[Event] = asyncio.Queue()
     commands: asyncio.Queue[Command] = asyncio.Queue()
+    notices: asyncio.Queue[tuple[int, Notice]] = asyncio.Queue()
 
     async def handle(stream: InboundStream) -> None:
         await link.handler(stream)
@@ -180,9 +184,10 @@ async def memory_link() -> AsyncIterator[Link]:
         handler=handle,
         status=make_status,
         on_command=commands.put_nowait,
+        on_notice=lambda *told: notices.put_nowait(told),
         **names,
     )
-    link = Link(hub, node, echo, statuses, events, commands, lambda: hub_channel.close(1006, ""))
+    link = Link(hub, node, echo, statuses, events, commands, notices, lambda: hub_channel.close(1006, ""))
     runs = [asyncio.create_task(session.run()) for session in (hub, node)]
     try:
         yield link
@@ -206,7 +211,8 @@ async def websocket_link() -> AsyncIterator[Link]:
         async def cut() -> None:
             node._channel._connection.transport.abort()
 
-        link = Link(hub, node, echo, hub_side.statuses, hub_side.events, node_side.commands, cut)
+        queues = (hub_side.statuses, hub_side.events, node_side.commands, node_side.notices)
+        link = Link(hub, node, echo, *queues, cut)
         node_side.handler = link.handle
         yield link
     finally:

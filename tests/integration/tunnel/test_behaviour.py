@@ -13,7 +13,7 @@ from tunnel.errors import (
     StreamReset,
     TooManyStreams,
 )
-from tunnel.messages import Command, Event, Head, Trailers, Usage
+from tunnel.messages import Command, Event, Head, Notice, Trailers, Usage
 
 OK = Head(status=200, headers=(("content-type", "text/event-stream"),))
 TRAILERS = Trailers(
@@ -346,6 +346,15 @@ async def test_commands_and_their_events(link) -> None:
     event = Event(job="job_1", phase="downloading", done=1, total=2, error=None)
     link.node.send_event(event)
     assert await link.events.get() == event
+
+
+async def test_what_the_hub_has_decided_of_the_node_is_told_in_order(link) -> None:
+    for draining in (True, False, True):
+        link.hub.notice(Notice(draining=draining))
+        assert await link.notices.get() == (link.node.generation, Notice(draining=draining))
+    await link.hub.close("over")
+    link.hub.notice(Notice(draining=False))
+    assert link.notices.empty()
 
 
 async def test_too_many_streams(link, request_open) -> None:

@@ -14,6 +14,7 @@ from tunnel.messages import (
     Head,
     Hello,
     Message,
+    Notice,
     Open,
     Reset,
     Status,
@@ -23,7 +24,7 @@ from tunnel.messages import (
     encode_message,
 )
 
-KINDS = [Challenge, Hello, Welcome, Open, Head, Trailers, Status, Goaway, Command, Event, Reset]
+KINDS = [Challenge, Hello, Welcome, Open, Head, Trailers, Status, Goaway, Command, Notice, Event, Reset]
 short = st.text(max_size=20)
 headers = st.lists(st.tuples(short, short), max_size=3).map(tuple)
 finite = st.floats(allow_nan=False)

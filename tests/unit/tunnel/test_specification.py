@@ -29,6 +29,7 @@ from tunnel.messages import (
     Goaway,
     Head,
     Hello,
+    Notice,
     Open,
     Reset,
     Status,
@@ -100,6 +101,7 @@ VECTORS = {
     "DATA+FIN+TRAILERS": data_with_trailers(),
     "CREDIT": encode(FrameType.CREDIT, 1, CREDIT_OFFSET.pack(393216)),
     "RESET": of(FrameType.RESET, Reset(code=ResetCode.DEADLINE, reason="late"), 1),
+    "NOTICE": of(FrameType.NOTICE, Notice(draining=True)),
     "hello transcript": hello_transcript(*SIGNED.values()),
     "hello signature": sign_hello(KEY, **SIGNED),
 }

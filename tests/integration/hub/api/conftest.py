@@ -22,7 +22,7 @@ from hub.storage.repositories import Storage
 from tunnel.client import TunnelClient
 from tunnel.errors import ResetCode
 from tunnel.identity import NodeIdentity, Ticket, TicketVerifier, encode_public_key, read_credential
-from tunnel.messages import Head, ModelStatus, ReplicaStatus, Status, Trailers, Usage, Welcome
+from tunnel.messages import Head, ModelStatus, Notice, ReplicaStatus, Status, Trailers, Usage, Welcome
 from tunnel.session import InboundStream
 
 MODEL = "tiny"
@@ -110,6 +110,7 @@ class ScriptedNode:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     welcomes: list[Welcome] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
     client: TunnelClient = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ class ScriptedNode:
             status=self.status,
             on_welcome=self.welcomed,
             on_state=lambda _state: None,
+            on_notice=lambda _generation, notice: self.notices.append(notice),
             agent="scripted/1",
             features=self.features,
         )

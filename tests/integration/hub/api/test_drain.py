@@ -89,6 +89,20 @@ async def test_what_it_is_answering_goes_on_and_nothing_new_comes(bench, http, s
     assert len(node.welcomes) == 1, "it was never asked to dial again"
 
 
+async def test_the_node_is_told_at_each_change_and_in_each_new_session(bench, http, script):
+    acme = await bench.organisation()
+    node, other, token = await bench.node(acme), await bench.node(acme), await admin(bench, acme)
+    for act, told in (("/drain", [True]), ("/drain", [True]), ("/resume", [True, False])):
+        await shown(http, node, act, "POST", **token)
+        await script.until(lambda told=told: [each.draining for each in node.notices] == told, act)
+    await shown(http, node, "/drain", "POST", **token)
+    await script.until(lambda: len(node.notices) == 3, "it is told again")
+    await node.client.session.close("cut")
+    await script.until(lambda: len(node.welcomes) == 2 and len(node.notices) == 4, "its next session is told")
+    assert [each.draining for each in node.notices] == [True, False, True, True]
+    assert other.notices == []
+
+
 async def test_another_node_takes_over(bench, http):
     acme = await bench.organisation()
     one, other = await bench.node(acme), await bench.node(acme)

@@ -129,6 +129,12 @@ class Browser:
         """Post fields with this session's own token."""
         return await self.http.post(path, data={"csrf_token": await self.token()} | (fields or {}))
 
+    async def save(self, path: str, fields: dict[str, Any] | None = None) -> httpx.Response:
+        """Post fields with what the form of the page there says that its reader saw."""
+        forms = read_forms((await self.open(path)).text)
+        seen = next(form.fields["seen"] for form in forms if "seen" in form.fields)
+        return await self.post(path, {"seen": seen} | (fields or {}))
+
     async def sign_in(self, email: str, password: str = PASSWORD, **fields: str) -> httpx.Response:
         """Fill in the sign-in page and send it."""
         token = await self.token("/login")

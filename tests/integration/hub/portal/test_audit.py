@@ -13,9 +13,9 @@ async def history(portal, sign_in):
     owner = await sign_in(Role.OWNER)
     await owner.post("/keys", {"name": "assistant", "fleet": "own"})
     node = await portal.node()
-    await owner.post(f"/nodes/{node.id}", {"name": "attic", "region": "us", "sharing": "private"})
+    await owner.save(f"/nodes/{node.id}", {"name": "attic", "region": "us", "sharing": "private"})
     operator = await sign_in(Role.OPERATOR, "Porten")
-    await operator.post(f"/nodes/{node.id}", {"name": "attic", "region": "us", "trust": "trusted"})
+    await operator.save(f"/nodes/{node.id}", {"name": "attic", "region": "us", "trust": "trusted"})
     return node
 
 

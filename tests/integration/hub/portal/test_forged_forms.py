@@ -6,6 +6,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from hub.placement import rules_seen
 from hub.portal.forms import MAX_FIELDS, MAX_FORM_BYTES
 from hub.portal.security import PAGE_HEADERS, csrf_token, new_token
 from hub.storage.records import Role
@@ -151,12 +152,12 @@ EXTREMES = [
 FIELDS = {
     "/login": ("email", "password", "next"),
     "/keys": ("name", "fleet", "regions", "minimum_trust", "models", "expires"),
-    "/nodes/{node}": ("name", "region", "trust", "sharing", "organisations"),
+    "/nodes/{node}": ("name", "region", "trust", "sharing", "organisations", "seen"),
     "/regions": ("code", "name", "parent"),
     "/regions/eu-de": ("name", "parent", "shown"),
     "/organisations": ("name",),
     "/organisations/{organisation}": ("name", "monthly_tokens"),
-    "/trust/{node}": ("trust", "reason"),
+    "/trust/{node}": ("trust", "reason", "seen"),
     "/nodes/{node}/region": ("region",),
     "/device": ("name", "region", "trust", "sharing", "organisations", "action", "user_code"),
 }
@@ -173,7 +174,8 @@ async def test_no_field_takes_what_nobody_should_type(portal, operator, visit, a
     for name in FIELDS[path]:
         for extreme in (*EXTREMES, "a\0b"):
             code = (await ask())["user_code"] if path == "/device" else ""
-            form = good | {"user_code": code} | {name: extreme, "csrf_token": token}
+            seen = rules_seen(await portal.hub.storage.nodes.get(node.id))
+            form = good | {"user_code": code, "seen": seen} | {name: extreme, "csrf_token": token}
             address = path.format(node=node.id, organisation=other.id)
             answer = await browser.http.post(address, data=form)
             assert answer.status_code in (200, 303, 400, 401, 404, 422, 429), (name, extreme)

@@ -95,7 +95,7 @@ async def test_a_change_shows_at_once(portal, owner, operator):
     key, node = (await portal.key(minimum_trust=TrustClass.TRUSTED)).key, await portal.node()
     assert "its trust class is verified, and the key asks for trusted" in (await explain(owner, key)).lower()
     fields = {"name": "attic", "region": "eu-de", "trust": "trusted", "sharing": "private"}
-    assert (await operator.post(f"/nodes/{node.id}", fields)).status_code == 303
+    assert (await operator.save(f"/nodes/{node.id}", fields)).status_code == 303
     assert "not connected" in await explain(owner, key)
 
 

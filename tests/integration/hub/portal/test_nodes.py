@@ -90,7 +90,7 @@ async def test_a_node_cannot_break_the_pages_by_what_it_reports(portal, owner, o
 async def test_a_change_counts_at_once_and_is_shown(portal, owner):
     node, other = await portal.node(), await portal.organisation("Other")
     change = {"name": " Cellar ", "region": "us", "sharing": "organisations", "organisations": other.id}
-    answer = await owner.post(f"/nodes/{node.id}", GOOD | change)
+    answer = await owner.save(f"/nodes/{node.id}", GOOD | change)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/nodes/{node.id}?saved=1")
     stored = await portal.hub.storage.nodes.get(node.id)
     assert (stored.name, stored.region, stored.region_confirmed) == ("Cellar", "us", False)
@@ -117,7 +117,7 @@ async def test_a_change_counts_at_once_and_is_shown(portal, owner):
 )
 async def test_a_change_with_something_wrong_changes_nothing_and_says_what(portal, owner, wrong, said):
     node = await portal.node()
-    answer = await owner.post(f"/nodes/{node.id}", GOOD | wrong)
+    answer = await owner.save(f"/nodes/{node.id}", GOOD | wrong)
     assert answer.status_code == 422
     assert said in answer.text
     assert await portal.hub.storage.nodes.get(node.id) == node
@@ -138,7 +138,7 @@ async def test_a_node_that_gets_a_new_credential_is_said_to_reconnect(portal, ow
         return registry.session(node.id) not in (session, None) and not registry.expected()
 
     monkeypatch.setattr(session, "goaway", asked_to_dial_again)
-    answer = await owner.post(f"/nodes/{node.id}", GOOD | {"region": "us"})
+    answer = await owner.save(f"/nodes/{node.id}", GOOD | {"region": "us"})
     await portal.until(is_back, "the node is back")
     assert expected == [frozenset({node.id})]
     assert "Online" in (await owner.open(answer.headers["location"])).text
@@ -148,7 +148,7 @@ async def test_what_a_form_leaves_out_stays_as_it_is(portal, owner):
     other = await portal.organisation("Other")
     shared = Sharing(SharingKind.ORGANISATIONS, frozenset({other.id}))
     node = await portal.node(sharing=shared)
-    assert (await owner.post(f"/nodes/{node.id}", {"name": "renamed"})).status_code == 303
+    assert (await owner.save(f"/nodes/{node.id}", {"name": "renamed"})).status_code == 303
     stored = await portal.hub.storage.nodes.get(node.id)
     assert (stored.name, stored.region, stored.region_confirmed) == ("renamed", "eu-de", True)
     assert (stored.trust, stored.sharing) == (TrustClass.VERIFIED, shared)
@@ -204,6 +204,17 @@ async def test_a_page_of_trust_that_was_open_while_it_was_lowered_raises_nothing
         refused = await operator.http.post(path, data=high)
         assert (refused.status_code, "Somebody has changed this node" in refused.text) == (422, True)
     assert (await portal.hub.storage.nodes.get(node.id)).trust is TrustClass.COMMUNITY
+
+
+@pytest.mark.parametrize("seen", [{}, {"seen": ""}, {"seen": "0" * 64}])
+async def test_a_form_that_does_not_say_what_its_reader_saw_changes_nothing(portal, operator, seen):
+    node, key = await portal.node(sharing=Sharing(SharingKind.PUBLIC)), (await portal.key("Porten")).key
+    wide = {"name": "x", "sharing": "public", "trust": "trusted", "reason": "audited", "fleet": "any"}
+    for path in (f"/nodes/{node.id}", f"/trust/{node.id}", f"/keys/{key.id}"):
+        refused = await operator.post(path, wide | seen)
+        assert (refused.status_code, "Somebody has changed this" in refused.text) == (422, True), path
+    assert await portal.hub.storage.nodes.get(node.id) == node
+    assert await portal.hub.storage.keys.get(key.id) == key
 
 
 async def test_a_node_is_drained_and_resumed_and_its_pages_say_so(portal, owner, connect):

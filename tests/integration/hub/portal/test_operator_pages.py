@@ -272,7 +272,7 @@ async def test_a_trust_class_is_raised_with_a_reason_and_nothing_else_changes(po
     assert "1 key of 1 organisation may use it from then on." in page
     assert "It is so now." in page
     wish = {"trust": "trusted", "reason": "Visited on site, contract 17."}
-    answer = await operator.post(f"/trust/{node.id}", wish)
+    answer = await operator.save(f"/trust/{node.id}", wish)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/trust?saved={node.id}")
     after = await portal.hub.storage.nodes.get(node.id)
     assert after.trust is TrustClass.TRUSTED
@@ -310,7 +310,7 @@ async def test_lowering_says_who_loses_the_node(portal, operator):
 )
 async def test_a_change_without_a_reason_or_a_change_is_none(portal, operator, wrong):
     node = await portal.node(trust=TrustClass.VERIFIED)
-    answer = await operator.post(f"/trust/{node.id}", {"trust": "trusted", "reason": "Seen."} | wrong)
+    answer = await operator.save(f"/trust/{node.id}", {"trust": "trusted", "reason": "Seen."} | wrong)
     assert answer.status_code == 422
     assert (await portal.hub.storage.nodes.get(node.id)).trust is TrustClass.VERIFIED
 

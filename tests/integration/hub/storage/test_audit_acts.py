@@ -321,8 +321,10 @@ class Acts:
 
     async def hub_key_changed(self, on):
         key = public()
-        await on.storage.settings.note_hub_key(key)
-        await on.storage.settings.note_hub_key(key)
+        assert await on.storage.settings.claim(public()) != key
+        on.mark()
+        await on.storage.settings.replace_hub_key(key)
+        await on.storage.settings.replace_hub_key(key)
         return key
 
     async def account_erased(self, on):

@@ -211,6 +211,15 @@ async def test_admin_tokens_and_kept_answers_are_read_as_they_were_written(datab
         assert begun.answer is None
 
 
+@pytest.mark.parametrize("revision", [each for each in REVISIONS if each >= "0007"])
+async def test_a_node_stays_on_drain_and_the_database_its_hubs(database_url, revision):
+    async with await released(database_url, revision) as storage:
+        await storage.migrate()
+        drained, other = await storage.nodes.get("node_box"), await storage.nodes.get("node_gone")
+        assert (drained.draining_since, other.draining_since) == (1700000940.5, None)
+        assert await storage.settings.claim("another") == "Km9NQZ0T6tvYH1IUwGgZ3X1uCqtBWcSxT0zC8wWk1aE"
+
+
 # --- that fail
 
 BROKEN = """

@@ -23,7 +23,7 @@ from hub.storage.records import ApiKey, UsageRecord
 from models.catalog import Catalog, FileSource, ModelSpec
 from tunnel.errors import ResetCode, StreamReset
 from tunnel.identity import NodeCredential, Ticket, TicketVerifier
-from tunnel.messages import Head, ModelStatus, Open, ReplicaStatus, Status, Trailers, Usage
+from tunnel.messages import Head, ModelStatus, Notice, Open, ReplicaStatus, Status, Trailers, Usage
 
 MODEL = "tiny"
 NOW = 1_700_000_000.0
@@ -190,6 +190,7 @@ class FakeSession:
     close_reason: str | None = None
     opened: list[Open] = field(default_factory=list)
     streams: list["FakeStream"] = field(default_factory=list)
+    notices: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         sharing = self.facts.sharing.kind.value if self.facts.sharing else "private"
@@ -204,6 +205,9 @@ class FakeSession:
             issued_at=0,
         )
         self.verifier = TicketVerifier(credential, self.world.hub_key.public_key())
+
+    def notice(self, notice: Notice) -> None:
+        self.notices.append(notice.draining)
 
     async def open(self, request: Open) -> "FakeStream":
         if self.refusal is not None:

@@ -15,7 +15,9 @@ import httpx
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from hub.placement import rules_seen
 from hub.portal.security import csrf_token, new_token
+from hub.receipts import policy_hash
 from hub.storage.records import Account, Role
 from tests.integration.hub.api.access.rules import HOME
 
@@ -36,8 +38,24 @@ async def a_node(world, _account):
     return Needed({"node_id": (await world.make_node()).id})
 
 
+async def a_node_on_drain(world, _account):
+    node = await world.make_node()
+    await world.bench.hub.storage.nodes.drain(node.id, now=time.time())
+    return Needed({"node_id": node.id})
+
+
 async def a_key(world, _account):
     return Needed({"key_id": (await world.make_key()).id})
+
+
+async def a_node_that_was_looked_at(world, _account):
+    node = await world.make_node()
+    return Needed({"node_id": node.id}, {"seen": rules_seen(node)})
+
+
+async def a_key_that_was_looked_at(world, _account):
+    key = await world.make_key()
+    return Needed({"key_id": key.id}, {"seen": policy_hash(key.policy, key.models)})
 
 
 async def a_region(world, _account):
@@ -55,8 +73,8 @@ async def a_new_organisation(world, _account):
     return Needed(body={"name": f"Org {next(world.numbers)}"})
 
 
-async def the_organisations_name(_world, _account):
-    return Needed(body={"name": HOME})
+async def another_ceiling(world, _account):
+    return Needed(body={"name": HOME, "concurrent_requests": f"{1000 + next(world.numbers)}"})
 
 
 async def a_waiting_machine(world, _account):
@@ -71,6 +89,12 @@ async def a_machines_code(world, account):
 
 async def a_member(world, _account):
     return Needed({"account_id": (await world.account(Role.MEMBER, world.homes[HOME])).id})
+
+
+async def a_member_with_a_second_step(world, _account):
+    account = await world.account(Role.MEMBER, world.homes[HOME])
+    await world.bench.hub.second_step.confirm(account, await _begun(world, account))
+    return Needed({"account_id": account.id})
 
 
 async def a_new_member(world, _account):
@@ -130,10 +154,12 @@ MAKERS: dict[str, Callable[..., Awaitable[Needed]]] = {
     "POST /admin/v1/enrollments/{user_code}/approve": a_waiting_machine,
     "POST /admin/v1/enrollments/{user_code}/deny": a_waiting_machine,
     "POST /admin/v1/nodes/{node_id}/drain": a_node,
+    "POST /admin/v1/nodes/{node_id}/resume": a_node_on_drain,
     "POST /admin/v1/nodes/{node_id}/revoke": a_node,
     "POST /admin/v1/keys/{key_id}/revoke": a_key,
     "POST /admin/v1/accounts": a_new_member,
     "PATCH /admin/v1/accounts/{account_id}": a_member,
+    "POST /admin/v1/accounts/{account_id}/reset-second-step": a_member_with_a_second_step,
     "DELETE /admin/v1/accounts/{account_id}": a_member,
     "POST /admin/v1/regions": a_new_region,
     "PATCH /admin/v1/regions/{code}": a_region,
@@ -154,19 +180,22 @@ MAKERS: dict[str, Callable[..., Awaitable[Needed]]] = {
     "POST /account/single-sign-on": the_password,
     "POST /account/single-sign-on/disconnect": the_password,
     "POST /device": a_machines_code,
+    "POST /nodes/{node_id}": a_node_that_was_looked_at,
     "POST /nodes/{node_id}/drain": a_node,
+    "POST /nodes/{node_id}/resume": a_node_on_drain,
     "POST /nodes/{node_id}/revoke": a_node,
     "POST /nodes/{node_id}/region": a_node,
+    "POST /keys/{key_id}": a_key_that_was_looked_at,
     "POST /keys/{key_id}/revoke": a_key,
     "POST /members/invitations/{invitation_id}/withdraw": an_invitation,
     "POST /members/{account_id}": a_member,
     "POST /members/{account_id}/sign-out": a_member,
-    "POST /members/{account_id}/reset-second-step": a_member,
+    "POST /members/{account_id}/reset-second-step": a_member_with_a_second_step,
     "POST /members/{account_id}/remove": a_member,
     "POST /organisations": a_new_organisation,
-    "POST /organisations/{organisation_id}": the_organisations_name,
+    "POST /organisations/{organisation_id}": another_ceiling,
     "POST /regions": a_new_region,
     "POST /regions/{code}": a_region,
     "POST /regions/{code}/remove": a_region,
-    "POST /trust/{node_id}": a_node,
+    "POST /trust/{node_id}": a_node_that_was_looked_at,
 }

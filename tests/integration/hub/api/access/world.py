@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,16 @@ def nobodys(identifier: str) -> str:
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks, and what they show; `account` and `session` are of people alone."""
+    """Who asks, and what they show; `account` and `session` are of people alone.
+
+    `id` is what the audit log names them by.
+    """
 
     headers: dict[str, str] = field(default_factory=dict)
     csrf: str = "x"
     account: Account | None = None
     session: str = ""
+    id: str = ""
 
 
 @dataclass
@@ -60,11 +65,11 @@ class World:
     async def lasting(self) -> dict[str, str]:
         """What stands in addresses where no request uses it up."""
         storage, now, home = self.bench.hub.storage, time.time(), self.homes[HOME]
-        wish = {"name": "a", "token_hash": "1" * 64, "expires_at": now + 999, "now": now}
+        wish = {"name": "a", "token_hash": secrets.token_hex(32), "expires_at": now + 999, "now": now}
         join_token = await storage.join_tokens.create(
             home, **wish, region=None, region_confirmed=False, max_uses=1
         )
-        wish |= {"token_hash": "2" * 64}
+        wish |= {"token_hash": secrets.token_hex(32)}
         admin_token = await storage.admin_tokens.create(home, **wish, prefix="padm-", role=Role.MEMBER)
         member = await a_member(self, None)
         return member.values | {
@@ -90,7 +95,7 @@ class World:
             return Person({"authorization": f"Bearer {await self.bench.key(home)}"})
         if caller.kind == "token":
             issued = await hub.admin_tokens.issue(None, home, name="a", role=caller.role, lifetime_s=999)
-            return Person({"authorization": f"Bearer {issued.secret}"})
+            return Person({"authorization": f"Bearer {issued.secret}"}, id=issued.token.id)
         if caller.kind == "session":
             return await self.session(await self.account(caller.role, home))
         return Person()
@@ -101,7 +106,7 @@ class World:
         await self.bench.hub.storage.sessions.create(
             identifier, account.id, csrf_token=csrf, expires_at=now + 999, now=now
         )
-        return Person({"cookie": f"porten-session={cookie}"}, csrf, account, identifier)
+        return Person({"cookie": f"porten-session={cookie}"}, csrf, account, identifier, account.id)
 
     async def account(self, role: Role, home: str) -> Account:
         email, now = f"{next(self.numbers)}@a.example", time.time()
@@ -166,6 +171,12 @@ class World:
             needed = self.unused.pop(f"{row.method} {row.path}", None) or await self.needed(row, person)
             if row.expects(caller) != OK:
                 self.unused[f"{row.method} {row.path}"] = needed
+        return await self.send(row, person, needed, unknown=unknown)
+
+    async def send(
+        self, row: Row, person: Person, needed: Needed, *, unknown: bool = False
+    ) -> httpx.Response:
+        """Send a row's request as this person."""
         headers, csrf, cookies = dict(person.headers), person.csrf, dict(needed.cookies)
         if row.is_page and row.who == "everybody":  # a form of somebody who has yet to sign in
             cookies["porten-visit"] = visit = new_token()

@@ -1,7 +1,7 @@
 """Row "N with N-1": a peer a release behind lacks fields, one ahead adds fields and frames; both ways work.
 
 A peer behind leaves out every field that has a default, `features` among them. A peer ahead names versions
-and features that we do not know, adds a field to every message, and sends frames of types from 0x80.
+and features that we do not know, adds a field to every message, and sends frames of types from 0x81.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import pytest
 
 from tunnel.frames import CREDIT_OFFSET, FLAG_FIN, FLAG_TRAILERS, PING_BODY, FrameType, decode, encode
 from tunnel.identity import NodeIdentity, sign_hello
-from tunnel.messages import Trailers
+from tunnel.messages import Notice, Trailers
 
 AHEAD = {"added_in_v2": {"nested": [1, 2, 3]}, "another": b"\x00\xff"}
-FROM_THE_FUTURE = encode(0x80) + encode(0xFF, 1, b"anything", flags=0xFF, aux=0xFFFF)
+FROM_THE_FUTURE = encode(0x81) + encode(0xFF, 1, b"anything", flags=0xFF, aux=0xFFFF)
 
 
 class Dialect:
@@ -55,6 +55,8 @@ async def test_a_node_of_another_release_serves(start_hub, dial_raw, request_ope
     await peer.send(dialect.hello(identity, challenge["nonce"], f"127.0.0.1:{hub_side.server.port}"))
     await peer.next(FrameType.WELCOME)
     session = await hub_side.sessions.get()
+    session.notice(Notice(draining=True))  # of a type that a node which does not know it ignores
+    assert msgspec.msgpack.decode((await peer.next(0x80)).payload) == {"draining": True}
     report = {"agent": "a", "accepting": True, "devices": [], "replicas": [], "models": []}
     await peer.send(dialect.frame(FrameType.STATUS, 0, report))
     assert (await hub_side.statuses.get()).agent == "a"
@@ -95,6 +97,9 @@ async def test_a_node_serves_a_hub_of_another_release(raw_hub, start_node, answe
     assert (await peer.next(FrameType.PONG)).payload == PING_BODY.pack(b"8 octets", 1)
     await peer.send(dialect.frame(FrameType.COMMAND, 0, {"job": "j", "action": "load", "model": "m"}))
     assert (await node.commands.get()).job == "j"
+    if dialect.ahead:
+        await peer.send(dialect.frame(FrameType.NOTICE, 0, {"draining": True}))
+        assert await node.notices.get() == (1, Notice(draining=True))
     request = {"uid": "r", "generation": 1, "method": "POST", "path": "/", "headers": []}
     await peer.send(dialect.frame(FrameType.OPEN, 1, request | {"deadline": 1e12, "ticket": "t"}))
     await peer.send(dialect.around(encode(FrameType.CREDIT, 1, CREDIT_OFFSET.pack(1000))))
