@@ -93,8 +93,12 @@ async def break_within(node: Node) -> None:
 
 async def test_a_waiter_out_of_time_is_told_the_progress_and_the_load_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path, gate=False) as node:
-        with pytest.raises(Warming) as told:
+        with pytest.raises(Warming):
             async with lease(node, budget_s=0.2):
+                pass
+        await node.until(lambda: bool(node.engines()))
+        with pytest.raises(Warming) as told:
+            async with lease(node, budget_s=0.01):
                 pass
         assert told.value.progress.phase == "loading"
         assert node.model().state == "warming"
