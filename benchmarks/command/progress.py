@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from benchmarks.generator.client import Sample
 from benchmarks.generator.generators import Tally, tally_of
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 
 _REDRAW_S: Final = 0.5
 _LINE_S: Final = 10.0

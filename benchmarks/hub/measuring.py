@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.hub.memory import HubMemory, measure_memory
 from benchmarks.machine.processes import ProcessFailed

@@ -15,7 +15,7 @@ from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import ServingMetrics, measure, measure_all
 from benchmarks.figures.statistics import Interval, Summary, bootstrap_median
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.generator.workloads import Workload
 from benchmarks.overhead.turns import Load, Round, Side, Turn, Turns
 from benchmarks.serving.measuring import GeneratorUse

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from typing import Self
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.routing.rules import RuleName
 from benchmarks.routing.simulation import Outcome, SimulationPlan, simulate
 

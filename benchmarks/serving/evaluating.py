@@ -24,7 +24,7 @@ from benchmarks.figures.parts import Part, answers_by_window, tokens_by_window, 
 from benchmarks.figures.statistics import Interval, Summary, least_samples, percentiles, summarise
 from benchmarks.figures.steady import Steadiness, Verdict, find_steady, whole_of
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 
 USUAL_PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9)

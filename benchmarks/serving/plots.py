@@ -11,7 +11,7 @@ from benchmarks.figures.metrics import e2el, ttft
 from benchmarks.figures.parts import Part, in_flight_by_window, tokens_by_window, window_of
 from benchmarks.figures.statistics import median, percentiles
 from benchmarks.figures.steady import Steadiness
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.reports.result import Axis, Line, Plot
 from benchmarks.serving.evaluating import values_of
 

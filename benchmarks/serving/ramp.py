@@ -18,7 +18,7 @@ from benchmarks.figures.knee import Knee, Point, find_knee
 from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.generator.client import Clock
 from benchmarks.generator.generators import Generator, Phase
-from benchmarks.generator.load import ClosedLoop, Load, OpenLoop
+from benchmarks.generator.loads import ClosedLoop, Load, OpenLoop
 from benchmarks.generator.workloads import WARMUP_INDEX
 from benchmarks.serving.evaluating import Evaluation
 from benchmarks.serving.measuring import (

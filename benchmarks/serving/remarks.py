@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.figures.blocks import LEAST_BLOCKS
 from benchmarks.figures.statistics import least_samples
 from benchmarks.figures.steady import Steadiness, Verdict
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.reports.result import Remark
 from benchmarks.serving.evaluating import Evaluation
 

@@ -15,7 +15,8 @@ from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.figures.statistics import Interval, Summary
 from benchmarks.figures.steady import Steadiness
 from benchmarks.generator.datasets import Dataset
-from benchmarks.generator.load import Load, Run
+from benchmarks.generator.driving import Run
+from benchmarks.generator.loads import Load
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Source
 from benchmarks.reports.result import Group, Made, Remark, Result, group

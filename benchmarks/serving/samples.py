@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.errors import BenchmarkError, ResultUnreadable
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 from benchmarks.serving.evaluating import Meter
 

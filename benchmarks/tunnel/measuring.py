@@ -14,7 +14,7 @@ from typing import Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.tunnel.bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad

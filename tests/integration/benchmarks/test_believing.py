@@ -14,7 +14,7 @@ from typer.testing import Result as Ended
 
 from benchmarks.cli import app
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, Load, OpenLoop
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.watch import LOOK_S, Watch

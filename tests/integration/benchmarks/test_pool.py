@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.errors import GeneratorLost, SettingInvalid
 from benchmarks.generator.generators import Phase, Tally
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, OpenLoop
 from benchmarks.generator.pool import GeneratorPool, choose_cores
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload

@@ -9,7 +9,7 @@ from benchmarks.figures.goodput import parse_slo
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.steady import Verdict
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 from benchmarks.reports.result import Made, Result
 from benchmarks.serving.evaluating import Meter, Rules, evaluate

@@ -11,19 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import (
-    WHOLE,
-    Arrivals,
-    ClosedLoop,
-    Limit,
-    Load,
-    OpenLoop,
-    RealTime,
-    Replay,
-    Run,
-    Share,
-    drive,
-)
+from benchmarks.generator.driving import RealTime, Run, drive
+from benchmarks.generator.loads import WHOLE, Arrivals, ClosedLoop, Limit, Load, OpenLoop, Replay, Share
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import Fixed, Message, Request, Uniform, Workload
 
