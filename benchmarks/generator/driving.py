@@ -14,6 +14,7 @@ from typing import Protocol
 from benchmarks.generator.client import Clock, Sample
 from benchmarks.generator.loads import WHOLE, ClosedLoop, Limit, Load, Share
 from benchmarks.generator.workloads import Request
+from benchmarks.stopping import unless
 
 _SPIN_S = 0.001
 """Timers of the event loop have milliseconds; the rest of a wait is spent in turns of the loop."""
@@ -124,18 +125,8 @@ async def drive(
         begin_at=begin_at,
         tell=on_sample,
     )
-    running = asyncio.ensure_future(driver.run())
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        interrupted = not running.done()
-        for task in (running, stopping):
-            task.cancel()
-        await asyncio.gather(running, stopping, return_exceptions=True)
-    if not interrupted:
-        running.result()
-    return driver.finish(interrupted=interrupted)
+    ended = await unless(stop, driver.run())
+    return driver.finish(interrupted=not ended)
 
 
 _Numbered = tuple[int, int]

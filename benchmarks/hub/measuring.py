@@ -7,7 +7,6 @@ results are shown is `benchmarks.hub.report`'s matter.
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +19,7 @@ from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.hub.memory import HubMemory, measure_memory
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.overhead.comparing import ComparePlan, Comparison, compare, streams
+from benchmarks.stopping import unless
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.stack import RelayStack, run_relay_stack
 
@@ -91,25 +91,11 @@ async def run_hub(plan: HubPlan, *, stop: asyncio.Event, progress: Progress) -> 
     result = HubResult(plan)
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as name:
         try:
-            await _unless(stop, _measure(result, Path(name), stop, progress))
+            await unless(stop, _measure(result, Path(name), stop, progress))
         except ProcessFailed as failed:
             raise BenchmarkError(str(failed)) from failed
     result.interrupted = stop.is_set()
     return result
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:
-    """Do the work, and end it once `stop` is set."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended = working.done()
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
-    if ended:
-        working.result()
 
 
 async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, progress: Progress) -> None:

@@ -16,6 +16,7 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
 from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ProcessFailed
+from benchmarks.stopping import unless
 from benchmarks.tunnel.bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.server import Carried, Carry
@@ -110,25 +111,12 @@ async def run_tunnel(plan: TunnelPlan, *, stop: asyncio.Event, progress: Progres
     """
     result = TunnelResult(plan)
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as directory:
-        work = asyncio.create_task(_measure(result, Path(directory), stop, progress))
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            result.interrupted = not work.done()
-            for task in (work, stopping):
-                task.cancel()
-            await asyncio.gather(work, stopping, return_exceptions=True)
-    if not result.interrupted:
-        _raise_ours(work)
+            ended = await unless(stop, _measure(result, Path(directory), stop, progress))
+        except ProcessFailed as failed:
+            raise BenchmarkError(str(failed)) from failed
+    result.interrupted = not ended
     return result
-
-
-def _raise_ours(work: "asyncio.Task[None]") -> None:
-    try:
-        work.result()
-    except ProcessFailed as failed:
-        raise BenchmarkError(str(failed)) from failed
 
 
 async def _measure(result: TunnelResult, directory: Path, stop: asyncio.Event, progress: Progress) -> None:

@@ -196,13 +196,18 @@ def test_a_process_that_is_not_there_is_one_clear_line(engine_in_thread: Callabl
     assert f"no process {gone.pid}" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGTERM]],
+    ids=["Ctrl-C", "SIGTERM", "terminal closed", "two at once"],
+)
 def test_control_c_keeps_what_was_measured(
-    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path, number: signal.Signals
+    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
     async def interrupts_at_the_fifth(engine: Any) -> None:
         if len(server.requests) == 5:
-            os.kill(program.pid, number)
+            for number in numbers:
+                os.kill(program.pid, number)
             await engine.reader.read()
         else:
             await obedient_answer(engine)
