@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from benchmarks.generator.client import Clock, Sample
-from benchmarks.generator.loads import WHOLE, ClosedLoop, Limit, Load, Share
+from benchmarks.generator.loads import FIRST, WHOLE, ClosedLoop, Limit, Load, Share, in_vain
 from benchmarks.generator.workloads import Request
 from benchmarks.stopping import unless
 
@@ -68,6 +68,7 @@ class Run:
         samples: one per ended request, in the order of ending.
         unfinished: requests cut off by an interruption; nothing is said of them.
         conversations: one more than the highest number of a conversation that was begun.
+        in_vain: it ended before its limit, since nothing was ever answered.
     """
 
     began_at: float
@@ -76,6 +77,7 @@ class Run:
     unfinished: int = 0
     interrupted: bool = False
     conversations: int = 0
+    in_vain: bool = False
 
 
 OnSample = Callable[[Sample], None]
@@ -98,7 +100,7 @@ async def drive(
     share: Share = WHOLE,
     begin_at: float | None = None,
 ) -> Run:
-    """Send requests as the load says until its limit, and wait for the answers of those begun.
+    """Send requests as the load says until its limit, or until ``loads.in_vain``; wait for those begun.
 
     Setting ``stop`` ends the run at once: what was answered by then is returned, the rest cut off.
 
@@ -159,7 +161,7 @@ class _Driver:
         began_at = timeline.now() if begin_at is None else begin_at
         self._run = Run(began_at, began_at)
         self._tell = tell
-        self._begun = 0
+        self._begun = self._answered = self._first_failed = 0
 
     async def run(self) -> None:
         await self._timeline.until(self._run.began_at)
@@ -215,10 +217,10 @@ class _Driver:
         It ends where a request fails: there is no answer to go on from.
         """
         for turn in itertools.count(first):
+            is_first = self._begun < FIRST
             self._begun += 1
             sample = await self._sender.send(request, due_at=due_at)
-            self._run.samples.append(sample)
-            self._tell(sample)
+            self._note(sample, is_first=is_first)
             if request.following is None or sample.error is not None:
                 break
             due_at = sample.ended_at + request.think_s
@@ -227,6 +229,14 @@ class _Driver:
             request = request.following("".join(request.said or ()))
             await self._timeline.until(due_at)
         return True
+
+    def _note(self, sample: Sample, *, is_first: bool) -> None:
+        self._run.samples.append(sample)
+        if sample.error is None:
+            self._answered += 1
+        elif is_first:
+            self._first_failed += 1
+        self._tell(sample)
 
     def _conversations(self) -> Iterator[_Numbered]:
         first = 0
@@ -241,7 +251,11 @@ class _Driver:
         return self._requests(number)
 
     def _may_begin(self, moment: float, position: int) -> bool:
-        limit = self._limit
+        limit, seconds = self._limit, moment - self._run.began_at
         if limit.requests is not None and position >= limit.requests:
             return False
-        return limit.seconds is None or moment - self._run.began_at < limit.seconds
+        if limit.seconds is not None and seconds >= limit.seconds:
+            return False
+        if in_vain(failed=self._first_failed, answered=self._answered, seconds=seconds):
+            self._run.in_vain = True
+        return not self._run.in_vain

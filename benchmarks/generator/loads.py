@@ -1,6 +1,7 @@
 """What is asked of a generator: the loads, in which shares several take one, and when a run ends.
 
-Pure. Owns the schedules. Must not know how requests are sent, nor what comes of them.
+Pure. Owns the schedules, and the rule by which a load ends that only fails. Must not know how requests are
+sent, nor what comes of them.
 """
 
 import itertools
@@ -138,3 +139,22 @@ class Limit:
 
     requests: int | None = None
     seconds: float | None = None
+
+
+FIRST: Final = 300
+"""So many requests at the beginning of a load say whether there is any sense in it."""
+_VAIN_S: Final = 3.0
+"""An endpoint that is being restarted refuses for a moment, and is measured all the same."""
+
+
+def in_vain(*, failed: int, answered: int, seconds: float) -> bool:
+    """Whether a load is to end before its limit: its first requests all failed, and none was answered since.
+
+    Streams that fail at once are begun anew at once: they would fill the memory, and say nothing more.
+
+    Args:
+        failed: of the ``FIRST`` requests that were begun; one that is still under way may be answered.
+        answered: of all requests.
+        seconds: since the load began.
+    """
+    return failed == FIRST and not answered and seconds >= _VAIN_S

@@ -258,5 +258,6 @@ def _pooled(found: Sequence[Seen | Lost], *, interrupted: bool) -> Driven:
         unfinished=sum(each.unfinished for each in seen),
         interrupted=interrupted and any(each.interrupted for each in seen),
         conversations=max((each.conversations for each in seen), default=0),
+        in_vain=any(each.in_vain for each in seen),
     )
     return Driven(run, uses, lost)

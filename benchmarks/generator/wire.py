@@ -68,6 +68,7 @@ class Seen(msgspec.Struct, tag=True):
     unfinished: int
     interrupted: bool
     conversations: int
+    in_vain: bool
     use: ProcessUse
 
 

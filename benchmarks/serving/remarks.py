@@ -37,6 +37,8 @@ _UNKNOWN: Final = Remark(
 def remarks(run: Run, evaluation: Evaluation) -> Iterator[Remark]:
     """What to know of a run."""
     metrics = evaluation.metrics
+    if run.in_vain:
+        yield _in_vain(run)
     if metrics.counted_by in {"chunks", "both"}:
         yield _BY_CHUNKS
     if evaluation.left_out and metrics.e2el:
@@ -44,6 +46,15 @@ def remarks(run: Run, evaluation: Evaluation) -> Iterator[Remark]:
     yield from _about_steadiness(run, evaluation.steadiness)
     if not evaluation.blocks:
         yield _NO_INTERVALS
+
+
+def _in_vain(run: Run) -> Remark:
+    last = run.samples[-1]
+    text = (
+        f"It ended early, after {run.ended_at - run.began_at:.1f} s: all of {len(run.samples):,} requests "
+        f"failed, the last with {last.error}."
+    )
+    return Remark(code="ended_early", text=text)
 
 
 def _left_out(percents: tuple[float, ...], count: int) -> Remark:

@@ -116,6 +116,7 @@ def sample_lines(found: ServingResult, made: Made) -> Iterator[bytes]:
         seconds=run.ended_at - run.began_at,
         unfinished=run.unfinished,
         interrupted=run.interrupted,
+        in_vain=run.in_vain,
         busy=list(found.generator.busy_shares),
         clock_jump_s=found.watched.clock_jump_s,
         lags=list(found.watched.lags),
