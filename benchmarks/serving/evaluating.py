@@ -111,6 +111,19 @@ class Evaluation:
     doubts: tuple[Doubt, ...]
     slos: tuple[Slo, ...] = ()
 
+    @property
+    def of_answered(self) -> tuple[float, ...]:
+        """Percentiles that would be another number, or none, if failures were waits without an end.
+
+        It is so where more requests failed than lie beyond the percentile: it is one of the answered alone.
+        """
+        metrics = self.metrics
+        asked = metrics.completed + metrics.failed
+        told = {float(name[1:]) for figures in self.latencies.values() for name in figures if name != "mean"}
+        return tuple(
+            percent for percent in sorted(told) if metrics.failed * 100 > round(100 - percent, 6) * asked
+        )
+
 
 def evaluate(
     run: Run,

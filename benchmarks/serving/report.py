@@ -141,21 +141,25 @@ def again(header: Header, run: Run, rules: Rules, made: Made) -> Result:
 
 def _groups(title: str, evaluation: Evaluation) -> list[Group]:
     metrics = evaluation.metrics
+    # What is counted began in the part, and what has a rate came in it: of a whole run that is the same.
+    began, ended = ("", "") if evaluation.steadiness.is_whole else (", begun in this part", ", in this part")
     counts = [
-        _plain("completed", "complete requests", metrics.completed),
-        _plain("failed", "failed requests", metrics.failed, Better.LESS),
+        _plain("completed", f"complete requests{began}", metrics.completed),
+        _plain("failed", f"failed requests{began}", metrics.failed, Better.LESS),
         *_lengths(metrics),
-        *_rates(evaluation.rates, ", ".join(map(str, evaluation.slos))),
+        *_rates(evaluation.rates, ", ".join(map(str, evaluation.slos)), ended),
     ]
-    latencies = [
-        Figure(
-            key=f"{kind}_{which}_ms", name=f"{_NAMES[kind]}, {which}", unit="ms", found=_scaled(figure, 1000)
-        )
-        for kind, figures in evaluation.latencies.items()
-        for which, figure in figures.items()
-    ]
-    groups = [group(title, counts), group("Latency", latencies)]
+    groups = [group(title, counts), group("Latency", list(_latencies(evaluation)))]
     return [*groups, group("Stalls", _stalls(evaluation.stalls))] if evaluation.stalls.longest_s else groups
+
+
+def _latencies(evaluation: Evaluation) -> Iterator[Figure]:
+    answered = {f"p{percent:g}" for percent in evaluation.of_answered}
+    for kind, figures in evaluation.latencies.items():
+        for which, figure in figures.items():
+            of = " of the answered" if which in answered else ""
+            name = f"{_NAMES[kind]}, {which}{of}"
+            yield Figure(key=f"{kind}_{which}_ms", name=name, unit="ms", found=_scaled(figure, 1000))
 
 
 def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
@@ -168,10 +172,11 @@ def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
             yield _plain(key, name, round(tokens / metrics.completed, 1), Better.NEITHER)
 
 
-def _rates(rates: dict[str, Told], objectives: str) -> Iterator[Figure]:
+def _rates(rates: dict[str, Told], objectives: str, where: str) -> Iterator[Figure]:
     for key, name in _RATES.items():
         if key in rates:
-            yield Figure(key=key, name=name, unit="", found=rates[key].found, which_is_better=Better.MORE)
+            found = rates[key].found
+            yield Figure(key=key, name=f"{name}{where}", unit="", found=found, which_is_better=Better.MORE)
     if "good_share" in rates:
         share = _scaled(rates["good_share"], 100)
         yield Figure(
