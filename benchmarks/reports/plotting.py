@@ -29,6 +29,7 @@ _INK, _FAINT, _GROUND = "#24292f", "#d0d7de", "#ffffff"
 _SERIES: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8250df")
 _DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKERS: Final = ("o", "s", "^", "D")
+_WIDTH, _MARKER, _WIDER = 1.6, 4.0, 2.2
 _HATCHES: Final = ("", "///", "...", "xxx")
 COLOURS: Final[Mapping[str, str]] = {
     _INK: "plot-ink",
@@ -60,7 +61,7 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
     "hatch.color": _GROUND,
-    "lines.linewidth": 1.6,
+    "lines.linewidth": _WIDTH,
 }
 
 
@@ -108,10 +109,15 @@ def _colour(series: Series, drawing: Drawing) -> tuple[str, int]:
     return _SERIES[colour % len(_SERIES)], dash + colour // len(_SERIES)
 
 
+def _below(series: Series, drawing: Drawing) -> int:
+    """How many results are drawn over this one: it is the wider, and so seen where all of them are equal."""
+    return len({each.owner for each in drawing.series if each.owner > series.owner})
+
+
 def _lines(axes: Axes, drawing: Drawing) -> None:
     for series in drawing.series:
         colour, dash = _colour(series, drawing)
-        line = series.line
+        line, below = series.line, _below(series, drawing)
         axes.plot(
             line.x,
             line.y,
@@ -119,7 +125,8 @@ def _lines(axes: Axes, drawing: Drawing) -> None:
             color=colour,
             linestyle=_DASHES[dash % len(_DASHES)],
             marker=_MARKERS[dash % len(_MARKERS)] if drawing.kind == "curve" else None,
-            markersize=4,
+            linewidth=_WIDTH + _WIDER * below,
+            markersize=_MARKER + _WIDER * below,
         )
         if line.low:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
@@ -213,12 +220,13 @@ def _marks(axes: Axes, drawing: Drawing) -> None:
     for mark in drawing.marks:
         owners = len({each.owner for each in drawing.marks}) > 1
         colour = _SERIES[mark.owner % len(_SERIES)] if owners else _INK
-        axes.axvline(mark.at, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
+        # Where two results have the same mark, their dashes take turns and their words stand on either side.
+        axes.axvline(mark.at, color=colour, linewidth=0.9, linestyle=(2 * mark.owner, (2, 2)))
         axes.annotate(
             _label(mark.name),
             (mark.at, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -3),
+            xytext=(-11 if mark.owner % 2 else 3, -3),
             textcoords="offset points",
             rotation=90,
             va="top",

@@ -60,11 +60,17 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures that belong together: a load, a part. Its columns name the two sides, where there are two."""
+    """Figures that belong together: a load, a part.
+
+    Attributes:
+        sides: names of the two, where one thing was measured against another.
+        detail: other groups tell the same in short; it is shown after everything else.
+    """
 
     title: str
     figures: list[Value]
     sides: list[str] = []
+    detail: bool = False
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
