@@ -27,7 +27,9 @@ _BAR: Final = 0.24
 _INK, _FAINT, _GROUND = "#24292f", "#d0d7de", "#ffffff"
 # Okabe and Ito's colours, which people with any colour vision tell apart; dashes and hatches say it again.
 _SERIES: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8250df")
-_DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_DASHES: Final[tuple[tuple[float, ...], ...]] = ((), (8, 3.2), (1.6, 2.4), (9.6, 3.2, 1.6, 3.2))
+_SHIFT: Final = 5.6
+"""Of the next result's dashes: where lines are equal they lie in the gaps of those below."""
 _MARKERS: Final = ("o", "s", "^", "D")
 _WIDTH, _MARKER, _WIDER = 1.6, 4.0, 2.2
 _HATCHES: Final = ("", "///", "...", "xxx")
@@ -62,6 +64,8 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "hatch.color": _GROUND,
     "lines.linewidth": _WIDTH,
+    "lines.scale_dashes": False,  # of whatever width, a line's dash is the same
+    "legend.handlelength": 2.6,
 }
 
 
@@ -123,7 +127,7 @@ def _lines(axes: Axes, drawing: Drawing) -> None:
             line.y,
             label=_label(series.name),
             color=colour,
-            linestyle=_DASHES[dash % len(_DASHES)],
+            linestyle=(_SHIFT * series.owner, _DASHES[dash % len(_DASHES)] or None),
             marker=_MARKERS[dash % len(_MARKERS)] if drawing.kind == "curve" else None,
             linewidth=_WIDTH + _WIDER * below,
             markersize=_MARKER + _WIDER * below,
