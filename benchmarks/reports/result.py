@@ -43,6 +43,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         bound: what it is to keep.
         direct: what the side that it is measured against reached, in words.
         via: what the measured side reached, in words.
+        objective: what it counts as good, where it counts that.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     bound: Limit | None = None
     direct: str = ""
     via: str = ""
+    objective: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +193,7 @@ def value(figure: Figure) -> Value:
         bound=_limit(figure, figure.bound),
         direct=figure.direct,
         via=figure.via,
+        objective=figure.objective,
     )
 
 

@@ -147,7 +147,7 @@ def _groups(title: str, evaluation: Evaluation) -> list[Group]:
         _plain("completed", f"complete requests{began}", metrics.completed),
         _plain("failed", f"failed requests{began}", metrics.failed, Better.LESS),
         *_lengths(metrics),
-        *_rates(evaluation.rates, ", ".join(map(str, evaluation.slos)), ended),
+        *_rates(evaluation.rates, ", ".join(sorted(map(str, evaluation.slos))), ended),
     ]
     groups = [group(title, counts), group("Latency", list(_latencies(evaluation)))]
     return [*groups, group("Stalls", _stalls(evaluation.stalls))] if evaluation.stalls.longest_s else groups
@@ -175,16 +175,22 @@ def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
 def _rates(rates: dict[str, Told], objectives: str, where: str) -> Iterator[Figure]:
     for key, name in _RATES.items():
         if key in rates:
-            found = rates[key].found
-            yield Figure(key=key, name=f"{name}{where}", unit="", found=found, which_is_better=Better.MORE)
+            yield Figure(
+                key=key,
+                name=f"{name}{where}",
+                unit="",
+                found=rates[key].found,
+                which_is_better=Better.MORE,
+                objective=objectives if key == "goodput" else "",
+            )
     if "good_share" in rates:
-        share = _scaled(rates["good_share"], 100)
         yield Figure(
             key="good_percent",
             name=f"good requests ({objectives})",
             unit="%",
-            found=share,
+            found=_scaled(rates["good_share"], 100),
             which_is_better=Better.MORE,
+            objective=objectives,
         )
 
 
