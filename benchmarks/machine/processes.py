@@ -186,6 +186,9 @@ class ManagedProcess:
             return await asyncio.wait_for(asyncio.shield(self.wait()), grace_s)
         except TimeoutError:
             await self.kill()
+        except asyncio.CancelledError:  # nobody waits any more
+            self.signal(signal.SIGKILL)
+            raise
         finally:
             _ENDING.processes.discard(self)
         return self._process.returncode

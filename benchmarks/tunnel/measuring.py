@@ -16,7 +16,7 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
 from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ProcessFailed
-from benchmarks.stopping import unless
+from benchmarks.stopping import IN_GOOD_ORDER_S, unless
 from benchmarks.tunnel.bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.server import Carried, Carry
@@ -104,7 +104,7 @@ class TunnelResult:
 
 
 async def run_tunnel(plan: TunnelPlan, *, stop: asyncio.Event, progress: Progress) -> TunnelResult:
-    """Measure as planned. Setting ``stop`` ends it early and keeps what was complete by then.
+    """Measure as planned. Setting ``stop`` ends it early and keeps the complete rounds.
 
     Raises:
         BenchmarkError: something cannot be measured.
@@ -112,7 +112,8 @@ async def run_tunnel(plan: TunnelPlan, *, stop: asyncio.Event, progress: Progres
     result = TunnelResult(plan)
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as directory:
         try:
-            ended = await unless(stop, _measure(result, Path(directory), stop, progress))
+            work = _measure(result, Path(directory), stop, progress)
+            ended = await unless(stop, work, grace_s=IN_GOOD_ORDER_S)
         except ProcessFailed as failed:
             raise BenchmarkError(str(failed)) from failed
     result.interrupted = not ended
@@ -123,6 +124,8 @@ async def _measure(result: TunnelResult, directory: Path, stop: asyncio.Event, p
     plan = result.plan
     if plan.parts & {Part.RELAY, Part.LATENCY}:
         await _relay(result, directory, stop, progress)
+    if stop.is_set():
+        return
     bare = BareTunnels(directory, progress)
     if plan.parts & {Part.CHUNKS, Part.BODY}:
         result.carried = await bare.carry(_carry(plan.carry, plan.parts))
@@ -158,6 +161,5 @@ async def _relay(result: TunnelResult, directory: Path, stop: asyncio.Event, pro
     async with run_relay_stack(directory, intervals) as stack:
         rounds = RelayRounds(stack, rounds=plan.rounds, seed=plan.seed, stop=stop, progress=progress)
         for found, load in wanted:
-            level = await rounds.measure(load)
-            if level is not None:
+            if not stop.is_set() and (level := await rounds.measure(load)) is not None:
                 found.append(level)
