@@ -21,6 +21,8 @@ from typing import Final, Self
 import psutil
 
 _PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
+"""Loaded here: between fork and exec as little as possible is to happen."""
 
 
 class ProcessFailed(Exception):
@@ -58,7 +60,7 @@ def kill_all() -> None:
 def end_with_parent(number: int = signal.SIGTERM) -> None:
     """In a child: ask the kernel for this signal when the thread that started it ends (Linux, prctl(2))."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 class ManagedProcess:

@@ -67,7 +67,7 @@ app(args=[])
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(tmp_path: Path, hangup: None) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     programs: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
