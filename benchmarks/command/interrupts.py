@@ -55,12 +55,13 @@ class Interrupts:
             self._tell = None
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
-        self._count += 1
-        _say(_WORDS[min(self._count, len(_WORDS)) - 1])
-        if self._count == 1:
+        # The next may come amid this one: each keeps to its own number, or none would stop anything.
+        count = self._count = self._count + 1
+        _say(_WORDS[min(count, len(_WORDS)) - 1])
+        if count == 1:
             if self._tell is not None:
                 self._tell()
-        elif self._count == 2:
+        elif count == 2:
             hurry()
         else:
             self.restore()
