@@ -158,10 +158,12 @@ def print_keep(stack: Stack) -> None:
 
 
 async def run_until_told(directory: Path, shared: SharedData, *, keep: bool) -> None:
-    """Go through the steps; SIGTERM ends what was started, as Ctrl-C does."""
+    """Go through the steps; SIGTERM and a closed terminal end what was started, as Ctrl-C does."""
     steps = asyncio.current_task()
     assert steps is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, steps.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(number, steps.cancel)
     await run_demo(directory, shared, keep=keep)
 
 

@@ -42,7 +42,7 @@ def calibrate(
     usual = CalibrationPlan(seed=terminal.fresh_seed() if seed is None else seed)
     plan = usual.quick() if quick else usual
     plan = replace(plan, rounds=rounds or plan.rounds)
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made(quick=quick)
         found = terminal.run(
             lambda stop, progress: run_calibration(plan, stop=stop, progress=progress), quiet=quiet

@@ -23,7 +23,8 @@ from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.statistics import Interval, bootstrap_median
 from benchmarks.generator.client import Client
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop, RealTime, Run, drive
+from benchmarks.generator.driving import RealTime, Run, drive
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, Load, OpenLoop
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import WARMUP_INDEX, Fixed, Workload
 from benchmarks.stacks.schedules import Schedule

@@ -59,7 +59,7 @@ def capacity(
 
       porten-bench capacity node.json --rate 20 --slo ttft=1s,itl=80ms
     """
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made()
         for path in results:
             check_apart(path, json_file)

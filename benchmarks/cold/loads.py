@@ -14,7 +14,7 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures.statistics import Interval, bootstrap_median
 from benchmarks.generator.client import Client, Sample
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import WARMUP_INDEX, Workload
 from benchmarks.stacks.bare_engine import BareEngine

@@ -14,7 +14,7 @@ from typing import Final, Self
 from benchmarks.cold.loads import UNLOAD_AT_ONCE, ColdLoad, ColdTurns, compare_cold_loads
 from benchmarks.cold.swap import measure_swaps, swap_settings
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.stacks.bare_engine import BareEngine
 from benchmarks.stacks.engine_choice import EngineChoice

@@ -16,7 +16,7 @@ from benchmarks.cold.loads import first_token
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
 from benchmarks.generator.client import Client
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import WARMUP_INDEX, Workload
 from benchmarks.stacks.bare_engine import BareEngine
 from benchmarks.stacks.local_node import LocalNode

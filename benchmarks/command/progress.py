@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from benchmarks.generator.client import Sample
 from benchmarks.generator.generators import Tally, tally_of
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 
 _REDRAW_S: Final = 0.5
 _LINE_S: Final = 10.0
@@ -63,7 +63,8 @@ class Progress:
             with suppress(asyncio.CancelledError):
                 await self._ticker
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):  # where the terminal is gone, the result must not go with it
+                self._bar.stop()
 
     def phase(self, label: str, limit: Limit) -> None:
         """Something new begins, and goes on for so many requests or seconds."""
@@ -123,17 +124,17 @@ class Progress:
         return f"{self._done} requests{failed}, {self._tokens / elapsed:.0f} tokens/s"
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_REDRAW_S)
-            if self._bar is not None and self._task is not None:
-                self._bar.update(
-                    self._task,
-                    total=self._total(),
-                    completed=self.fraction(),
-                    text=self.text(),
-                    refresh=True,
-                )
-            elif self._bar is None and time.monotonic() - self._told >= _LINE_S:
-                self._told = time.monotonic()
-                told = f"{self._label}: {self.text() or f'{self._told - self._began:.0f} s so far'}"
-                self._console.print(told, highlight=False)
+        with suppress(OSError):  # nobody looks any more
+            while True:
+                await asyncio.sleep(_REDRAW_S)
+                self._draw()
+
+    def _draw(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, total=self._total(), completed=self.fraction(), text=self.text(), refresh=True
+            )
+        elif self._bar is None and time.monotonic() - self._told >= _LINE_S:
+            self._told = time.monotonic()
+            told = f"{self._label}: {self.text() or f'{self._told - self._began:.0f} s so far'}"
+            self._console.print(told, highlight=False)

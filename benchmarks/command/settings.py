@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.goodput import parse_slos
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import Workload, parse_distribution
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.serving.evaluating import Rules

@@ -5,7 +5,6 @@ Owns what all commands of ``porten-bench`` do alike. Must not know what is measu
 
 import asyncio
 import secrets
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.command.interrupts import Interrupts
 from benchmarks.command.outputs import STDOUT
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError, SettingInvalid
@@ -30,29 +30,22 @@ INTERRUPTED: Final = 130
 REFUSED: Final = 3
 """Exit code where something was measured, and is not to be believed."""
 
-_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS: Final = Interrupts()
+"""Of the process, as signals are: heeded from where a command has something to lose until its end."""
 
 T = TypeVar("T")
 
 
 def run(work: Callable[[asyncio.Event, Progress], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
-    """Run a measurement with its progress on stderr; Ctrl-C or SIGTERM sets the event it is given."""
+    """Run a measurement with its progress on stderr; an interrupt sets the event it is given."""
 
     async def measure() -> T:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        with _INTERRUPTS.stopping(stop):
+            async with Progress(Console(stderr=True), quiet=quiet) as progress:
+                return await work(stop, progress)
 
-        def interrupt() -> None:
-            # A second Ctrl-C finds Python's own handler and ends the program at once.
-            stop.set()
-            for number in _STOPS:
-                loop.remove_signal_handler(number)
-
-        for number in _STOPS:  # either way what was started must be ended
-            loop.add_signal_handler(number, interrupt)
-        async with Progress(Console(stderr=True), quiet=quiet) as progress:
-            return await work(stop, progress)
-
+    _INTERRUPTS.heed()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(measure())
 
@@ -64,6 +57,7 @@ def conclude(found: Result, json_file: str | None) -> None:
         BenchmarkError: the file cannot be written; the document went to standard output.
         typer.Exit: it was interrupted, or is not to be believed.
     """
+    _INTERRUPTS.heed()
     unwritten = _write(found, json_file)  # first: nothing that is shown can be in its way
     to_stdout = json_file == STDOUT or unwritten is not None
     page.show(Console(stderr=to_stdout), found)
@@ -105,8 +99,13 @@ def fresh_seed() -> int:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End with one line and the right exit code where something cannot be measured."""
+def at_work() -> Iterator[None]:
+    """All that a command does: Ctrl-C loses no result, and what cannot be measured is one line.
+
+    Raises:
+        typer.BadParameter: a setting makes no sense.
+        typer.Exit: with the right exit code where something cannot be measured, or it was ended at once.
+    """
     try:
         yield
     except SettingInvalid as error:
@@ -114,3 +113,7 @@ def one_line_errors() -> Iterator[None]:
     except BenchmarkError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(INTERRUPTED) from error
+    finally:
+        _INTERRUPTS.restore()

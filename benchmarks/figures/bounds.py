@@ -71,6 +71,7 @@ class Figure:
         which_is_better: where no bound says it.
         direct: what the other side reached, in words; empty where there is none.
         via: what the measured side reached, in words.
+        objective: what it counts as good, where it counts that: under another it is another figure.
     """
 
     key: str
@@ -81,6 +82,7 @@ class Figure:
     which_is_better: Better = Better.LESS
     direct: str = ""
     via: str = ""
+    objective: str = ""
 
     @property
     def better(self) -> Better:

@@ -84,7 +84,7 @@ def about_answers(samples: Sequence[Sample], *, ignore_eos: bool) -> list[Doubt]
     return [
         *_odd(
             "usage_below_chunks",
-            [sample for sample in counted if _chunks(sample) > sample.output_tokens],
+            [sample for sample in counted if sample.chunks > sample.output_tokens],
             answers,
             "have more chunks with content than their usage counts tokens: the usage is wrong.",
         ),
@@ -112,10 +112,6 @@ def about_answers(samples: Sequence[Sample], *, ignore_eos: bool) -> list[Doubt]
     ]  # fmt: skip
 
 
-def _chunks(sample: Sample) -> int:
-    return 0 if sample.first_token_at is None else len(sample.gaps) + 1
-
-
 def _odd(code: str, odd: Sequence[Sample], answers: Sequence[Sample], what: str) -> list[Doubt]:
     if not odd:
         return []
@@ -139,7 +135,7 @@ def _usage_above_content(counted: Sequence[Sample]) -> list[Doubt]:
 def about_chunks(samples: Sequence[Sample]) -> list[Doubt]:
     """How the chunks of streamed answers came."""
     streamed = [sample for sample in samples if sample.error is None and sample.first_token_at is not None]
-    long = [sample for sample in streamed if _chunks(sample) >= _BUFFERED_CHUNKS]
+    long = [sample for sample in streamed if sample.chunks >= _BUFFERED_CHUNKS]
     at_once = [sample for sample in long if not any(sample.gaps)]
     if 2 * len(at_once) > len(long):
         text = (
@@ -165,7 +161,7 @@ def _bunched(samples: Sequence[Sample]) -> list[Doubt]:
 
 def _empty(samples: Sequence[Sample]) -> list[Doubt]:
     empty = sum(sample.empty_chunks for sample in samples)
-    every = empty + sum(map(_chunks, samples))
+    every = empty + sum(sample.chunks for sample in samples)
     if not empty:
         return []
     text = (

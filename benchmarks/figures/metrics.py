@@ -26,7 +26,7 @@ from typing import Literal
 from benchmarks.figures.parts import Part, answers_by_window, tokens_by_window
 from benchmarks.figures.statistics import Summary, summarise
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 
 CountedBy = Literal["usage", "chunks", "both", "none"]
 

@@ -51,7 +51,7 @@ def arrivals(sample: Sample) -> Iterator[tuple[float, float]]:
     if sample.first_token_at is None:
         yield sample.last_token_at, sample.output_tokens
         return
-    share = sample.output_tokens / (len(sample.gaps) + 1)
+    share = sample.output_tokens / sample.chunks
     for moment in accumulate(sample.gaps, initial=sample.first_token_at):
         yield moment, share
 

@@ -18,7 +18,7 @@ from benchmarks.figures.parts import Part, in_flight_by_window, tokens_by_window
 from benchmarks.figures.statistics import median
 from benchmarks.figures.trend import kendall_z, leading_outliers, rise
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 
 _MOST_WINDOWS: Final = 40
 _LEAST_WINDOWS: Final = 10

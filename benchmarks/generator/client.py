@@ -66,6 +66,11 @@ class Sample:
     content_bytes: int = 0
     empty_chunks: int = 0
 
+    @property
+    def chunks(self) -> int:
+        """How many token chunks came."""
+        return 0 if self.first_token_at is None else len(self.gaps) + 1
+
 
 class Client:
     """Sends requests to one target. An async context manager; leaving it closes the connections."""

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from benchmarks.generator.client import Client, Clock, Sample
+from benchmarks.generator.driving import RealTime, Run, drive
 from benchmarks.generator.files import ask_for_all
-from benchmarks.generator.load import WHOLE, Limit, Load, RealTime, Run, Share, drive
+from benchmarks.generator.loads import WHOLE, Limit, Load, Share
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse, UseMeter
 from benchmarks.generator.workloads import Source

@@ -2,7 +2,7 @@
 
 Owns the workers: their start, the common moment they begin at, the pooling of what they saw, their end. All
 read one clock (``time.perf_counter`` is the machine's monotonic clock, which its processes share), so their
-samples are one series. Which worker takes what is ``load.Share``'s rule: nothing is said between them during
+samples are one series. Which worker takes what is ``loads.Share``'s rule: nothing is said between them during
 a run.
 """
 
@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from benchmarks.errors import GeneratorLost, SettingInvalid
+from benchmarks.generator.driving import Run
 from benchmarks.generator.generators import Driven, OnTally, Phase, Tally
-from benchmarks.generator.load import ClosedLoop, Load, Run, Share
+from benchmarks.generator.loads import ClosedLoop, Load, Share
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse
 from benchmarks.generator.wire import (
@@ -257,5 +258,6 @@ def _pooled(found: Sequence[Seen | Lost], *, interrupted: bool) -> Driven:
         unfinished=sum(each.unfinished for each in seen),
         interrupted=interrupted and any(each.interrupted for each in seen),
         conversations=max((each.conversations for each in seen), default=0),
+        in_vain=any(each.in_vain for each in seen),
     )
     return Driven(run, uses, lost)

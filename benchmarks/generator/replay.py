@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.generator.load import Replay
+from benchmarks.generator.loads import Replay
 from benchmarks.generator.traces import Arrival, Trace, read_trace
 from benchmarks.generator.words import NUMBER_WORDS, WORDS, block, chance, number_in_words
 from benchmarks.generator.workloads import WARMUP_INDEX, Request

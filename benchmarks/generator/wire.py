@@ -14,7 +14,7 @@ import msgspec
 
 from benchmarks.generator.client import Sample
 from benchmarks.generator.generators import Phase
-from benchmarks.generator.load import Share
+from benchmarks.generator.loads import Share
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse
 from benchmarks.generator.workloads import Source
@@ -68,6 +68,7 @@ class Seen(msgspec.Struct, tag=True):
     unfinished: int
     interrupted: bool
     conversations: int
+    in_vain: bool
     use: ProcessUse
 
 

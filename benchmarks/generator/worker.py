@@ -69,6 +69,7 @@ async def _phase(generator: LocalGenerator, phase: Phase, orders: asyncio.Stream
             unfinished=run.unfinished,
             interrupted=run.interrupted,
             conversations=run.conversations,
+            in_vain=run.in_vain,
             use=driven.uses[0],
         )
     )

@@ -51,7 +51,7 @@ def hub(
         requests=requests or plan.requests,
         nodes=nodes or plan.nodes,
     )
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made(quick=quick)
         found = terminal.run(lambda stop, progress: run_hub(plan, stop=stop, progress=progress), quiet=quiet)
         terminal.conclude(hub_report.report(found, made), json_file)

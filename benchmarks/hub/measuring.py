@@ -7,7 +7,6 @@ results are shown is `benchmarks.hub.report`'s matter.
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Final, Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.hub.memory import HubMemory, measure_memory
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.overhead.comparing import ComparePlan, Comparison, compare, streams
+from benchmarks.stopping import IN_GOOD_ORDER_S, unless
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.stack import RelayStack, run_relay_stack
 
@@ -83,7 +83,7 @@ class HubResult:
 
 
 async def run_hub(plan: HubPlan, *, stop: asyncio.Event, progress: Progress) -> HubResult:
-    """Measure as planned. Setting `stop` ends it early and keeps what was complete by then.
+    """Measure as planned. Setting `stop` ends it early and keeps the complete rounds.
 
     Raises:
         BenchmarkError: something cannot be measured.
@@ -91,25 +91,12 @@ async def run_hub(plan: HubPlan, *, stop: asyncio.Event, progress: Progress) -> 
     result = HubResult(plan)
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as name:
         try:
-            await _unless(stop, _measure(result, Path(name), stop, progress))
+            work = _measure(result, Path(name), stop, progress)
+            ended = await unless(stop, work, grace_s=IN_GOOD_ORDER_S)
         except ProcessFailed as failed:
             raise BenchmarkError(str(failed)) from failed
-    result.interrupted = stop.is_set()
+    result.interrupted = not ended
     return result
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:
-    """Do the work, and end it once `stop` is set."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended = working.done()
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
-    if ended:
-        working.result()
 
 
 async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, progress: Progress) -> None:
@@ -120,10 +107,10 @@ async def _measure(result: HubResult, directory: Path, stop: asyncio.Event, prog
         async with run_relay_stack(directory / "relay", [plan.interval_ms]) as stack:
             if Part.REQUESTS in plan.parts:
                 result.requests = await _requests(plan, stack, stop, progress)
-            if Part.CHUNKS in plan.parts:
+            if Part.CHUNKS in plan.parts and not stop.is_set():
                 turns = RelayRounds(stack, rounds=plan.rounds, seed=plan.seed, stop=stop, progress=progress)
                 result.chunks = await turns.measure(plan.streams)
-    if Part.MEMORY in plan.parts:
+    if Part.MEMORY in plan.parts and not stop.is_set():
         (directory / "fleet").mkdir()
         result.memory = await measure_memory(directory / "fleet", plan.nodes, plan.settle_s, progress)
 

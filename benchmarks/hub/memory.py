@@ -16,7 +16,7 @@ import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ManagedProcess
 from benchmarks.stacks.stack import HubProcess
 from benchmarks.tunnel.stack import enroll, hub_config, nodes_process

@@ -1,20 +1,66 @@
 """Owns child processes of a stack under measurement: start, wait for a line, stop, kill.
 
+Each has a session of its own, since Ctrl-C in a terminal goes to a whole group, and it is this process that
+ends them, after their last answers are counted. They do not outlive it, however it ends.
+
 It knows nothing of Porten: what a line means is the caller's business.
 """
 
 import asyncio
+import ctypes
 import os
 import re
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+import psutil
+
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
+"""Loaded here: between fork and exec as little as possible is to happen."""
 
 
 class ProcessFailed(Exception):
     """A child ended, or did not say what was awaited in time; the message ends with its last lines."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    """The children that are being stopped; in haste none of them is waited for."""
+
+    processes: set["ManagedProcess"] = field(default_factory=set)
+    in_haste: bool = False
+
+
+_ENDING: Final = _Ending()
+
+
+def hurry() -> None:
+    """Kill the children that are being stopped, and from now on each that will be, instead of waiting.
+
+    What still runs is left alone: it may yet be measured. May be called from a signal handler.
+    """
+    _ENDING.in_haste = True
+    for process in tuple(_ENDING.processes):
+        process.signal(signal.SIGKILL)
+
+
+def kill_all() -> None:
+    """Kill all that this process has started, and what that has started; for a program that ends now."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """In a child: ask the kernel for this signal when the thread that started it ends (Linux, prctl(2))."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 class ManagedProcess:
@@ -68,6 +114,8 @@ class ManagedProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=dict(self._environment),
+            start_new_session=True,
+            preexec_fn=end_with_parent,
         )
         self._pump = asyncio.create_task(self._read_lines(), name=f"output of {self.name}")
 
@@ -134,10 +182,17 @@ class ManagedProcess:
         """SIGTERM, wait `grace_s` seconds, then SIGKILL. Returns the exit status."""
         if self._process is None:
             return None
-        self.signal(signal.SIGTERM)
-        with suppress(TimeoutError):
+        self.signal(signal.SIGKILL if _ENDING.in_haste else signal.SIGTERM)
+        _ENDING.processes.add(self)
+        try:
             return await asyncio.wait_for(asyncio.shield(self.wait()), grace_s)
-        await self.kill()
+        except TimeoutError:
+            await self.kill()
+        except asyncio.CancelledError:  # nobody waits any more
+            self.signal(signal.SIGKILL)
+            raise
+        finally:
+            _ENDING.processes.discard(self)
         return self._process.returncode
 
 

@@ -73,7 +73,7 @@ def node(
       porten-bench node --rounds 20 --json node.json
     """
     seed = terminal.fresh_seed() if seed is None else seed
-    with terminal.one_line_errors():
+    with terminal.at_work():
         plan = NodePlan(
             EngineChoice(_data(data_dir), backend, model, tuple(catalog or ())),
             streams=parse_counts(streams, "--streams"),
@@ -113,7 +113,7 @@ def cold_load(
     swap  two models of which the node's memory holds one; the other is asked
           for. Both are one file under two names, in the page cache        <= 2 s
 
-    Ctrl-C ends it after the start that is under way; a second one at once.
+    Ctrl-C ends it after the start that is under way; a third one at once.
 
     [bold]Examples[/]
 
@@ -125,7 +125,7 @@ def cold_load(
         --model my-model --catalog my-catalog.toml
     """
     seed = terminal.fresh_seed() if seed is None else seed
-    with terminal.one_line_errors():
+    with terminal.at_work():
         plan = ColdPlan(
             EngineChoice(_data(data_dir), backend, model, tuple(catalog or ())),
             parts=frozenset(only or Part),

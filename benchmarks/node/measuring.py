@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.cpu import consumed, read_cpu

@@ -119,7 +119,7 @@ def overhead(
         --json overhead.json
     """
     seed = terminal.fresh_seed() if seed is None else seed
-    with terminal.one_line_errors():
+    with terminal.at_work():
         workload = parse_workload(prompt_tokens, output_tokens, shared_prefix, seed)
         counts = parse_counts(concurrency)
         if direct is None and via is None:

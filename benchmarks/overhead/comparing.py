@@ -14,8 +14,7 @@ from rich.console import Console
 from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import ServingMetrics, measure, measure_all
 from benchmarks.figures.statistics import Interval, Summary, bootstrap_median
-from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.generator.workloads import Workload
 from benchmarks.overhead.turns import Load, Round, Side, Turn, Turns
 from benchmarks.serving.measuring import GeneratorUse
@@ -164,11 +163,6 @@ def reduce_rounds(load: Load, names: Sequence[str], rounds: Sequence[Round], *, 
     return Level(load, len(rounds), tuple(sides))
 
 
-def chunks(sample: Sample) -> int:
-    """How many token chunks came."""
-    return 0 if sample.first_token_at is None else 1 + len(sample.gaps)
-
-
 @dataclass(frozen=True, slots=True)
 class _Pair:
     """One round of one side: its turn beside the first side's."""
@@ -248,7 +242,7 @@ class _Reduction:
 
 
 def _chunks(run: Run) -> int:
-    return sum(chunks(sample) for sample in run.samples)
+    return sum(sample.chunks for sample in run.samples)
 
 
 def _cpu_per_request(turn: Turn, metrics: ServingMetrics) -> float:

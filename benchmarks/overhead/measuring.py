@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.workloads import Distribution, Fixed, Workload
 from benchmarks.machine.processes import ProcessFailed
 from benchmarks.overhead.comparing import ComparePlan, Comparison, compare, streams

@@ -105,10 +105,17 @@ def _of_side(level: Level, side: SideLevel) -> Iterator[Figure]:
             key=f"{at}/added_ttft_ms", name=f"TTFT p50, added{who}", unit="ms",
             found=scaled(side.added_ttft_s, 1000), direct=_p50(first.ttft), via=_p50(own.ttft),
         )  # fmt: skip
-        yield ratio("tpot_ratio", "TPOT p50", side.tpot_ratio, (_p50(first.tpot), _p50(own.tpot)))
+        if not _of_one_token(level):
+            yield ratio("tpot_ratio", "TPOT p50", side.tpot_ratio, (_p50(first.tpot), _p50(own.tpot)))
     yield ratio("e2el_ratio", "E2EL p50", side.e2el_ratio, (_p50(first.e2el), _p50(own.e2el)))
     if any(each.cpu_ratio for each in level.others):
         yield ratio("cpu_ratio", "CPU of all and of the generator", side.cpu_ratio, ("", ""))
+
+
+def _of_one_token(level: Level) -> bool:
+    """Whether answers were streamed, and had no second token that could take its time."""
+    metrics = [side.metrics for side in level.sides]
+    return any(each.ttft for each in metrics) and not any(each.tpot for each in metrics)
 
 
 def _cpu(level: Level, side: SideLevel) -> Iterator[Figure]:
@@ -138,6 +145,11 @@ def remarks(found: Comparison) -> list[Remark]:
 
 def _level_remarks(level: Level) -> list[Remark]:
     told = []
+    if _of_one_token(level):
+        text = (
+            f"{level.load.title}: an answer of one token has no time per token after it, so TPOT is left out."
+        )
+        told.append(Remark(code="one_token", text=text))
     for side in level.others:
         if side.spoiled_rounds:
             spoiled = f"{side.spoiled_rounds} of {level.rounds} rounds of {side.name} at {level.load.title}"

@@ -14,7 +14,8 @@ from typing import Final
 
 from benchmarks.command.progress import Progress
 from benchmarks.generator.client import Client
-from benchmarks.generator.load import ClosedLoop, Limit, RealTime, Run, drive
+from benchmarks.generator.driving import RealTime, Run, drive
+from benchmarks.generator.loads import ClosedLoop, Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import WARMUP_INDEX, Request, Workload
 from benchmarks.machine.cpu import WatchedTree, consumed, read_cpu

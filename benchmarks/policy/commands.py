@@ -47,7 +47,7 @@ def policy(
     """
     plan = quick_plan(seed) if quick else DecisionPlan(seed=seed)
     plan = replace(plan, rounds=rounds or plan.rounds, decisions=decisions or plan.decisions)
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made(quick=quick)
         found = terminal.run(
             lambda stop, progress: run_policy(plan, stop=stop, progress=progress), quiet=quiet

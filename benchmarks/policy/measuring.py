@@ -5,13 +5,13 @@ Must not know the command line or how results are shown.
 """
 
 import asyncio
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
+from benchmarks.machine.worker import worker
 from benchmarks.policy.decision import DecisionCase, DecisionPlan, FleetSize, measure
+from benchmarks.stopping import unless
 
 
 def quick_plan(seed: int) -> DecisionPlan:
@@ -34,21 +34,22 @@ class PolicyResult:
 
 
 async def run_policy(plan: DecisionPlan, *, stop: asyncio.Event, progress: Progress) -> PolicyResult:
-    """Measure as planned. Setting ``stop`` ends it after the fleet that is under way.
+    """Measure as planned. Setting ``stop`` ends it and keeps the fleets that were done by then.
 
     Each fleet has a process of its own: the memory of one is not the next one's.
     """
     result = PolicyResult(plan)
+    result.interrupted = not await unless(stop, _decide(result, progress))
+    return result
+
+
+async def _decide(result: PolicyResult, progress: Progress) -> None:
+    plan = result.plan
     progress.phase("Decisions", Limit())
     for number, size in enumerate(plan.fleets):
-        if stop.is_set():
-            result.interrupted = True
-            break
         progress.reached(number, len(plan.fleets), f"fleets; now {size}")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            loop = asyncio.get_running_loop()
-            result.cases.append(await loop.run_in_executor(process, _measure, plan, size))
-    return result
+        async with worker() as process:
+            result.cases.append(await process.do(_measure, plan, size))
 
 
 def _measure(plan: DecisionPlan, size: FleetSize) -> DecisionCase:

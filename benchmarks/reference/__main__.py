@@ -36,7 +36,7 @@ def run_suite(
 ) -> None:
     """Make this project's own figures, and write the pages that tell them. In the project's folder."""
     console, place = Console(), Place(RESULTS, data_dir)
-    with terminal.one_line_errors():
+    with terminal.at_work():
         wanted = [each for each in named(names or ()) if not (missing and place.file(each.name).exists())]
         failed = measure(wanted, place, console)
         if not names:
@@ -52,7 +52,7 @@ def run_suite(
 @app.command()
 def pages() -> None:
     """Write the pages anew from the results that are there."""
-    with terminal.one_line_errors():
+    with terminal.at_work():
         write_pages()
 
 
@@ -70,7 +70,7 @@ def write_pages() -> None:
 def check() -> None:
     """Fail where a ratio is worse than the committed one by more than the margin, twice in a row."""
     console = Console()
-    with terminal.one_line_errors(), tempfile.TemporaryDirectory(prefix="porten-bench-") as name:
+    with terminal.at_work(), tempfile.TemporaryDirectory(prefix="porten-bench-") as name:
         fallen = [each for wanted in RATIOS for each in _twice(wanted, Path(name), console)]
     if fallen:
         console.print(f"[red]{len(fallen)} ratios have fallen by more than {gate.MARGIN:g} times.[/]")

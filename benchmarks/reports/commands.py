@@ -96,7 +96,7 @@ def compare(
       porten-bench compare main.json branch.json --figure '*ratio' \
         --margin 5% --fail-on worse --markdown comparison.md
     """
-    with terminal.one_line_errors():
+    with terminal.at_work():
         check_apart(first, json_file, markdown)
         check_apart(second, json_file)
         if json_file == markdown == STDOUT:
@@ -150,7 +150,7 @@ def report(
 
       porten-bench report node.json hub.json --markdown docs/figures.md
     """
-    with terminal.one_line_errors():
+    with terminal.at_work():
         results = named(files, [read(file) for file in files])
         if html is None and markdown is None:
             html = str(files[0].with_suffix(".html"))

@@ -167,6 +167,8 @@ def _row(group: str, mine: Value, other: Value, margin: float) -> Row:
     change, chance, reason = None, None, ""
     if mine.unit != other.unit:
         reason = f"B is in {other.unit or 'no unit'}"
+    elif mine.objective and other.objective and mine.objective != other.objective:
+        reason = "other objectives"
     elif mine.value is None or other.value is None:
         reason = "nothing measured"
     else:

@@ -33,6 +33,7 @@ class Table:
     title: str
     sides: tuple[str, ...]
     rows: tuple[Row, ...]
+    detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,14 @@ class Section:
     drawings: tuple[Drawing, ...]
 
     @property
-    def is_narrow(self) -> bool:
-        """Whether its tables are so narrow, and so many, that two fit beside each other."""
-        return len(self.tables) > 1 and len(self.members) <= 2 and not any(each.sides for each in self.tables)
+    def parts(self) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
+        """The tables that tell what was found, and those that tell it in detail."""
+        first = tuple(each for each in self.tables if not each.detail)
+        return first, tuple(each for each in self.tables if each.detail)
+
+    def is_narrow(self, tables: Sequence[Table]) -> bool:
+        """Whether these tables are so narrow, and so many, that two fit beside each other."""
+        return len(tables) > 1 and len(self.members) <= 2 and not any(each.sides for each in tables)
 
     @property
     def refusals(self) -> tuple[tuple[str, Remark], ...]:
@@ -135,7 +141,8 @@ def _tables(members: Sequence[Named]) -> Iterator[Table]:
             told.update(figure.key for figure in figures)
             rows = tuple(Row(figure, tuple(one.get(figure.key) for one in found)) for figure in figures)
             if rows:
-                yield Table(group.title, tuple(group.sides) if len(members) == 1 else (), rows)
+                sides = tuple(group.sides) if len(members) == 1 else ()
+                yield Table(group.title, sides, rows, group.detail)
 
 
 def _drawings(members: Sequence[Named]) -> Iterator[Drawing]:

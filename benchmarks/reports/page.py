@@ -20,7 +20,7 @@ def show(console: Console, result: Result) -> None:
     """Show the figures, then what a reader must know of them; a refusal comes first and last."""
     if result.refusals:
         console.print("[bold red]Not to be believed[/], for the reasons below.")
-    for group in result.groups:
+    for group in sorted(result.groups, key=lambda group: group.detail):
         if group.figures:
             console.print(_table(group))
     for remark in result.remarks:

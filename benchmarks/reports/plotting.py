@@ -27,8 +27,11 @@ _BAR: Final = 0.24
 _INK, _FAINT, _GROUND = "#24292f", "#d0d7de", "#ffffff"
 # Okabe and Ito's colours, which people with any colour vision tell apart; dashes and hatches say it again.
 _SERIES: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8250df")
-_DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_DASHES: Final[tuple[tuple[float, ...], ...]] = ((), (8, 3.2), (1.6, 2.4), (9.6, 3.2, 1.6, 3.2))
+_SHIFT: Final = 5.6
+"""Of the next result's dashes: where lines are equal they lie in the gaps of those below."""
 _MARKERS: Final = ("o", "s", "^", "D")
+_WIDTH, _MARKER, _WIDER, _WIDEST = 1.6, 4.0, 2.2, 6.6
 _HATCHES: Final = ("", "///", "...", "xxx")
 COLOURS: Final[Mapping[str, str]] = {
     _INK: "plot-ink",
@@ -60,7 +63,9 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
     "hatch.color": _GROUND,
-    "lines.linewidth": 1.6,
+    "lines.linewidth": _WIDTH,
+    "lines.scale_dashes": False,  # of whatever width, a line's dash is the same
+    "legend.handlelength": 2.6,
 }
 
 
@@ -101,25 +106,37 @@ def _height(drawing: Drawing) -> float:
     return 1.0 + _BAR * sum(len(series.line.x) for series in drawing.series) + 0.12 * len(drawing.x.labels)
 
 
-def _colour(series: Series, drawing: Drawing) -> tuple[str, int]:
+_Look = tuple[str, int]
+"""A colour, and which dash, hatch or marker says it again."""
+
+
+def _colour(series: Series, drawing: Drawing) -> _Look:
     """A colour for each result and a dash for each of its lines; a colour for each line of a result alone."""
     owners = {each.owner for each in drawing.series}
     colour, dash = (series.owner, series.place) if len(owners) > 1 else (series.place, 0)
     return _SERIES[colour % len(_SERIES)], dash + colour // len(_SERIES)
 
 
+def _wider(series: Series, drawing: Drawing) -> float:
+    """By how many points a line is wider than the last one: it is seen where all of them are equal."""
+    above = len({each.owner for each in drawing.series if each.owner > series.owner})
+    results = len({each.owner for each in drawing.series})
+    return above * min(_WIDER, _WIDEST / max(1, results - 1))
+
+
 def _lines(axes: Axes, drawing: Drawing) -> None:
     for series in drawing.series:
         colour, dash = _colour(series, drawing)
-        line = series.line
+        line, wider = series.line, _wider(series, drawing)
         axes.plot(
             line.x,
             line.y,
             label=_label(series.name),
             color=colour,
-            linestyle=_DASHES[dash % len(_DASHES)],
+            linestyle=(_SHIFT * series.owner, _DASHES[dash % len(_DASHES)] or None),
             marker=_MARKERS[dash % len(_MARKERS)] if drawing.kind == "curve" else None,
-            markersize=4,
+            linewidth=_WIDTH + wider,
+            markersize=_MARKER + wider,
         )
         if line.low:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
@@ -155,32 +172,11 @@ def _bars(axes: Axes, drawing: Drawing) -> None:
     """Lying, since their labels are words: the first on top, and those of one label side by side."""
     labels, count = drawing.x.labels, max(len(drawing.series), 1)
     thick = 0.8 / count if count > 1 else 0.6
+    # Where an axis is logarithmic there is no nothing from which a bar could begin.
+    draw = _points if drawing.y.log else _lengths
     for number, series in enumerate(drawing.series):
-        colour, hatch = _colour(series, drawing)
-        line = series.line
-        places = [x + (number - (count - 1) / 2) * thick for x in line.x]
-        if drawing.y.log:  # there is no nothing from which a bar could begin
-            axes.errorbar(
-                line.y,
-                places,
-                xerr=_reach(line),
-                label=_label(series.name),
-                fmt=_MARKERS[hatch % len(_MARKERS)],
-                markersize=6,
-                capsize=3,
-                color=colour,
-            )
-            continue
-        axes.barh(
-            places,
-            line.y,
-            height=0.92 * thick,
-            label=_label(series.name),
-            color=colour,
-            hatch=_HATCHES[hatch % len(_HATCHES)],
-            xerr=_reach(line),
-            error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
-        )
+        places = [x + (number - (count - 1) / 2) * thick for x in series.line.x]
+        draw(axes, series, places, 0.92 * thick, _colour(series, drawing))
     axes.set_yticks(range(len(labels)), [_label(label) for label in labels])
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -189,6 +185,34 @@ def _bars(axes: Axes, drawing: Drawing) -> None:
     if drawing.y.log:
         axes.set_xscale("log", nonpositive="mask")
         _log_ticks(axes.xaxis)
+
+
+def _lengths(axes: Axes, series: Series, places: Sequence[float], thick: float, look: _Look) -> None:
+    colour, hatch = look
+    axes.barh(
+        places,
+        series.line.y,
+        height=thick,
+        label=_label(series.name),
+        color=colour,
+        hatch=_HATCHES[hatch % len(_HATCHES)],
+        xerr=_reach(series.line),
+        error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
+    )
+
+
+def _points(axes: Axes, series: Series, places: Sequence[float], _: float, look: _Look) -> None:
+    colour, marker = look
+    axes.errorbar(
+        series.line.y,
+        places,
+        xerr=_reach(series.line),
+        label=_label(series.name),
+        fmt=_MARKERS[marker % len(_MARKERS)],
+        markersize=6,
+        capsize=3,
+        color=colour,
+    )
 
 
 def _reach(line: Line) -> list[list[float]] | None:
@@ -213,12 +237,13 @@ def _marks(axes: Axes, drawing: Drawing) -> None:
     for mark in drawing.marks:
         owners = len({each.owner for each in drawing.marks}) > 1
         colour = _SERIES[mark.owner % len(_SERIES)] if owners else _INK
-        axes.axvline(mark.at, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
+        # Where two results have the same mark, their dashes take turns and their words stand on either side.
+        axes.axvline(mark.at, color=colour, linewidth=0.9, linestyle=(2 * mark.owner, (2, 2)))
         axes.annotate(
             _label(mark.name),
             (mark.at, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -3),
+            xytext=(-11 if mark.owner % 2 else 3, -3),
             textcoords="offset points",
             rotation=90,
             va="top",

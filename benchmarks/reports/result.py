@@ -43,6 +43,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         bound: what it is to keep.
         direct: what the side that it is measured against reached, in words.
         via: what the measured side reached, in words.
+        objective: what it counts as good, where it counts that.
     """
 
     key: str
@@ -57,14 +58,21 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     bound: Limit | None = None
     direct: str = ""
     via: str = ""
+    objective: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures that belong together: a load, a part. Its columns name the two sides, where there are two."""
+    """Figures that belong together: a load, a part.
+
+    Attributes:
+        sides: names of the two, where one thing was measured against another.
+        detail: other groups tell the same in short; it is shown after everything else.
+    """
 
     title: str
     figures: list[Value]
     sides: list[str] = []
+    detail: bool = False
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +193,7 @@ def value(figure: Figure) -> Value:
         bound=_limit(figure, figure.bound),
         direct=figure.direct,
         via=figure.via,
+        objective=figure.objective,
     )
 
 

@@ -56,7 +56,7 @@ def routing(
         utilisation=utilisation or usual.utilisation,
     )
     plan = replace(plan, traces=traces or plan.traces, simulation=simulation)
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made(quick=quick)
         found = terminal.run(
             lambda stop, progress: run_routing(plan, stop=stop, progress=progress), quiet=quiet

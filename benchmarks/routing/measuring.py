@@ -5,15 +5,15 @@ know the command line or how results are shown.
 """
 
 import asyncio
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Self
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
+from benchmarks.machine.worker import worker
 from benchmarks.routing.rules import RuleName
 from benchmarks.routing.simulation import Outcome, SimulationPlan, simulate
+from benchmarks.stopping import unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,19 @@ class RoutingResult:
 
 
 async def run_routing(plan: RoutingPlan, *, stop: asyncio.Event, progress: Progress) -> RoutingResult:
-    """Measure as planned. Setting ``stop`` ends it after the simulation under way; whole traces are kept."""
-    result, done = RoutingResult(plan), 0
+    """Measure as planned. Setting ``stop`` ends it; whole traces are kept."""
+    result = RoutingResult(plan)
+    result.interrupted = not await unless(stop, _simulate(result, progress))
+    return result
+
+
+async def _simulate(result: RoutingResult, progress: Progress) -> None:
+    plan, rules = result.plan, tuple(RuleName)
     progress.phase("Simulations", Limit())
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        loop = asyncio.get_running_loop()
+    async with worker() as process:
         for trace in range(plan.traces):
             outcomes: dict[RuleName, Outcome] = {}
-            for rule in RuleName:
-                if stop.is_set():
-                    result.interrupted = True
-                    return result
-                progress.reached(done, plan.traces * len(RuleName), f"simulations; now {rule.value}")
-                work = loop.run_in_executor(process, simulate, plan.simulation, rule, plan.seed + trace)
-                outcomes[rule] = await work
-                done += 1
+            for place, rule in enumerate(rules, trace * len(rules)):
+                progress.reached(place, plan.traces * len(rules), f"simulations; now {rule.value}")
+                outcomes[rule] = await process.do(simulate, plan.simulation, rule, plan.seed + trace)
             result.traces.append(outcomes)
-    return result

@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.goodput import Slo
 from benchmarks.generator.datasets import read_dataset
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, Load, OpenLoop
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, Load, OpenLoop
 from benchmarks.generator.pauses import NO_PAUSE, parse_pause
 from benchmarks.generator.replay import open_trace
 from benchmarks.generator.words import NUMBER_WORDS, chance

@@ -173,7 +173,7 @@ def serving(
         dataset=dataset,
         samples=samples,
     )
-    with terminal.one_line_errors():
+    with terminal.at_work():
         check_apart(json_file, samples, trace, dataset, api_key_file)
         chosen = choose(wishes)
         plan = ServingPlan(
@@ -242,7 +242,7 @@ def figures(
 
       porten-bench figures samples.jsonl --steady off --json whole.json
     """
-    with terminal.one_line_errors():
+    with terminal.at_work():
         rules = parse_rules(
             slo or (), max_errors=max_errors, steady=steady == "auto", percentiles=percentile or ()
         )

@@ -24,7 +24,7 @@ from benchmarks.figures.parts import Part, answers_by_window, tokens_by_window, 
 from benchmarks.figures.statistics import Interval, Summary, least_samples, percentiles, summarise
 from benchmarks.figures.steady import Steadiness, Verdict, find_steady, whole_of
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 
 USUAL_PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -110,6 +110,19 @@ class Evaluation:
     stalls: Stalls
     doubts: tuple[Doubt, ...]
     slos: tuple[Slo, ...] = ()
+
+    @property
+    def of_answered(self) -> tuple[float, ...]:
+        """Percentiles that would be another number, or none, if failures were waits without an end.
+
+        It is so where more requests failed than lie beyond the percentile: it is one of the answered alone.
+        """
+        metrics = self.metrics
+        asked = metrics.completed + metrics.failed
+        told = {float(name[1:]) for figures in self.latencies.values() for name in figures if name != "mean"}
+        return tuple(
+            percent for percent in sorted(told) if metrics.failed * 100 > round(100 - percent, 6) * asked
+        )
 
 
 def evaluate(

@@ -1,6 +1,6 @@
 """One serving measurement: probe the endpoint, warm it up, drive the load, reduce what was seen.
 
-The composition of ``client``, ``load`` and ``metrics``. Must not know the command line or how figures are
+The composition of ``client``, ``driving`` and ``metrics``. Must not know the command line or how figures are
 shown.
 """
 
@@ -13,9 +13,10 @@ from benchmarks.command.progress import Progress
 from benchmarks.errors import EndpointUnusable, GeneratorLost
 from benchmarks.figures.metrics import ServingMetrics, measure
 from benchmarks.generator.client import Client, Clock
+from benchmarks.generator.driving import RealTime, Run, drive
 from benchmarks.generator.files import check_connections
 from benchmarks.generator.generators import Driven, Generator, LocalGenerator, Phase
-from benchmarks.generator.load import ClosedLoop, Limit, Load, RealTime, Run, Share, drive
+from benchmarks.generator.loads import ClosedLoop, Limit, Load, Share
 from benchmarks.generator.pool import GeneratorPool, check_processes, choose_cores
 from benchmarks.generator.target import Target
 from benchmarks.generator.use import ProcessUse, watched_of

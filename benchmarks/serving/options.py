@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks.generator.load import Arrivals
+from benchmarks.generator.loads import Arrivals
 from benchmarks.serving.choosing import OUTPUT_TOKENS, PROMPT_TOKENS
 
 LOAD: Final = "Load: when requests come"

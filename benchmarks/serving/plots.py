@@ -11,7 +11,7 @@ from benchmarks.figures.metrics import e2el, ttft
 from benchmarks.figures.parts import Part, in_flight_by_window, tokens_by_window, window_of
 from benchmarks.figures.statistics import median, percentiles
 from benchmarks.figures.steady import Steadiness
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.reports.result import Axis, Line, Plot
 from benchmarks.serving.evaluating import values_of
 
@@ -59,28 +59,29 @@ def _timelines(run: Run, steadiness: Steadiness) -> list[Plot]:
     width = whole.seconds / count
     middles = [(number + 0.5) * width for number in range(count)]
     tokens = [amount / width for amount in tokens_by_window(run.samples, whole, count)]
+    under_way = in_flight_by_window(run.samples, whole, count)
     marks = _marks(steadiness)
     return [
-        Plot(
-            key="tokens_timeline",
-            title="Output tokens per second",
-            kind="timeline",
-            x=_SECONDS,
-            y=Axis(name="tokens/s"),
-            lines=[Line(name="tokens/s", x=middles, y=tokens)],
-            marks=marks,
+        _timeline(
+            "tokens_timeline",
+            "Output tokens per second",
+            Axis(name="tokens/s"),
+            [Line(name="tokens/s", x=middles, y=tokens)],
+            marks,
         ),
-        Plot(
-            key="in_flight_timeline",
-            title="Requests under way",
-            kind="timeline",
-            x=_SECONDS,
-            y=Axis(name="requests"),
-            lines=[Line(name="in flight", x=middles, y=in_flight_by_window(run.samples, whole, count))],
-            marks=marks,
+        _timeline(
+            "in_flight_timeline",
+            "Requests under way",
+            Axis(name="requests"),
+            [Line(name="in flight", x=middles, y=under_way)],
+            marks,
         ),
         *_waits(run, whole, count, marks),
     ]
+
+
+def _timeline(key: str, title: str, y: Axis, lines: list[Line], marks: dict[str, float]) -> Plot:
+    return Plot(key=key, title=title, kind="timeline", x=_SECONDS, y=y, lines=lines, marks=marks)
 
 
 def _waits(run: Run, whole: Part, count: int, marks: dict[str, float]) -> list[Plot]:
@@ -101,9 +102,7 @@ def _waits(run: Run, whole: Part, count: int, marks: dict[str, float]) -> list[P
     name = "TTFT" if streamed else "E2EL"
     title = f"{name} by when the request began"
     y = Axis(name=name, unit="ms", log=True)
-    return [
-        Plot(key="wait_timeline", title=title, kind="timeline", x=_SECONDS, y=y, lines=lines, marks=marks)
-    ]
+    return [_timeline("wait_timeline", title, y, lines, marks)]
 
 
 def _marks(steadiness: Steadiness) -> dict[str, float]:

@@ -18,7 +18,7 @@ from benchmarks.figures.knee import Knee, Point, find_knee
 from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.generator.client import Clock
 from benchmarks.generator.generators import Generator, Phase
-from benchmarks.generator.load import ClosedLoop, Load, OpenLoop
+from benchmarks.generator.loads import ClosedLoop, Load, OpenLoop
 from benchmarks.generator.workloads import WARMUP_INDEX
 from benchmarks.serving.evaluating import Evaluation
 from benchmarks.serving.measuring import (
@@ -259,9 +259,9 @@ class _Climber:
         self.steps.append(Step(level, found, evaluated(found)))
 
     def over(self) -> bool:
-        """Whether it ends here: interrupted, a process lost, or, where it is open-ended, no gain."""
+        """Whether it ends here: interrupted, a process lost, no answer, or where it is open-ended no gain."""
         last = self.steps[-1] if self.steps else None
-        if self._stop.is_set() or (last and last.found.lost):
+        if self._stop.is_set() or (last and (last.found.lost or last.found.run.in_vain)):
             return True
         if self._ramp.levels:
             return False

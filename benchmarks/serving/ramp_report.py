@@ -3,7 +3,7 @@
 A step is told as a measurement by itself is (``report``), its keys after the name of the step: ``c8/``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,8 @@ from benchmarks.serving import report as serving_report
 from benchmarks.serving.ramp import TURNED_AWAY, RampResult, Step
 
 _THROUGHPUT: Final = "output tokens/s"
+_ROUTINE: Final = frozenset({"percentiles_left_out", "steady_part"})
+"""Remarks that warn of nothing, and are of nearly every step."""
 
 
 def report(found: RampResult, made: Made) -> Result:
@@ -29,28 +31,30 @@ def report(found: RampResult, made: Made) -> Result:
         made=made,
         settings=settings,
         groups=[
-            *(one for step, result in steps for one in _keyed(found, step, result)),
-            group("Step by step", _summary(found), sides=("TTFT, p50", "E2EL, mean")),
             group("Knee", _knee(found)),
+            group(_title(found), _summary(found), sides=("TTFT, p50", "E2EL, mean")),
+            *(one for step, result in steps for one in _keyed(found, step, result)),
         ],
         plots=[_plot(found)],
-        refusals=[
-            _of_step(step, remark)
+        refusals=_of_steps(
+            (step, remark)
             for step, result in steps
             for remark in result.refusals
             if remark.code != TURNED_AWAY
-        ],
+        ),
         remarks=[
             Remark(code="knee" if knee.index is not None else "no_knee", text=_told(found)),
-            *(
-                _of_step(step, remark)
-                for step, result in steps
-                for remark in (*_overload(result), *result.remarks)
+            *_of_steps(
+                (step, remark) for step, result in steps for remark in (*_overload(result), *result.remarks)
             ),
         ],
         interrupted=found.interrupted,
         details={"steps": [{"level": step.level} | result.details for step, result in steps]},
     )
+
+
+def _title(found: RampResult) -> str:
+    return f"{found.plan.target.model} at {found.plan.target.base_url}, step by step"
 
 
 def _name(found: RampResult, step: Step) -> str:
@@ -83,8 +87,9 @@ def _keyed(found: RampResult, step: Step, result: Result) -> list[Group]:
     return [
         msgspec.structs.replace(
             one,
-            title=f"{step.found.plan.load}: {one.title}" if place else one.title,
+            title=f"{step.found.plan.load}: {one.title}" if place else str(step.found.plan.load),
             figures=[msgspec.structs.replace(each, key=f"{name}/{each.key}") for each in one.figures],
+            detail=True,
         )
         for place, one in enumerate(result.groups)
     ]
@@ -95,8 +100,20 @@ def _overload(result: Result) -> list[Remark]:
     return [remark for remark in result.refusals if remark.code == TURNED_AWAY]
 
 
-def _of_step(step: Step, remark: Remark) -> Remark:
-    return Remark(code=remark.code, text=f"{step.found.plan.load}: {remark.text}")
+def _of_steps(remarks: Iterable[tuple[Step, Remark]]) -> list[Remark]:
+    """What is said of several steps is said once, with the first one's numbers where only those differ."""
+    said: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for step, remark in remarks:
+        same = "" if remark.code in _ROUTINE else remark.text
+        said.setdefault((remark.code, same), []).append((f"{step.level:g}", remark.text))
+    return [_at_levels(code, of) for (code, _), of in said.items()]
+
+
+def _at_levels(code: str, said: Sequence[tuple[str, str]]) -> Remark:
+    first = said[0][1]
+    levels = ", ".join(level for level, text in said if text == first)
+    others = ", ".join(level for level, text in said if text != first)
+    return Remark(code=code, text=f"At {levels}: {first}{f' Likewise at {others}.' if others else ''}")
 
 
 def _told(found: RampResult) -> str:

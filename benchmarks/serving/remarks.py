@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from benchmarks.figures.blocks import LEAST_BLOCKS
+from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.figures.statistics import least_samples
 from benchmarks.figures.steady import Steadiness, Verdict
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.reports.result import Remark
 from benchmarks.serving.evaluating import Evaluation
 
@@ -17,6 +18,10 @@ _BY_CHUNKS: Final = Remark(
     code="counted_by_chunks",
     text="The endpoint gave no usage for some answers: their tokens are counted by chunks, of which each may "
     "hold several tokens or none.",
+)
+_ONE_CHUNK: Final = Remark(
+    code="one_chunk",
+    text="Every answer came in one chunk: there are no gaps between chunks, and so no ITL.",
 )
 _NO_INTERVALS: Final = Remark(
     code="no_intervals",
@@ -37,13 +42,28 @@ _UNKNOWN: Final = Remark(
 def remarks(run: Run, evaluation: Evaluation) -> Iterator[Remark]:
     """What to know of a run."""
     metrics = evaluation.metrics
+    if run.in_vain:
+        yield _in_vain(run)
     if metrics.counted_by in {"chunks", "both"}:
         yield _BY_CHUNKS
     if evaluation.left_out and metrics.e2el:
         yield _left_out(evaluation.left_out, metrics.e2el.count)
+    if evaluation.of_answered:
+        yield _of_answered(evaluation.of_answered, metrics)
+    if metrics.ttft and not metrics.itl:
+        yield _ONE_CHUNK
     yield from _about_steadiness(run, evaluation.steadiness)
     if not evaluation.blocks:
         yield _NO_INTERVALS
+
+
+def _in_vain(run: Run) -> Remark:
+    last = run.samples[-1]
+    text = (
+        f"It ended early, after {run.ended_at - run.began_at:.1f} s: all of {len(run.samples):,} requests "
+        f"failed, the last with {last.error}."
+    )
+    return Remark(code="ended_early", text=text)
 
 
 def _left_out(percents: tuple[float, ...], count: int) -> Remark:
@@ -53,6 +73,16 @@ def _left_out(percents: tuple[float, ...], count: int) -> Remark:
         "is then not to be believed."
     )
     return Remark(code="percentiles_left_out", text=text)
+
+
+def _of_answered(percents: tuple[float, ...], metrics: ServingMetrics) -> Remark:
+    asked = metrics.completed + metrics.failed
+    names = ", ".join(f"p{percent:g}" for percent in percents)
+    text = (
+        f"{metrics.failed:,} of {asked:,} requests failed, and are in no latency. Of all that was asked, "
+        f"{names} would lie among them: what is told is of the answered alone."
+    )
+    return Remark(code="percentiles_of_answered", text=text)
 
 
 def _about_steadiness(run: Run, found: Steadiness) -> Iterator[Remark]:
@@ -69,7 +99,8 @@ def _about_steadiness(run: Run, found: Steadiness) -> Iterator[Remark]:
 def _steady_part(found: Steadiness) -> Remark:
     text = (
         f"Figures are of the steady part: {found.part.seconds:.1f} s of {found.whole.seconds:.1f} s. Left "
-        f"out are {found.warmup_s:.1f} s of warm-up, and the end, when no more requests began."
+        f"out are {found.warmup_s:.1f} s of warm-up, and the end, when no more requests began. Counts of "
+        "requests and latencies are of those that began in it, rates of what came within it."
     )
     return Remark(code="steady_part", text=text)
 

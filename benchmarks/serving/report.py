@@ -15,7 +15,8 @@ from benchmarks.figures.metrics import ServingMetrics
 from benchmarks.figures.statistics import Interval, Summary
 from benchmarks.figures.steady import Steadiness
 from benchmarks.generator.datasets import Dataset
-from benchmarks.generator.load import Load, Run
+from benchmarks.generator.driving import Run
+from benchmarks.generator.loads import Load
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Source
 from benchmarks.reports.result import Group, Made, Remark, Result, group
@@ -115,6 +116,7 @@ def sample_lines(found: ServingResult, made: Made) -> Iterator[bytes]:
         seconds=run.ended_at - run.began_at,
         unfinished=run.unfinished,
         interrupted=run.interrupted,
+        in_vain=run.in_vain,
         busy=list(found.generator.busy_shares),
         clock_jump_s=found.watched.clock_jump_s,
         lags=list(found.watched.lags),
@@ -139,21 +141,25 @@ def again(header: Header, run: Run, rules: Rules, made: Made) -> Result:
 
 def _groups(title: str, evaluation: Evaluation) -> list[Group]:
     metrics = evaluation.metrics
+    # What is counted began in the part, and what has a rate came in it: of a whole run that is the same.
+    began, ended = ("", "") if evaluation.steadiness.is_whole else (", begun in this part", ", in this part")
     counts = [
-        _plain("completed", "complete requests", metrics.completed),
-        _plain("failed", "failed requests", metrics.failed, Better.LESS),
+        _plain("completed", f"complete requests{began}", metrics.completed),
+        _plain("failed", f"failed requests{began}", metrics.failed, Better.LESS),
         *_lengths(metrics),
-        *_rates(evaluation.rates, ", ".join(map(str, evaluation.slos))),
+        *_rates(evaluation.rates, ", ".join(sorted(map(str, evaluation.slos))), ended),
     ]
-    latencies = [
-        Figure(
-            key=f"{kind}_{which}_ms", name=f"{_NAMES[kind]}, {which}", unit="ms", found=_scaled(figure, 1000)
-        )
-        for kind, figures in evaluation.latencies.items()
-        for which, figure in figures.items()
-    ]
-    groups = [group(title, counts), group("Latency", latencies)]
+    groups = [group(title, counts), group("Latency", list(_latencies(evaluation)))]
     return [*groups, group("Stalls", _stalls(evaluation.stalls))] if evaluation.stalls.longest_s else groups
+
+
+def _latencies(evaluation: Evaluation) -> Iterator[Figure]:
+    answered = {f"p{percent:g}" for percent in evaluation.of_answered}
+    for kind, figures in evaluation.latencies.items():
+        for which, figure in figures.items():
+            of = " of the answered" if which in answered else ""
+            name = f"{_NAMES[kind]}, {which}{of}"
+            yield Figure(key=f"{kind}_{which}_ms", name=name, unit="ms", found=_scaled(figure, 1000))
 
 
 def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
@@ -166,18 +172,25 @@ def _lengths(metrics: ServingMetrics) -> Iterator[Figure]:
             yield _plain(key, name, round(tokens / metrics.completed, 1), Better.NEITHER)
 
 
-def _rates(rates: dict[str, Told], objectives: str) -> Iterator[Figure]:
+def _rates(rates: dict[str, Told], objectives: str, where: str) -> Iterator[Figure]:
     for key, name in _RATES.items():
         if key in rates:
-            yield Figure(key=key, name=name, unit="", found=rates[key].found, which_is_better=Better.MORE)
+            yield Figure(
+                key=key,
+                name=f"{name}{where}",
+                unit="",
+                found=rates[key].found,
+                which_is_better=Better.MORE,
+                objective=objectives if key == "goodput" else "",
+            )
     if "good_share" in rates:
-        share = _scaled(rates["good_share"], 100)
         yield Figure(
             key="good_percent",
             name=f"good requests ({objectives})",
             unit="%",
-            found=share,
+            found=_scaled(rates["good_share"], 100),
             which_is_better=Better.MORE,
+            objective=objectives,
         )
 
 

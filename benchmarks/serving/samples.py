@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.errors import BenchmarkError, ResultUnreadable
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 from benchmarks.serving.evaluating import Meter
 
@@ -36,6 +36,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         seed: of the workload, and of the intervals.
         seconds: from the run's beginning to the end of its last request.
         unfinished: requests cut off by an interruption, which have no line.
+        in_vain: it ended early, since nothing was ever answered.
         busy: share of a core that each process of the generator used.
         clock_jump_s: by how much the clock of the day jumped.
         lags: how late the generator's loop woke, in seconds.
@@ -52,6 +53,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     unfinished: int = 0
     interrupted: bool = False
+    in_vain: bool = False
     busy: list[float] = []
     clock_jump_s: float = 0.0
     lags: list[float] = []
@@ -165,7 +167,9 @@ def read(path: Path) -> tuple[Header, Run]:
         raise ResultUnreadable(f"{path} is no file of samples ({error}): write one with --samples") from error
     if header.schema != SCHEMA:
         raise ResultUnreadable(f"{path} has schema {header.schema!r}, and this version reads {SCHEMA!r}")
-    return header, Run(0.0, header.seconds, samples, header.unfinished, header.interrupted)
+    return header, Run(
+        0.0, header.seconds, samples, header.unfinished, header.interrupted, in_vain=header.in_vain
+    )
 
 
 def _sample(line: Line) -> Sample:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ManagedProcess
 from benchmarks.tunnel.nodes import Dials
 from benchmarks.tunnel.server import Carried, Carry, Held, Hold, Task

@@ -49,7 +49,7 @@ def tunnel(
     seed = terminal.fresh_seed() if seed is None else seed
     plan = TunnelPlan.quick(parts, seed) if quick else TunnelPlan(parts=parts, seed=seed)
     plan = replace(plan, rounds=rounds or plan.rounds)
-    with terminal.one_line_errors():
+    with terminal.at_work():
         made = terminal.made(quick=quick)
         found = terminal.run(
             lambda stop, progress: run_tunnel(plan, stop=stop, progress=progress), quiet=quiet

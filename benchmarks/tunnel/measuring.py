@@ -14,8 +14,9 @@ from typing import Self
 
 from benchmarks.command.progress import Progress
 from benchmarks.errors import BenchmarkError
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.machine.processes import ProcessFailed
+from benchmarks.stopping import IN_GOOD_ORDER_S, unless
 from benchmarks.tunnel.bare import BareTunnels, IdleSessions, Storm
 from benchmarks.tunnel.relay import RelayLevel, RelayRounds, StreamLoad
 from benchmarks.tunnel.server import Carried, Carry
@@ -103,38 +104,28 @@ class TunnelResult:
 
 
 async def run_tunnel(plan: TunnelPlan, *, stop: asyncio.Event, progress: Progress) -> TunnelResult:
-    """Measure as planned. Setting ``stop`` ends it early and keeps what was complete by then.
+    """Measure as planned. Setting ``stop`` ends it early and keeps the complete rounds.
 
     Raises:
         BenchmarkError: something cannot be measured.
     """
     result = TunnelResult(plan)
     with tempfile.TemporaryDirectory(prefix="porten-bench-") as directory:
-        work = asyncio.create_task(_measure(result, Path(directory), stop, progress))
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            result.interrupted = not work.done()
-            for task in (work, stopping):
-                task.cancel()
-            await asyncio.gather(work, stopping, return_exceptions=True)
-    if not result.interrupted:
-        _raise_ours(work)
+            work = _measure(result, Path(directory), stop, progress)
+            ended = await unless(stop, work, grace_s=IN_GOOD_ORDER_S)
+        except ProcessFailed as failed:
+            raise BenchmarkError(str(failed)) from failed
+    result.interrupted = not ended
     return result
-
-
-def _raise_ours(work: "asyncio.Task[None]") -> None:
-    try:
-        work.result()
-    except ProcessFailed as failed:
-        raise BenchmarkError(str(failed)) from failed
 
 
 async def _measure(result: TunnelResult, directory: Path, stop: asyncio.Event, progress: Progress) -> None:
     plan = result.plan
     if plan.parts & {Part.RELAY, Part.LATENCY}:
         await _relay(result, directory, stop, progress)
+    if stop.is_set():
+        return
     bare = BareTunnels(directory, progress)
     if plan.parts & {Part.CHUNKS, Part.BODY}:
         result.carried = await bare.carry(_carry(plan.carry, plan.parts))
@@ -170,6 +161,5 @@ async def _relay(result: TunnelResult, directory: Path, stop: asyncio.Event, pro
     async with run_relay_stack(directory, intervals) as stack:
         rounds = RelayRounds(stack, rounds=plan.rounds, seed=plan.seed, stop=stop, progress=progress)
         for found, load in wanted:
-            level = await rounds.measure(load)
-            if level is not None:
+            if not stop.is_set() and (level := await rounds.measure(load)) is not None:
                 found.append(level)

@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.command.progress import Progress
 from benchmarks.figures.metrics import measure_all, ttft
 from benchmarks.figures.statistics import Interval, Summary, bootstrap_median, percentile, summarise
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.overhead.turns import Load, Round, Turn, Turns
 from benchmarks.serving.measuring import GeneratorUse

@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.command.progress import Progress
 from benchmarks.figures.goodput import parse_slo
 from benchmarks.figures.metrics import ServingMetrics
-from benchmarks.generator.load import ClosedLoop, Limit
+from benchmarks.generator.loads import ClosedLoop, Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.reports.result import Made

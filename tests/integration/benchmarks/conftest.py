@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -151,3 +152,11 @@ def engine_in_thread() -> Iterator[Callable[[Answer], FakeEngine]]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Programs that are started hear of a closed terminal, even where the tests do not (nohup)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

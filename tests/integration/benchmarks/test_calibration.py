@@ -18,7 +18,8 @@ from benchmarks.calibration.measuring import CASES, CalibrationPlan, Case, run_c
 from benchmarks.calibration.report import report
 from benchmarks.command.progress import Progress
 from benchmarks.generator.client import Client, Sample
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop, RealTime, drive
+from benchmarks.generator.driving import RealTime, drive
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, OpenLoop
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.reports.result import Made

@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.figures.metrics import e2el, measure, tpot, ttft
 from benchmarks.generator.client import Client
-from benchmarks.generator.load import ClosedLoop, Limit, RealTime, drive
+from benchmarks.generator.driving import RealTime, drive
+from benchmarks.generator.loads import ClosedLoop, Limit
 from benchmarks.generator.target import Api, Target
 from benchmarks.generator.workloads import Fixed, Workload
 

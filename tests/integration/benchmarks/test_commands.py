@@ -196,13 +196,22 @@ def test_a_process_that_is_not_there_is_one_clear_line(engine_in_thread: Callabl
     assert f"no process {gone.pid}" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGTERM]],
+    ids=["Ctrl-C", "SIGTERM", "terminal closed", "two at once"],
+)
 def test_control_c_keeps_what_was_measured(
-    engine_in_thread: Callable[..., Any], obedient_answer: Any, tmp_path: Path, number: signal.Signals
+    engine_in_thread: Callable[..., Any],
+    obedient_answer: Any,
+    tmp_path: Path,
+    hangup: None,
+    numbers: list[signal.Signals],
 ) -> None:
     async def interrupts_at_the_fifth(engine: Any) -> None:
         if len(server.requests) == 5:
-            os.kill(program.pid, number)
+            for number in numbers:
+                os.kill(program.pid, number)
             await engine.reader.read()
         else:
             await obedient_answer(engine)
@@ -210,7 +219,9 @@ def test_control_c_keeps_what_was_measured(
     server, file = engine_in_thread(interrupts_at_the_fifth), tmp_path / "result.json"
     arguments = [*SERVING, "--base-url", server.url, "--duration", "100", "--json", str(file)]
     program = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     output, errors = program.communicate(timeout=60)
     assert program.returncode == 130, errors.decode()

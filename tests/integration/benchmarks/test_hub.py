@@ -64,3 +64,23 @@ async def test_stopping_keeps_what_was_complete() -> None:
     assert result.interrupted
     assert result.requests is not None
     assert (result.chunks, result.memory) == (None, None)
+
+
+async def test_stopping_amid_the_rounds_keeps_the_complete_ones() -> None:
+    stop = asyncio.Event()
+
+    class StopsInTheThirdRound(Progress):
+        def __init__(self) -> None:
+            super().__init__(Console(), quiet=True)
+            self.seen = 0
+
+        def count(self, sample: object) -> None:
+            self.seen += 1
+            if self.seen == 2 * 2 + 5 * 20 + 7:  # a warm-up of two sides, two rounds and a half
+                stop.set()
+
+    plan = HubPlan(parts=frozenset({Part.REQUESTS}), rounds=1000, concurrency=2, requests=20)
+    result = await run_hub(plan, stop=stop, progress=StopsInTheThirdRound())
+    assert result.interrupted
+    assert result.requests is not None
+    assert [level.rounds for level in result.requests.levels] == [2]

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.errors import GeneratorLost, SettingInvalid
 from benchmarks.generator.generators import Phase, Tally
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, OpenLoop
 from benchmarks.generator.pool import GeneratorPool, choose_cores
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
@@ -137,3 +137,16 @@ async def test_each_process_has_its_core(fake_engine: Any, obedient_answer: Any)
         assert [psutil.Process(pid).cpu_affinity() for pid in pool.pids] == [[core] for core in cores]
         driven = await pool.drive(Phase(ClosedLoop(2), Limit(requests=4)), stop=asyncio.Event())
     assert [use.core for use in driven.uses] == cores
+
+
+async def test_all_processes_end_early_where_nothing_is_answered(fake_engine: Any) -> None:
+    async def refusing(engine: Any) -> None:
+        engine.whole("429 Too Many Requests", {"error": {"message": "no", "code": "limit"}})
+
+    async with fake_engine(refusing) as server, pool_for(server.url) as pool:
+        driven = await pool.drive(Phase(ClosedLoop(2), Limit(seconds=500)), stop=asyncio.Event())
+    run = driven.run
+    assert run.in_vain
+    assert not run.interrupted
+    assert {sample.error for sample in run.samples} == {"http_429:limit"}
+    assert all(use.requests >= 300 for use in driven.uses)

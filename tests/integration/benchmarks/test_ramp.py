@@ -7,7 +7,7 @@ from rich.console import Console
 
 from benchmarks.command import terminal
 from benchmarks.command.progress import Progress
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.serving import ramp_report

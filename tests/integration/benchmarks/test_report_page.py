@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import playwright.async_api as pw
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -11,7 +12,7 @@ from benchmarks.figures.statistics import bootstrap_median
 from benchmarks.reports import document
 from benchmarks.reports.drawable import bars, cdf, present
 from benchmarks.reports.overlay import Named
-from benchmarks.reports.result import Axis, Made, Plot, Remark, Result, group, value
+from benchmarks.reports.result import Axis, Group, Made, Plot, Remark, Result, group, value
 
 pytestmark = pytest.mark.browser
 LOOKS = [("light", 1280), ("dark", 360)]
@@ -46,7 +47,11 @@ def result(name: str, scale: float) -> Named:
             benchmark="policy",
             made=made,
             settings={"seed": 5},
-            groups=[group("Against bounds", figures), group("Sides", [], sides=("engine", "node"))],
+            groups=[
+                group("Against bounds", figures),
+                group("Sides", [], sides=("engine", "node")),
+                Group(title="Each step", figures=[msgspec.structs.replace(told[1], key="c1")], detail=True),
+            ],
             plots=present([distribution, bars("b", "Bars", {"a": {"one": told[0]}, "b": {"two": told[0]}})]),
             refusals=[Remark(code="generator_saturated", text="The generator was the slow part.")],
         ),
@@ -80,6 +85,8 @@ async def test_the_page_looks_and_reads_as_it_should(page_file: Path, chromium: 
             assert await wide.is_visible() == (width > 600)
             assert await narrow.is_visible() == (width < 600)
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            await page.locator("details.detail > summary").press("Enter")
+            assert await page.get_by_role("table", name="Each step").is_visible()
             found = (await axe.run(page)).response["violations"]
             assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], (scheme, width)
             await context.close()

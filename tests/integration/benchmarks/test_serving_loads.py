@@ -138,7 +138,15 @@ def test_a_ramp_has_figures_of_each_step_and_a_plot(
     figures = {figure.key: figure.value for _, figure in written.figures()}
     assert [figures[f"c{level}/completed"] for level in (1, 2, 4)] == [8, 8, 8]
     assert figures["c4/ttft_p50_ms"] >= 0
-    assert {remark.code for remark in written.remarks} & {"knee", "no_knee"}
+    assert written.remarks[0].code in {"knee", "no_knee"}
+    short = [group for group in written.groups if not group.detail]
+    assert written.groups[: len(short)] == short
+    assert [figure.key for figure in short[-1].figures] == [
+        f"steps/c{level}/output_tokens_per_s" for level in (1, 2, 4)
+    ]
+    codes = [remark.code for remark in written.remarks]
+    assert codes.count("percentiles_left_out") == codes.count("no_intervals") == 1  # once for all steps
+    assert "At 1, 2, 4: Too short for intervals" in found.output
     plot = written.plots[0]
     assert {line.name: len(line.x) for line in plot.lines} == {
         "E2EL, mean": 3,

@@ -7,7 +7,7 @@ from benchmarks.calibration.report import report
 from benchmarks.calibration.truth import Difference, Injected, differences
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.statistics import Interval
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.reports.result import Made
 from benchmarks.stacks.scripted_engine import Record
 from tests.unit.benchmarks.samples import answered

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.errors import SettingInvalid
 from benchmarks.figures.goodput import parse_slos
 from benchmarks.generator.datasets import Dataset
-from benchmarks.generator.load import Arrivals, ClosedLoop, Limit, OpenLoop, Replay
+from benchmarks.generator.loads import Arrivals, ClosedLoop, Limit, OpenLoop, Replay
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import Fixed, Uniform, Workload
 from benchmarks.serving.choosing import Wishes, check_objectives, choose, limit_of

@@ -2,6 +2,7 @@
 
 import io
 import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -98,6 +99,20 @@ def test_a_figure_is_better_or_worse_by_its_own_direction(
 def test_what_cannot_be_told_says_why(first: Any, second: Any, reason: str) -> None:
     row = one(figure("f", first), figure("f", second))
     assert (row.verdict, row.reason, row.p) == (Verdict.UNTOLD, reason, None)
+
+
+def test_what_other_objectives_call_good_is_not_compared() -> None:
+    twice = [2 * each for each in TEN]
+    strict, lax, old = (
+        result(replace(figure("goodput", values, unit=""), objective=objective))
+        for values, objective in ((TEN, "ttft=300ms"), (twice, "ttft=5s"), (twice, ""))
+    )
+    (row,) = rows(strict, lax).values()
+    assert (row.verdict, row.reason, row.change) == (Verdict.UNTOLD, "other objectives", None)
+    (row,) = rows(strict, strict).values()
+    assert row.verdict is Verdict.SAME
+    (row,) = rows(strict, old).values()  # an old result does not say what it calls good
+    assert row.verdict is Verdict.WORSE
 
 
 def test_another_unit_is_no_change() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from benchmarks.figures.goodput import Slo, good
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.statistics import Summary
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from tests.unit.benchmarks.samples import answered
 
 

@@ -1,5 +1,6 @@
 """Results as a page and as Markdown, and the commands that read results."""
 
+import io
 import json
 import re
 import sys
@@ -7,7 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
 
@@ -15,6 +18,9 @@ from benchmarks.cli import app
 from benchmarks.figures.bounds import RATIO, Better, Bound, Figure
 from benchmarks.figures.statistics import bootstrap_median
 from benchmarks.reports.drawable import cdf
+from benchmarks.reports.overlay import Named, sections
+from benchmarks.reports.page import show
+from benchmarks.reports.plotting import svg
 from benchmarks.reports.result import Axis, Line, Made, Plot, Remark, Result, group, write
 
 EVIL = "<script>alert(1)</script>_*|`$x$\"'"
@@ -135,6 +141,42 @@ class Page(HTMLParser):
 
 
 # --- the page
+
+
+def with_detail() -> Result:
+    """Its first group tells in detail what the other tells in short."""
+    first, second = result().groups
+    return result(groups=[msgspec.structs.replace(first, title="Every step", detail=True), second])
+
+
+def test_detail_is_folded_behind_what_was_found(tmp_path: Path) -> None:
+    file = written(tmp_path, "a.json", with_detail())
+    assert invoke("report", file).exit_code == 0
+    text = (tmp_path / "a.html").read_text()
+    Page(text)
+    folded = text.index('<details class="detail">')
+    assert text.rindex("<figure>") < folded < text.index("<caption>Every step")
+    assert text.index("<caption>&lt;script") < text.index("<figure>")
+    assert invoke("report", file, "--markdown", str(tmp_path / "a.md")).exit_code == 0
+    text = (tmp_path / "a.md").read_text()
+    assert text.rindex("![") < text.index("### Every step") < text.index("### How it was made")
+
+
+def test_a_terminal_shows_detail_after_what_was_found() -> None:
+    console = Console(record=True, width=80, file=io.StringIO())
+    show(console, with_detail())
+    text = console.export_text()
+    assert text.index("<script>") < text.index("Every step") < text.index("3 x ")
+
+
+def test_equal_lines_of_two_results_are_both_seen() -> None:
+    (section,) = sections([Named("before", result()), Named("after", result())])
+    for drawing in section.drawings[:3]:
+        widths = re.findall(r"stroke: (#0072b2|#d55e00); stroke-width: ([\d.]+)", svg(drawing))
+        below, above = (
+            {float(width) for colour, width in widths if colour == each} for each in ("#0072b2", "#d55e00")
+        )
+        assert max(below) > max(above) + 1
 
 
 @pytest.fixture(scope="module")

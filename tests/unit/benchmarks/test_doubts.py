@@ -12,7 +12,7 @@ from benchmarks.figures.doubts import Doubt
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.statistics import least_samples, summarise
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from tests.unit.benchmarks.samples import answered, failed
 
 GOOD = answered(0.0, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0], tokens=6)

@@ -9,7 +9,7 @@ from benchmarks.figures.goodput import parse_slo
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.steady import Verdict
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.machine.watch import Watched
 from benchmarks.reports.result import Made, Result
 from benchmarks.serving.evaluating import Meter, Rules, evaluate
@@ -124,6 +124,46 @@ def test_tokens_over_time_add_up() -> None:
     plot = next(plot for plot in result(run).plots if plot.key == "tokens_timeline")
     width = plot.lines[0].x[1] - plot.lines[0].x[0]
     assert sum(plot.lines[0].y) * width == pytest.approx(6 * len(run.samples))
+
+
+def with_failures(count: int, of: int = 4000) -> Run:
+    """So many failures among requests that are one like the other."""
+    samples = [answered(n / 10, [n / 10 + 0.1, n / 10 + 0.2], tokens=2) for n in range(of - count)]
+    return Run(0.0, of / 10, [*samples, *(failed("http_503") for _ in range(count))])
+
+
+@pytest.mark.parametrize(
+    ("failures", "marked"),
+    [(0, ()), (4, ()), (5, (99.9,)), (40, (99.9,)), (41, (99.0, 99.9)), (2001, (50.0, 90.0, 95.0, 99.0))],
+)
+def test_percentiles_that_failures_would_move_are_of_the_answered(
+    failures: int, marked: tuple[float, ...]
+) -> None:
+    rules = Rules(max_errors=1.0, steady=False)
+    found = evaluate(with_failures(failures), rules, open_loop=True, ignore_eos=True)
+    assert found.of_answered == marked
+    written = result(with_failures(failures), rules)
+    names = {figure.key: figure.name for _, figure in written.figures()}
+    assert {key for key, name in names.items() if name.endswith(" of the answered")} == {
+        f"{kind}_p{percent:g}_ms" for kind in found.latencies for percent in marked
+    }
+    assert ("percentiles_of_answered" in codes(written)) == bool(marked)
+
+
+def test_a_part_says_what_began_in_it_and_what_came_in_it() -> None:
+    part = {figure.key: figure.name for _, figure in result(open_loop(60, cold=6)).figures()}
+    assert part["completed"] == "complete requests, begun in this part"
+    assert part["requests_per_s"] == "requests/s, in this part"
+    whole = result(open_loop(60, cold=6), Rules(steady=False))
+    assert {figure.key: figure.name for _, figure in whole.figures()}["requests_per_s"] == "requests/s"
+
+
+def test_answers_of_one_chunk_have_no_gaps_and_the_page_says_so_once() -> None:
+    run = Run(0.0, 40.0, [answered(n / 10, [n / 10 + 0.1], tokens=1) for n in range(400)])
+    found = result(run)
+    assert [remark.code for remark in found.remarks].count("one_chunk") == 1
+    assert not any(figure.key.startswith(("itl", "tpot")) for _, figure in found.figures())
+    assert "one_chunk" not in codes(result(open_loop(20)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.errors import SettingInvalid
 from benchmarks.generator.files import ask_for_all, check_connections, most_connections
-from benchmarks.generator.load import ClosedLoop, OpenLoop
+from benchmarks.generator.loads import ClosedLoop, OpenLoop
 from benchmarks.serving.measuring import check_files
 
 

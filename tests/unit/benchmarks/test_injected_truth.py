@@ -18,8 +18,8 @@ from benchmarks.figures.doubts import find_stalls
 from benchmarks.figures.metrics import measure
 from benchmarks.figures.statistics import Summary
 from benchmarks.generator.client import Sample
+from benchmarks.generator.driving import Run
 from benchmarks.generator.exchange import Reply
-from benchmarks.generator.load import Run
 from benchmarks.stacks.schedules import Schedule, model_name
 from benchmarks.stacks.scripted_engine import Answer, Pacer, Record
 

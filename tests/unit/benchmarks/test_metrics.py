@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.figures.metrics import e2el, measure, measure_all, tpot, ttft
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from tests.unit.benchmarks.samples import answered, failed
 
 

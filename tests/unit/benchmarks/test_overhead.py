@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 from benchmarks.generator.target import Target
 from benchmarks.generator.workloads import Fixed, Workload
 from benchmarks.machine.cpu import consumed
@@ -162,10 +162,11 @@ def test_the_figures_of_two_sides_name_no_side() -> None:
 
 def test_answers_of_one_chunk_are_told_by_requests() -> None:
     rounds = [pair(run(1.0, 0.1, tokens=1), run(2.0, 0.1, tokens=1), 0.5)]
-    told = {
-        figure.key for _, figure in reported(reduce_rounds(LOAD, NAMES, rounds, seed=0), *NAMES).figures()
-    }
+    result = reported(reduce_rounds(LOAD, NAMES, rounds, seed=0), *NAMES)
+    told = {figure.key for _, figure in result.figures()}
     assert {key for key in told if "cpu" in key} == {"c4/hub_cpu_s_per_1000_requests"}
+    assert "c4/tpot_ratio" not in told
+    assert [remark.code for remark in result.remarks] == ["one_token"]
 
 
 def test_cpu_time_is_a_difference_per_process() -> None:

@@ -14,7 +14,7 @@ from benchmarks.command.settings import (
     read_key,
 )
 from benchmarks.errors import SettingInvalid
-from benchmarks.generator.load import Limit
+from benchmarks.generator.loads import Limit
 from benchmarks.generator.target import Api, Origin, Target
 from benchmarks.machine.cpu import WatchedTree
 from benchmarks.serving.measuring import NO_WARMUP

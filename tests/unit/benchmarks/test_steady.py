@@ -12,7 +12,7 @@ from benchmarks.figures.parts import Part, in_flight_by_window, tokens_by_window
 from benchmarks.figures.steady import Steadiness, Verdict, find_steady
 from benchmarks.figures.trend import kendall_z, leading_outliers, rise
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Run
+from benchmarks.generator.driving import Run
 
 
 def answered(due: float, began: float, ended: float) -> Sample:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from benchmarks.command.progress import Progress
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import Limit, Run
+from benchmarks.generator.driving import Run
+from benchmarks.generator.loads import Limit
 from benchmarks.overhead.turns import Round, Turn
 from benchmarks.reports.result import Made, Result
 from benchmarks.tunnel import report as tunnel_report

@@ -1,20 +1,20 @@
-"""When requests are sent: closed loops, open loops, and how a run ends.
+"""Requests are sent as a load says, until its limit.
 
-Owns the schedule and the tasks that follow it. It sees a request only as something to be sent, so that
-tests run it in virtual time; must not know HTTP or statistics.
+Owns the tasks that follow the schedule, and the book of what they saw. It sees a request only as something
+to be sent, so that tests run it in virtual time; must not know HTTP or statistics.
 """
 
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Protocol
 
 from benchmarks.generator.client import Clock, Sample
+from benchmarks.generator.loads import FIRST, WHOLE, ClosedLoop, Limit, Load, Share, in_vain
 from benchmarks.generator.workloads import Request
+from benchmarks.stopping import unless
 
 _SPIN_S = 0.001
 """Timers of the event loop have milliseconds; the rest of a wait is spent in turns of the loop."""
@@ -58,135 +58,6 @@ class RealTime:
             await asyncio.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)
 
 
-class Arrivals(StrEnum):
-    """How the requests of an open loop are spread: at random as from many people, evenly, or in bursts."""
-
-    POISSON = "poisson"
-    CONSTANT = "constant"
-    BURST = "burst"
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedLoop:
-    """So many requests are kept in flight: each is followed by the next once it is answered."""
-
-    concurrency: int
-
-    def as_settings(self) -> dict[str, object]:
-        """What it is, ready for JSON."""
-        return {"kind": "closed", "concurrency": self.concurrency}
-
-    def __str__(self) -> str:
-        return f"{self.concurrency} at a time"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLoop:
-    """So many conversations a second come on average, however slowly they are answered.
-
-    Attributes:
-        rate: a second.
-        arrivals: how they are spread.
-        seed: decides the moments.
-        burstiness: of bursts: the shape of the gamma distribution of the gaps, whose mean stays 1/rate. It is
-            that of vLLM's ``bench serve`` (``vllm/benchmarks/serve.py``, ``get_request``): 1 is Poisson, less
-            comes in bursts, more comes more evenly. vLLM then stretches the whole schedule to end when it
-            should on average; here the gaps stay as they are drawn.
-    """
-
-    rate: float
-    arrivals: Arrivals = Arrivals.POISSON
-    seed: int = 0
-    burstiness: float = 1.0
-
-    def offsets(self) -> Iterator[float]:
-        """When each is due, in seconds from the start; endless and repeatable by the seed."""
-        if self.arrivals is Arrivals.CONSTANT:
-            return (number / self.rate for number in itertools.count())
-        return itertools.accumulate(self._gaps())
-
-    def _gaps(self) -> Iterator[float]:
-        chance = random.Random(f"{self.seed}/arrivals")  # noqa: S311 - repeatable on purpose
-        if self.arrivals is Arrivals.POISSON:
-            return (chance.expovariate(self.rate) for _ in itertools.count())
-        shape = self.burstiness
-        return (chance.gammavariate(shape, 1 / (self.rate * shape)) for _ in itertools.count())
-
-    def as_settings(self) -> dict[str, object]:
-        """What it is, ready for JSON."""
-        told = {"kind": "open", "rate": self.rate, "arrivals": self.arrivals.value, "seed": self.seed}
-        return told | ({"burstiness": self.burstiness} if self.arrivals is Arrivals.BURST else {})
-
-    def __str__(self) -> str:
-        shape = f" {self.burstiness:g}" if self.arrivals is Arrivals.BURST else ""
-        return f"{self.rate:g} a second, {self.arrivals.value}{shape}"
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """Requests come when those of a trace did.
-
-    Attributes:
-        moments: when each came, in seconds from the first, in order.
-        speed: 2 replays it in half the time.
-        name: of the trace.
-    """
-
-    moments: tuple[float, ...]
-    speed: float = 1.0
-    name: str = "trace"
-
-    def offsets(self) -> Iterator[float]:
-        """When each request is due, in seconds from the start; ends with the trace."""
-        return (moment / self.speed for moment in self.moments)
-
-    def as_settings(self) -> dict[str, object]:
-        """What it is, ready for JSON."""
-        return {"kind": "replay", "trace": self.name, "requests": len(self.moments), "speed": self.speed}
-
-    def __str__(self) -> str:
-        speed = "" if self.speed == 1 else f" at {self.speed:g} times its speed"
-        return f"{self.name} replayed{speed}"
-
-
-Load = ClosedLoop | OpenLoop | Replay
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The part of a load that one of several generators takes; all shares together are the whole load.
-
-    An open loop's conversations go round by their number. A closed loop's streams go round, and each
-    conversation to the stream whose turn it is: who has more streams has as many more conversations.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    def streams(self, load: ClosedLoop) -> int:
-        """How many of the streams it keeps."""
-        return len(range(self.index, load.concurrency, self.count))
-
-    def takes(self, number: int, load: Load) -> bool:
-        """Whether conversation ``number`` is one of its own."""
-        turn = number % load.concurrency if isinstance(load, ClosedLoop) else number
-        return turn % self.count == self.index
-
-
-WHOLE: Final = Share()
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """When no further request is begun: after so many, or so many seconds, whichever comes first.
-
-    Requests are counted in the order of their conversations, each with all its turns.
-    """
-
-    requests: int | None = None
-    seconds: float | None = None
-
-
 @dataclass(slots=True)
 class Run:
     """What a load has seen. The times are its timeline's.
@@ -197,6 +68,7 @@ class Run:
         samples: one per ended request, in the order of ending.
         unfinished: requests cut off by an interruption; nothing is said of them.
         conversations: one more than the highest number of a conversation that was begun.
+        in_vain: it ended before its limit, since nothing was ever answered.
     """
 
     began_at: float
@@ -205,6 +77,7 @@ class Run:
     unfinished: int = 0
     interrupted: bool = False
     conversations: int = 0
+    in_vain: bool = False
 
 
 OnSample = Callable[[Sample], None]
@@ -227,7 +100,7 @@ async def drive(
     share: Share = WHOLE,
     begin_at: float | None = None,
 ) -> Run:
-    """Send requests as the load says until its limit, and wait for the answers of those begun.
+    """Send requests as the load says until its limit, or until ``loads.in_vain``; wait for those begun.
 
     Setting ``stop`` ends the run at once: what was answered by then is returned, the rest cut off.
 
@@ -254,18 +127,8 @@ async def drive(
         begin_at=begin_at,
         tell=on_sample,
     )
-    running = asyncio.ensure_future(driver.run())
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        interrupted = not running.done()
-        for task in (running, stopping):
-            task.cancel()
-        await asyncio.gather(running, stopping, return_exceptions=True)
-    if not interrupted:
-        running.result()
-    return driver.finish(interrupted=interrupted)
+    ended = await unless(stop, driver.run())
+    return driver.finish(interrupted=not ended)
 
 
 _Numbered = tuple[int, int]
@@ -298,7 +161,7 @@ class _Driver:
         began_at = timeline.now() if begin_at is None else begin_at
         self._run = Run(began_at, began_at)
         self._tell = tell
-        self._begun = 0
+        self._begun = self._answered = self._first_failed = 0
 
     async def run(self) -> None:
         await self._timeline.until(self._run.began_at)
@@ -354,10 +217,10 @@ class _Driver:
         It ends where a request fails: there is no answer to go on from.
         """
         for turn in itertools.count(first):
+            is_first = self._begun < FIRST
             self._begun += 1
             sample = await self._sender.send(request, due_at=due_at)
-            self._run.samples.append(sample)
-            self._tell(sample)
+            self._note(sample, is_first=is_first)
             if request.following is None or sample.error is not None:
                 break
             due_at = sample.ended_at + request.think_s
@@ -366,6 +229,14 @@ class _Driver:
             request = request.following("".join(request.said or ()))
             await self._timeline.until(due_at)
         return True
+
+    def _note(self, sample: Sample, *, is_first: bool) -> None:
+        self._run.samples.append(sample)
+        if sample.error is None:
+            self._answered += 1
+        elif is_first:
+            self._first_failed += 1
+        self._tell(sample)
 
     def _conversations(self) -> Iterator[_Numbered]:
         first = 0
@@ -380,7 +251,11 @@ class _Driver:
         return self._requests(number)
 
     def _may_begin(self, moment: float, position: int) -> bool:
-        limit = self._limit
+        limit, seconds = self._limit, moment - self._run.began_at
         if limit.requests is not None and position >= limit.requests:
             return False
-        return limit.seconds is None or moment - self._run.began_at < limit.seconds
+        if limit.seconds is not None and seconds >= limit.seconds:
+            return False
+        if in_vain(failed=self._first_failed, answered=self._answered, seconds=seconds):
+            self._run.in_vain = True
+        return not self._run.in_vain

@@ -11,21 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.generator.client import Sample
-from benchmarks.generator.load import (
-    WHOLE,
-    Arrivals,
-    ClosedLoop,
-    Limit,
-    Load,
-    OpenLoop,
-    RealTime,
-    Replay,
-    Run,
-    Share,
-    drive,
-)
+from benchmarks.generator.driving import RealTime, Run, drive
+from benchmarks.generator.loads import WHOLE, Arrivals, ClosedLoop, Limit, Load, OpenLoop, Replay, Share
 from benchmarks.generator.pauses import Pause
 from benchmarks.generator.workloads import Fixed, Message, Request, Uniform, Workload
+from benchmarks.serving.evaluating import Rules, evaluate
+from benchmarks.serving.remarks import remarks
 
 
 class VirtualTime:
@@ -392,3 +383,64 @@ async def test_an_open_loop_that_nobody_can_keep_up_with_ends() -> None:
     await asyncio.gather(ticking, return_exceptions=True)
     assert len(result.samples) <= 10
     assert max(sample.sent_at - sample.started_at for sample in result.samples) >= 3.5
+
+
+class Refusing:
+    """Fails each request after a moment, but for those whose number says otherwise."""
+
+    def __init__(self, timeline: VirtualTime, answers: Callable[[int], float | None]) -> None:
+        self._timeline = timeline
+        self._answers = answers
+        self.sent = 0
+
+    async def send(self, request: Request, *, due_at: float | None = None) -> Sample:
+        sent_at, takes = self._timeline.now(), self._answers(request.index)
+        self.sent += 1
+        await self._timeline.until(sent_at + (0.02 if takes is None else takes))
+        now, error = self._timeline.now(), "http_429" if takes is None else None
+        return Sample(sent_at if due_at is None else due_at, sent_at, now, error=error)
+
+
+async def refused(load: Load, limit: Limit, answers: Callable[[int], float | None] = lambda _: None) -> Run:
+    timeline = VirtualTime()
+    ticking = asyncio.create_task(timeline.run())
+    server = Refusing(timeline, answers)
+    found = await drive(server, request, load, limit, timeline=timeline, stop=asyncio.Event())
+    ticking.cancel()
+    await asyncio.gather(ticking, return_exceptions=True)
+    assert server.sent == len(found.samples)  # those that were begun are waited for
+    return found
+
+
+@pytest.mark.parametrize("load", [ClosedLoop(4), OpenLoop(200.0, Arrivals.CONSTANT)])
+async def test_a_load_that_only_fails_ends_early(load: Load) -> None:
+    found = await refused(load, Limit(seconds=10_000.0))
+    assert found.in_vain
+    assert not found.interrupted
+    assert found.ended_at == pytest.approx(3.0, abs=0.1)
+    assert len(found.samples) == pytest.approx(600, rel=0.05)
+
+
+async def test_a_load_that_fails_seldom_enough_to_be_small_goes_on_to_its_limit() -> None:
+    found = await refused(OpenLoop(10.0, Arrivals.CONSTANT), Limit(seconds=25.0))
+    assert (len(found.samples), found.in_vain) == (250, False)
+
+
+async def test_an_endpoint_that_comes_back_at_once_is_measured() -> None:
+    found = await refused(ClosedLoop(20), Limit(seconds=10.0), lambda n: None if n < 1000 else 0.02)
+    assert not found.in_vain
+    assert found.ended_at == pytest.approx(10.0, abs=0.1)
+
+
+async def test_slow_answers_among_quick_refusals_are_waited_for() -> None:
+    found = await refused(ClosedLoop(20), Limit(seconds=8.0), lambda n: 5.0 if n == 7 else None)
+    assert not found.in_vain
+    assert found.ended_at == pytest.approx(8.0, abs=0.1)
+
+
+async def test_an_end_in_vain_is_told_with_its_reason() -> None:
+    run = await refused(ClosedLoop(4), Limit(seconds=10_000.0))
+    evaluation = evaluate(run, Rules(), open_loop=False, ignore_eos=True)
+    told = {remark.code: remark.text for remark in remarks(run, evaluation)}
+    assert "http_429" in told["ended_early"]
+    assert [doubt.code for doubt in evaluation.doubts if doubt.refuses] == ["errors_over_bound"]
