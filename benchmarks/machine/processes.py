@@ -182,9 +182,9 @@ class ManagedProcess:
         """SIGTERM, wait `grace_s` seconds, then SIGKILL. Returns the exit status."""
         if self._process is None:
             return None
-        self.signal(signal.SIGKILL if _ENDING.in_haste else signal.SIGTERM)
-        _ENDING.processes.add(self)
+        _ENDING.processes.add(self)  # first: from here on `hurry` finds it, at whatever moment it comes
         try:
+            self.signal(signal.SIGKILL if _ENDING.in_haste else signal.SIGTERM)
             return await asyncio.wait_for(asyncio.shield(self.wait()), grace_s)
         except TimeoutError:
             await self.kill()
