@@ -52,9 +52,11 @@ class Browser:
         return answer
 
     async def place(self, node_id: str, *, region: str | None, trust: TrustClass, sharing: Sharing) -> None:
-        """Save a node's page."""
+        """Save a node's page as it is now."""
+        forms = read_forms((await self._http.get(f"/nodes/{node_id}")).text)
         await self.post(
             f"/nodes/{node_id}",
+            seen=next(form.fields["seen"] for form in forms if "seen" in form.fields),
             name="churned",
             region=region or "",
             trust=trust.label,
