@@ -29,7 +29,7 @@ from tests.integration.hub.churn.history import History
 from tests.integration.hub.churn.machines import Arrival, FakeNode
 from tests.integration.hub.churn.people import Browser, CommandLine
 from tests.integration.hub.churn.running_hub import OPERATOR, PASSWORD, RunningHub, running_hub
-from tests.unit.hub.oracle import NO_WISH, Wish, plain_key, plain_node
+from tests.unit.hub.oracle import NO_WISH, Machine, Wish, plain_key, plain_node
 from tunnel.identity import decode_public_key, encode_public_key
 
 PROOF_S = float(os.environ.get("PORTEN_PROOF_S", "300"))
@@ -38,6 +38,12 @@ KEY_REGIONS = [[], [], ["eu"], ["eu-de"], ["us", "eu-fr"]]
 RETIRES_S = 1.5  # for which a revoked key is still asked with
 NAMES = ["Acme", "Beta", "Gamma", "Delta"]
 log = logging.getLogger(__name__)
+
+
+def standing(node: Node) -> Machine | None:
+    """What of a node may be chosen: nothing, once it is revoked or while it is on drain."""
+    is_out = node.revoked_at is not None or node.draining_since is not None
+    return None if is_out else plain_node(node.facts())
 
 
 @dataclass
@@ -133,8 +139,7 @@ class Churn:
         self.tasks.create_task(node.live())
 
     def remember(self, node: Node, announced: float) -> None:
-        value = None if node.revoked_at is not None else plain_node(node.facts())
-        self.history.node(node.id).changed(value, announced, self.now())
+        self.history.node(node.id).changed(standing(node), announced, self.now())
 
     async def make_key(self, organisation_id: str) -> None:
         """Make a key, in the portal or on the command line, and begin to ask with it."""
@@ -179,6 +184,9 @@ class Churn:
             announced = self.now()
             if drawn < 0.12:
                 await self.browsers[who].post(f"/nodes/{node_id}/revoke", action="revoke")
+            elif drawn < 0.3 or stored.draining_since is not None:
+                act = "drain" if stored.draining_since is None else "resume"
+                await self.browsers[who].post(f"/nodes/{node_id}/{act}")
             else:
                 await self.browsers[who].place(node_id, **self.draw_placement())
             await self.conclude(node_id, announced, "portal")
@@ -186,10 +194,10 @@ class Churn:
     async def conclude(self, node_id: str, announced: float, way: str) -> None:
         """A change of a node counts: what it came to is read back. A revoked one is followed by another."""
         acknowledged, stored = self.now(), await self.storage.nodes.get(node_id)
-        value = None if stored.revoked_at is not None else plain_node(stored.facts())
-        self.history.node(node_id).changed(value, announced, acknowledged)
-        self.changes[f"{way}: {'revoked' if value is None else 'changed'}"] += 1
-        if value is None:
+        gone, drained = stored.revoked_at is not None, stored.draining_since is not None
+        self.history.node(node_id).changed(standing(stored), announced, acknowledged)
+        self.changes[f"{way}: {'revoked' if gone else 'drained' if drained else 'changed'}"] += 1
+        if gone:
             self.nodes.pop(node_id).end()
             await self.enroll()
         self.busy.discard(node_id)
@@ -221,8 +229,13 @@ class Churn:
             announced, taken = self.now(), self.take_node(4)
             for node_id in taken:
                 stored = await self.storage.nodes.get(node_id)
-                if self.chance.random() < 0.15:
+                drawn = self.chance.random()
+                if drawn < 0.15:
                     await self.storage.nodes.revoke(node_id, now=2)
+                elif stored.draining_since is not None:
+                    await self.storage.nodes.resume(node_id)
+                elif drawn < 0.35:
+                    await self.storage.nodes.drain(node_id, now=2)
                 else:
                     confirmed = self.chance.random() < 0.9
                     await command_line.write(stored, region_confirmed=confirmed, **self.draw_placement())
@@ -351,6 +364,6 @@ async def test_a_little_churn_breaks_no_promise(tmp_path):
 @pytest.mark.timeout(PROOF_S + 300, method="signal")  # so that the Hub is ended too
 async def test_fifty_nodes_that_churn_break_no_promise(tmp_path):
     found = await prove(tmp_path, seconds=PROOF_S, nodes=50, keys=32)
-    whats = ("changed", "revoked", "key revoked")
+    whats = ("changed", "drained", "revoked", "key revoked")
     kinds = {f"{way}: {what}" for way in ("portal", "command line") for what in whats}
     assert PROOF_S < 120 or kinds <= found.changes.keys(), "not everything was tried"
