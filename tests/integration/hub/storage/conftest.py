@@ -79,6 +79,17 @@ async def organisation(storage):
     return await storage.organisations.create("Ours", now=NOW)
 
 
+@pytest.fixture
+def person(storage, organisation):
+    """Makes an account."""
+
+    async def person(name, role, home=organisation):
+        email = f"{name}@ours.example"
+        return await storage.accounts.create(home.id, email=email, password_hash="-", role=role, now=NOW)
+
+    return person
+
+
 @dataclass
 class People:
     """Accounts by role, made when asked for. Their passwords are never used here."""
