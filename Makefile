@@ -66,7 +66,7 @@ test: $(VENV)/.ready-dev fixtures
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-vllm: $(VENV)/.ready-dev fixtures-vllm
-	$(BIN)/python -m pytest -m vllm tests/backends tests/integration/runtime tests/acceptance
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m vllm tests/backends tests/integration/runtime tests/acceptance
 
 # What others made goes beside our own caches, not into the user's.
 test-outside: export XDG_CACHE_HOME := $(CURDIR)/.cache
@@ -78,7 +78,7 @@ test-compiled: $(VENV)/.ready-dev fixtures-compiled
 	$(BIN)/python -m pytest -m compiled tests/backends
 
 test-upgrade: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m upgrade tests/integration/runtime
+	$(BIN)/python -m pytest -n 2 -m upgrade tests/integration/runtime
 
 test-policy: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m proof --log-cli-level=INFO tests/unit/hub tests/integration/hub/churn
