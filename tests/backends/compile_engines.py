@@ -28,7 +28,7 @@ _OPTIONS = {
     "LLAMA_OPENSSL": "OFF",
     # What is compiled on one machine runs on another; and some virtual ones claim AMX and cannot do it.
     "GGML_NATIVE": "OFF",
-    # For tests: an engine that is itself slower, and there in two thirds of the time.
+    # For tests: an engine that is itself slower, and there in half the time.
     "CMAKE_C_FLAGS_RELEASE": "-O1 -DNDEBUG",
     "CMAKE_CXX_FLAGS_RELEASE": "-O1 -DNDEBUG",
 }
